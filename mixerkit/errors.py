@@ -1,0 +1,50 @@
+"""What a command says when it cannot go on, and the exit code it ends with.
+
+A message says what was expected, what was found and what to do; the command line prints it
+as one block without a traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_REFUSED = 3
+
+
+def exit_code_for_signal(number: int) -> int:
+    """Exit code of a run that a signal ended after its state was saved (128 + signal)."""
+    return 128 + number
+
+
+class UserError(ValueError):
+    """The input cannot be used: the message says what was expected, found, and what to do."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class RunFailed(RuntimeError):
+    """The work began and could not be finished, for example because the loss became NaN."""
+
+    exit_code = EXIT_FAILED
+
+
+class Refused(RuntimeError):
+    """A gate refused the result: the message carries the measured figures."""
+
+    exit_code = EXIT_REFUSED
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for the known name nearest to `word`, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not in a list: names the list and the nearest entry."""
+    names = list(known)
+    return UserError(
+        f"Unknown {what} '{word}'.{did_you_mean(word, names)} Known: {', '.join(names)}."
+    )

@@ -1,0 +1,206 @@
+"""The MLP-Mixer, figure 1 of the paper in one file.
+
+Letters: B batch, H W image height and width, K classes, P patch side, S patches (tokens),
+C channels, T token-mixing width (D_S), D channel-mixing width (D_C), L blocks.
+Compilation, precision and distribution are applied from outside.
+"""
+
+import math
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mixerkit.errors import UserError
+from mixerkit.model.token_mixers import TOKEN_MIXER_CLASSES, gelu
+from mixerkit.spec.mixer import MixerConfig
+
+
+class PatchEmbedding(nn.Module):
+    """Cut the image into patches and map each one to C channels: [B, I, H, W] → [B, S, C].
+
+    A convolution with stride P, written as the matrix product that it is; `weight` keeps the
+    convolution's shape [C, I, P, P]. Tokens are in raster order.
+    """
+
+    def __init__(self, config: MixerConfig) -> None:
+        super().__init__()
+        self.image_hw, self.patch_hw = config.image_hw, config.patch_hw
+        self.grid, self.pad = config.grid, config.pad
+        self.weight = nn.Parameter(torch.empty(config.width, config.in_channels, *self.patch_hw))
+        self.bias = nn.Parameter(torch.empty(config.width))
+
+    def forward(self, x_BIHW: Tensor) -> Tensor:
+        channels = self.weight.shape[1]
+        if x_BIHW.ndim != 4 or x_BIHW.shape[1:] != (channels, *self.image_hw):
+            height, width = self.image_hw
+            raise UserError(
+                f"Expected images [batch, {channels}, {height}, {width}], found "
+                f"{list(x_BIHW.shape)}: resize them, or build the model with this image_size."
+            )
+        if self.pad:
+            x_BIHW = self._pad_same(x_BIHW)
+        (down, across), (patch_h, patch_w) = self.grid, self.patch_hw
+        x = x_BIHW.unflatten(3, (across, patch_w)).unflatten(2, (down, patch_h))
+        x_BSQ = x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # Q = I·P·P
+        return F.linear(x_BSQ, self.weight.flatten(1), self.bias)
+
+    def _pad_same(self, x_BIHW: Tensor) -> Tensor:
+        """Zeros as Flax's SAME puts them: half before, the odd one after."""
+        edges: list[int] = []
+        for image, patch, cells in zip(self.image_hw, self.patch_hw, self.grid, strict=True):
+            missing = cells * patch - image
+            edges = [missing // 2, missing - missing // 2, *edges]
+        return F.pad(x_BIHW, edges)
+
+
+class ChannelMlp(nn.Module):
+    """The paper's channel mixing, the same for every token: [B, S, C] → [B, S, C]."""
+
+    def __init__(self, config: MixerConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.width, config.channel_width)
+        self.fc2 = nn.Linear(config.channel_width, config.width)
+        self.act = gelu(config.gelu)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x_BSC: Tensor) -> Tensor:
+        h_BSD = self.drop(self.act(self.fc1(x_BSC)))
+        return self.drop(self.fc2(h_BSD))
+
+
+class ChannelLinear(nn.Module):
+    """One linear map over the channels: the article's second stage."""
+
+    def __init__(self, config: MixerConfig) -> None:
+        super().__init__()
+        self.fc = nn.Linear(config.width, config.width)
+
+    def forward(self, x_BSC: Tensor) -> Tensor:
+        return self.fc(x_BSC)
+
+
+CHANNEL_MIXER_CLASSES = {"mlp": ChannelMlp, "linear": ChannelLinear}
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: leave a branch out of whole samples with probability `rate`.
+
+    `rescale` divides what is kept by 1 − rate (timm does, the authors do not).
+    """
+
+    def __init__(self, rate: float, rescale: bool) -> None:
+        super().__init__()
+        self.rate, self.rescale = rate, rescale
+
+    def forward(self, branch_BSC: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return branch_BSC
+        keep_B11 = torch.rand(len(branch_BSC), 1, 1, device=branch_BSC.device) >= self.rate
+        kept = branch_BSC * keep_B11.to(branch_BSC.dtype)
+        return kept / (1 - self.rate) if self.rescale else kept
+
+
+class MixerBlock(nn.Module):
+    """Mix across tokens, then across channels, each normalised before and added to the input."""
+
+    def __init__(self, config: MixerConfig, index: int) -> None:
+        super().__init__()
+        self.token_norm = layer_norm(config)
+        self.token_mixing = TOKEN_MIXER_CLASSES[config.token_mixer](config)
+        self.channel_norm = layer_norm(config)
+        self.channel_mixing = CHANNEL_MIXER_CLASSES[config.channel_mixer](config)
+        self.drop_path = DropPath(drop_path_rate(config, index), config.drop_path_kind == "timm")
+
+    def forward(self, x_BSC: Tensor) -> Tensor:
+        x_BSC = x_BSC + self.drop_path(self.token_mixing(self.token_norm(x_BSC)))
+        return x_BSC + self.drop_path(self.channel_mixing(self.channel_norm(x_BSC)))
+
+
+class MlpMixer(nn.Module):
+    """MLP-Mixer (Tolstikhin et al. 2021): images [B, I, H, W] → logits [B, K].
+
+    With `num_classes=0` the result is the pooled features [B, C]. `activation_checkpointing`
+    recomputes each block in the backward pass instead of keeping its activations.
+    """
+
+    def __init__(self, config: MixerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.activation_checkpointing = False
+        self.stem = PatchEmbedding(config)
+        self.blocks = nn.ModuleList(MixerBlock(config, i) for i in range(config.depth))
+        self.norm = layer_norm(config)
+        self.head = (
+            nn.Linear(config.width, config.num_classes) if config.num_classes else nn.Identity()
+        )
+        initialize(self)
+
+    def tokens(self, x_BIHW: Tensor) -> Tensor:
+        """The tokens after the last norm, [B, S, C]."""
+        x_BSC = self.stem(x_BIHW)
+        for block in self.blocks:
+            if self.activation_checkpointing and self.training:
+                x_BSC = checkpoint(block, x_BSC, use_reentrant=False)
+            else:
+                x_BSC = block(x_BSC)
+        return self.norm(x_BSC)
+
+    def features(self, x_BIHW: Tensor) -> Tensor:
+        """What the head sees: the mean over the tokens, [B, C]."""
+        return self.tokens(x_BIHW).mean(dim=1)
+
+    def forward(self, x_BIHW: Tensor) -> Tensor:
+        return self.head(self.features(x_BIHW))
+
+    @torch.no_grad()
+    def intermediates(self, x_BIHW: Tensor) -> dict[str, Tensor]:
+        """Every named stage of one forward pass: `stem`, `blocks.0.token_mixing` (the stream
+        after that branch was added), `blocks.0.channel_mixing`, …, `norm` [B, S, C],
+        `features` [B, C] and `logits` [B, K]. Stochastic depth is off."""
+        stages: dict[str, Tensor] = OrderedDict()
+        x_BSC = stages["stem"] = self.stem(x_BIHW)
+        for i, block in enumerate(self.blocks):
+            x_BSC = x_BSC + block.token_mixing(block.token_norm(x_BSC))
+            stages[f"blocks.{i}.token_mixing"] = x_BSC
+            x_BSC = x_BSC + block.channel_mixing(block.channel_norm(x_BSC))
+            stages[f"blocks.{i}.channel_mixing"] = x_BSC
+        stages["norm"] = self.norm(x_BSC)
+        stages["features"] = stages["norm"].mean(dim=1)
+        if self.config.num_classes:
+            stages["logits"] = self.head(stages["features"])
+        return stages
+
+
+def layer_norm(config: MixerConfig) -> nn.Module:
+    """LayerNorm over the channels, or nothing for the article's form."""
+    return nn.LayerNorm(config.width, eps=config.norm_eps) if config.norm else nn.Identity()
+
+
+def drop_path_rate(config: MixerConfig, index: int) -> float:
+    """Rate of block `index`: "paper" grows it linearly to `drop_path` at the last block."""
+    if config.drop_path_kind == "timm" or config.depth == 1:
+        return config.drop_path
+    return config.drop_path * index / (config.depth - 1)
+
+
+@torch.no_grad()
+def initialize(model: MlpMixer) -> None:
+    """All initialisation (big_vision's): kernels LeCun normal (truncated at two deviations),
+    biases 0, LayerNorm 1 and 0, head kernel 0 and head bias `head_bias`."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            is_scale = name.endswith("norm.weight")
+            nn.init.constant_(parameter, 1.0 if is_scale else 0.0)
+        elif name.startswith("head."):
+            nn.init.zeros_(parameter)
+        else:
+            fan_in = parameter[0].numel()
+            deviation = math.sqrt(1 / fan_in) / 0.87962566103423978  # of the cut-off normal
+            nn.init.trunc_normal_(
+                parameter, std=deviation, a=-2 * deviation, b=2 * deviation
+            )
+    if model.config.num_classes:
+        nn.init.constant_(model.head.bias, model.config.head_bias)

@@ -1,0 +1,206 @@
+"""What a Mixer is, as data: its configuration and the named variants (paper, table 1).
+
+Letters used here and in `model/`: S patches, C channels (width), L blocks (depth),
+T token-mixing width (the paper's D_S), D channel-mixing width (D_C), P patch side.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from mixerkit.errors import UserError, did_you_mean, unknown
+
+Size = int | tuple[int, int]
+
+TOKEN_MIXERS = ("mlp", "linear")
+CHANNEL_MIXERS = ("mlp", "linear")
+
+
+def as_pair(size: Size) -> tuple[int, int]:
+    """(height, width) of a size given as one side or as a pair."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def _collapse(size: Any, name: str) -> Size:
+    """One int for a square, else a (height, width) tuple; refuses anything else."""
+    pair = size if isinstance(size, tuple | list) else (size, size)
+    if len(pair) != 2 or not all(type(n) is int and n > 0 for n in pair):
+        raise UserError(
+            f"{name} must be a positive whole number of pixels or a pair (height, width), "
+            f"found {size!r}."
+        )
+    return pair[0] if pair[0] == pair[1] else (pair[0], pair[1])
+
+
+@dataclass(frozen=True)
+class MixerConfig:
+    """Everything that fixes a Mixer's function and tensors.
+
+    `image_size` and `patch_size` are one side or (height, width), in pixels; `num_classes=0`
+    leaves the head out and the model returns features `[B, C]`. `gelu` is "tanh" for weights
+    trained by the authors, "erf" for those trained in PyTorch. `drop_path_kind` "paper" grows
+    the rate linearly from 0 with depth and does not rescale (big_vision); "timm" uses one
+    rate for all blocks and divides by the share kept. `pad` accepts images that the patch
+    does not divide and pads them with zeros as Flax's SAME does; `norm=False` takes every
+    LayerNorm out (the article's teaching form).
+    """
+
+    image_size: Size = 224
+    patch_size: Size = 16
+    in_channels: int = 3
+    width: int = 768
+    depth: int = 12
+    token_width: int = 384
+    channel_width: int = 3072
+    num_classes: int = 1000
+    token_mixer: Literal["mlp", "linear"] = "mlp"
+    channel_mixer: Literal["mlp", "linear"] = "mlp"
+    norm: bool = True
+    norm_eps: float = 1e-6
+    gelu: Literal["tanh", "erf"] = "tanh"
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    drop_path_kind: Literal["paper", "timm"] = "paper"
+    head_bias: float = 0.0
+    pad: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", _collapse(self.image_size, "image_size"))
+        object.__setattr__(self, "patch_size", _collapse(self.patch_size, "patch_size"))
+        for name in ("in_channels", "width", "depth", "token_width", "channel_width"):
+            _check_whole(name, getattr(self, name), least=1)
+        _check_whole("num_classes", self.num_classes, least=0)
+        for name in ("dropout", "drop_path"):
+            rate = getattr(self, name)
+            if not 0 <= rate < 1:
+                raise UserError(f"{name} must be at least 0 and below 1, found {rate!r}.")
+        if self.norm_eps <= 0:
+            raise UserError(f"norm_eps must be positive, found {self.norm_eps!r}.")
+        _check_choice("token_mixer", self.token_mixer, TOKEN_MIXERS)
+        _check_choice("channel_mixer", self.channel_mixer, CHANNEL_MIXERS)
+        _check_choice("gelu", self.gelu, ("tanh", "erf"))
+        _check_choice("drop_path_kind", self.drop_path_kind, ("paper", "timm"))
+        self._check_grid()
+
+    def _check_grid(self) -> None:
+        for side, image, patch in zip(
+            ("height", "width"), self.image_hw, self.patch_hw, strict=True
+        ):
+            if image < patch:
+                raise UserError(
+                    f"The image {side} of {image} px is smaller than the patch of {patch} px: "
+                    f"use an image_size of at least {patch} or a smaller patch_size."
+                )
+            if image % patch and not self.pad:
+                below, above = image - image % patch, image - image % patch + patch
+                raise UserError(
+                    f"The image {side} of {image} px is not a multiple of the patch of "
+                    f"{patch} px: the nearest valid sizes are {below} and {above} "
+                    f"(or pad=True to pad with zeros)."
+                )
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Image (height, width) in pixels."""
+        return as_pair(self.image_size)
+
+    @property
+    def patch_hw(self) -> tuple[int, int]:
+        """Patch (height, width) in pixels."""
+        return as_pair(self.patch_size)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches (down, across)."""
+        (height, width), (patch_h, patch_w) = self.image_hw, self.patch_hw
+        return -(-height // patch_h), -(-width // patch_w)
+
+    @property
+    def num_patches(self) -> int:
+        """S, the number of tokens."""
+        return self.grid[0] * self.grid[1]
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if type(value) is not int or value < least:
+        raise UserError(f"{name} must be a whole number of at least {least}, found {value!r}.")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(
+            f"{name} must be one of {', '.join(choices)}, found {value!r}."
+            f"{did_you_mean(str(value), choices)}"
+        )
+
+
+# Widths and depth by family; the patch comes from the label ("B/16"). S to H: paper, table 1.
+# N and T are ours, for images of 28 to 64 px; erf GELU because eager PyTorch computes it
+# three times as fast as tanh on a CPU (docs/log.md).
+FAMILIES: dict[str, dict[str, Any]] = {
+    "N": dict(width=64, depth=4, token_width=64, channel_width=256, image_size=28, gelu="erf"),
+    "T": dict(width=128, depth=6, token_width=64, channel_width=512, image_size=64, gelu="erf"),
+    "S": dict(width=512, depth=8, token_width=256, channel_width=2048),
+    "B": dict(width=768, depth=12, token_width=384, channel_width=3072),
+    "L": dict(width=1024, depth=24, token_width=512, channel_width=4096),
+    "H": dict(width=1280, depth=32, token_width=640, channel_width=5120),
+}
+
+# The article's walk (docs/article.md): single linear maps, no norm, no activation, one block.
+ARTICLE: dict[str, Any] = dict(
+    width=512,
+    depth=1,
+    token_width=196,
+    channel_width=512,
+    patch_size=16,
+    token_mixer="linear",
+    channel_mixer="linear",
+    norm=False,
+)
+
+PUBLISHED = ("S/32", "S/16", "S/8", "B/32", "B/16", "L/32", "L/16", "H/14")
+SMALL = ("N/4", "N/7", "T/8", "T/4")
+VARIANTS = (*PUBLISHED, *SMALL, "article")
+
+
+def variant(label: str, **changes: Any) -> MixerConfig:
+    """The configuration named by `label`, with fields replaced by `changes`.
+
+    A label is "article" or FAMILY/PATCH, such as "B/16" or "N/4": any patch side that
+    divides the image, not only the published ones. Example: `variant("B/16", num_classes=10)`.
+    """
+    names = [field.name for field in fields(MixerConfig)]
+    for name in changes:
+        if name not in names:
+            raise unknown("model setting", name, names)
+    if label == "article":
+        return MixerConfig(**(ARTICLE | changes))
+    found = re.fullmatch(r"([A-Za-z]+)/(\d+)", label)
+    if not found or found[1].upper() not in FAMILIES or int(found[2]) == 0:
+        raise unknown("model variant", label, VARIANTS)
+    family = FAMILIES[found[1].upper()]
+    return MixerConfig(**({"patch_size": int(found[2])} | family | changes))
+
+
+def is_variant(label: str) -> bool:
+    """Whether `label` names a variant (the last form of the model source grammar)."""
+    found = re.fullmatch(r"([A-Za-z]+)/(\d+)", label)
+    return label == "article" or bool(found and found[1].upper() in FAMILIES)
+
+
+def variant_of(config: MixerConfig) -> str:
+    """The label whose widths, depth and patch `config` has, or "custom"."""
+    patch = config.patch_size
+    for label in [*(f"{family}/{patch}" for family in FAMILIES), "article"]:
+        if is_variant(label) and _same_body(config, label):
+            return label
+    return "custom"
+
+
+def _same_body(config: MixerConfig, label: str) -> bool:
+    wanted = ARTICLE if label == "article" else FAMILIES[label.partition("/")[0]]
+    body = {"token_mixer": "mlp", "channel_mixer": "mlp", "norm": True} | {
+        name: value for name, value in wanted.items() if name not in ("image_size", "gelu")
+    }
+    return all(getattr(config, name) == value for name, value in body.items())
+

@@ -1,0 +1,56 @@
+"""How an image file becomes a model's input: saved with every model and used everywhere."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mixerkit.errors import UserError
+from mixerkit.spec.mixer import Size, as_pair
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From decoded pixels to the input tensor, and from logits to class names.
+
+    `image_size`: the model's input, one side or (height, width) in pixels.
+    `resize`: "squash" scales both sides to `resize_to`, then takes the centre (the paper's
+    resize-crop); "shortest" scales the short side to `resize_to` and keeps the aspect
+    (resmall-crop); "none" takes images that already have `image_size`.
+    `resize_to`: the side in pixels before the centre crop; 0 means `image_size` itself.
+    `mean`, `std`: of pixel values scaled to [0, 1], one number or one per channel; 0.5 and
+    0.5 give the authors' [-1, 1].
+    `channels`: 1 for grey, 3 for RGB (other counts: arrays only, no image files).
+    `class_names`: by label index; empty when unknown.
+    """
+
+    image_size: Size = 224
+    channels: int = 3
+    resize: Literal["squash", "shortest", "none"] = "shortest"
+    resize_to: int = 0
+    interpolation: Literal["bilinear", "bicubic", "nearest", "box"] = "bilinear"
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std", "class_names"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if isinstance(self.image_size, list):
+            object.__setattr__(self, "image_size", tuple(self.image_size))
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.channels):
+                raise UserError(
+                    f"{name} needs 1 number or one for each of the {self.channels} channels, "
+                    f"found {len(values)}."
+                )
+        if min(self.std) <= 0:
+            raise UserError(f"std must be positive, found {self.std!r}.")
+        if self.resize_to and self.resize_to < max(self.image_hw):
+            raise UserError(
+                f"resize_to must be 0 or at least the image side of {max(self.image_hw)} px, "
+                f"found {self.resize_to}."
+            )
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Input (height, width) in pixels."""
+        return as_pair(self.image_size)

@@ -1,0 +1,233 @@
+"""A training run, as data: every choice that changes the result, in one frozen dataclass.
+
+Durations are texts with a unit: "10 epochs", "5000 steps", "2000000 samples"; a warm-up
+may also be a share of the run, "10 %".
+"""
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mixerkit.errors import UserError
+from mixerkit.spec.mixer import MixerConfig
+
+UNITS = ("epoch", "step", "sample", "%")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """An amount of training: `amount` of a `unit` out of `UNITS`."""
+
+    amount: float
+    unit: str
+
+    def steps(self, samples_per_epoch: int, batch_size: int, total: int = 0) -> int:
+        """Optimiser steps; `total` is what a share ("%") refers to. An epoch's last partial
+        batch is dropped, so an epoch is `samples_per_epoch // batch_size` steps."""
+        per_epoch = max(1, samples_per_epoch // batch_size)
+        exact = {
+            "epoch": self.amount * per_epoch,
+            "step": self.amount,
+            "sample": self.amount / batch_size,
+            "%": self.amount / 100 * total,
+        }[self.unit]
+        return round(exact) if self.unit == "%" else math.ceil(exact - 1e-9)
+
+
+def parse_duration(text: str, share_allowed: bool = False) -> Duration:
+    """`"10 epochs"` → `Duration(10, "epoch")`; refuses other units and negative amounts."""
+    units = UNITS if share_allowed else UNITS[:-1]
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([a-z]+|%)\s*", str(text).lower())
+    unit = found[2].removesuffix("s") if found else ""
+    if not found or unit not in units:
+        share = ', "10 %"' if share_allowed else ""
+        raise UserError(
+            f"Expected a duration such as \"10 epochs\", \"5000 steps\", \"200000 samples\""
+            f"{share}; found {text!r}."
+        )
+    return Duration(float(found[1]), unit)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where images come from and how they are held out and prepared."""
+
+    source: str = "fashion-mnist"
+    """A named set (fashion-mnist, cifar10, cifar100, flowers102, pets, imagenet) or a folder
+    with one sub-folder per class."""
+    root: str = ""
+    """Folder in which named sets are looked for first."""
+    holdout: float = 0.0
+    """Images of the training split kept for validation: a count, or a share below 1. 0 takes
+    the source's own validation split."""
+    split_seed: int = 0
+    """Fixes which images are held out, whatever the training seed."""
+    resize: Literal["squash", "shortest", "none"] = "none"
+    resize_to: int = 0
+    interpolation: Literal["bilinear", "bicubic", "nearest", "box"] = "bilinear"
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    workers: int = 0
+    """Threads that decode images; 0 takes one per processor."""
+    memory: float = 2.0
+    """GiB of decoded images that may be kept in memory; larger sets are decoded as needed."""
+
+    def __post_init__(self) -> None:
+        if self.holdout < 0 or (self.holdout > 1 and self.holdout != int(self.holdout)):
+            raise UserError(
+                f"data.holdout must be a share below 1 or a whole number of images, found "
+                f"{self.holdout!r}."
+            )
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Changes made to training images; each is drawn from (seed, epoch, index) alone."""
+
+    flip: bool = True
+    """Mirror left-right with probability one half."""
+    shift: int = 0
+    """Move by up to this many pixels each way, filling with the darkest value."""
+    crop: Literal["none", "inception"] = "none"
+    """"inception": a box of 5–100 % of the area, aspect 3/4–4/3, scaled to the image size."""
+    crop_area: tuple[float, float] = (0.05, 1.0)
+    mixup: float = 0.0
+    """Beta(p, p) for mixing pairs of images; 0 is off. The share is max(a, 1 − a)."""
+    cutmix: float = 0.0
+    """Beta(p, p) for pasting a box of another image; 0 is off."""
+    mix_probability: float = 1.0
+    """Share of mixing groups that are mixed at all, when mixup or cutmix is on."""
+    mix_group: int = 0
+    """Images that share one mixing draw: 0 the whole batch, 1 each its own."""
+    erase: float = 0.0
+    """Probability of filling a random box (2–33 % of the area) with noise."""
+
+    def __post_init__(self) -> None:
+        for name in ("mix_probability", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"augment.{name} must be between 0 and 1.")
+        for name in ("shift", "mixup", "cutmix", "mix_group"):
+            if getattr(self, name) < 0:
+                raise UserError(f"augment.{name} must not be negative.")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How gradients become updates. Weight decay is decoupled: p ← p·(1 − lr·weight_decay),
+    on kernels (matrices) only."""
+
+    name: Literal["adamw", "sgd", "muon"] = "adamw"
+    """"muon" takes the hidden matrices; AdamW with `adamw_lr` takes the rest."""
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+    """Of SGD and Muon."""
+    adamw_lr: float = 3e-3
+    """Learning rate of everything that Muon leaves to AdamW."""
+    clip: float = 0.0
+    """Largest global norm of the gradient; 0 is off."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.adamw_lr <= 0:
+            raise UserError("optimizer.lr and optimizer.adamw_lr must be positive.")
+        if self.weight_decay < 0 or self.clip < 0:
+            raise UserError("optimizer.weight_decay and optimizer.clip must not be negative.")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over the run: linear warm-up from 0, then decay to `final` × the peak."""
+
+    warmup: str = "10 %"
+    decay: Literal["cosine", "linear", "constant"] = "linear"
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        parse_duration(self.warmup, share_allowed=True)
+        if not 0 <= self.final <= 1:
+            raise UserError(f"schedule.final must be between 0 and 1, found {self.final!r}.")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """"sigmoid" is the authors' binary cross-entropy summed over classes."""
+
+    kind: Literal["softmax", "sigmoid"] = "softmax"
+    label_smoothing: float = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    """"balanced" weighs each class by the inverse of its share of the training images."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError("loss.label_smoothing must be at least 0 and below 1.")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """When the model is measured. `test` reads the test split once, at the end."""
+
+    every: str = "1 epoch"
+    batch_size: int = 500
+    test: bool = True
+
+    def __post_init__(self) -> None:
+        parse_duration(self.every)
+        if self.batch_size < 1:
+            raise UserError("evaluate.batch_size must be at least 1.")
+
+
+@dataclass(frozen=True)
+class Save:
+    """When checkpoints are written, and how many complete ones are kept."""
+
+    every: str = "1 epoch"
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        parse_duration(self.every)
+        if self.keep < 2:
+            raise UserError(f"save.keep must be at least 2, found {self.keep}.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. Everything here is written to the run folder's `recipe.yaml`."""
+
+    name: str = "custom"
+    model: MixerConfig = field(default_factory=MixerConfig)
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    loss: Loss = field(default_factory=Loss)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    save: Save = field(default_factory=Save)
+    duration: str = "10 epochs"
+    batch_size: int = 128
+    """Images per optimiser step, over all processes and accumulated micro-batches."""
+    accumulation: int = 1
+    """Micro-batches into which a batch is cut."""
+    ema: float = 0.0
+    """Decay of the exponential moving average of the weights; 0 is off."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: Literal["auto", "on", "off"] = "auto"
+    """"auto" measures whether torch.compile repays its start within this run; the choice is
+    stored with the run."""
+    activation_checkpointing: bool = False
+    threads: int = 0
+    """Processor threads; 0 takes PyTorch's choice. The number used is stored with the run."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        parse_duration(self.duration)
+        if self.batch_size < 1 or self.accumulation < 1:
+            raise UserError("batch_size and accumulation must be at least 1.")
+        if self.batch_size % self.accumulation:
+            raise UserError(
+                f"batch_size {self.batch_size} must be a multiple of accumulation "
+                f"{self.accumulation}."
+            )
+        if not 0 <= self.ema < 1:
+            raise UserError(f"ema must be at least 0 and below 1, found {self.ema!r}.")

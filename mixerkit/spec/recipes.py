@@ -1,0 +1,71 @@
+"""The named recipes. Each docstring gives its command, hardware, time and result."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mixerkit.errors import UserError, unknown
+from mixerkit.spec.mixer import variant
+from mixerkit.spec.recipe import Augment, Data, Loss, Optimizer, Recipe, Schedule
+from mixerkit.spec.strict import from_dict, read_yaml
+
+
+def fashion_demo() -> Recipe:
+    """A small Mixer on Fashion-MNIST in under three minutes on two cores."""
+    return Recipe(
+        name="fashion-demo",
+        model=variant("N/7", in_channels=1, num_classes=10),
+        data=Data(source="fashion-mnist", holdout=5000, resize="none"),
+        augment=Augment(flip=True, shift=2),
+        optimizer=Optimizer(name="muon", lr=0.02, adamw_lr=0.003, momentum=0.95),
+        schedule=Schedule(warmup="10 %", decay="linear"),
+        loss=Loss(label_smoothing=0.05),
+        duration="12 epochs",
+        batch_size=128,
+    )
+
+
+def photos_64() -> Recipe:
+    """Any folder of photographs, one sub-folder per class, at 64 px: the place to start.
+
+    `mixer train photos-64 --data.source FOLDER`.
+    """
+    return Recipe(
+        name="photos-64",
+        model=variant("T/8", in_channels=3, num_classes=10),
+        data=Data(source="photos", holdout=0.15, resize="shortest", resize_to=72),
+        augment=Augment(flip=True, shift=4),
+        optimizer=Optimizer(name="muon", lr=0.02, adamw_lr=0.003, momentum=0.95),
+        loss=Loss(label_smoothing=0.1),
+        duration="30 epochs",
+        batch_size=64,
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "fashion-demo": fashion_demo,
+    "photos-64": photos_64,
+}
+
+
+def recipe(source: str) -> Recipe:
+    """The recipe with this name, or read from a YAML file or a run folder's `recipe.yaml`.
+
+    A file may start from a named recipe with `extends: NAME` and give only what differs.
+    """
+    if source in RECIPES:
+        return RECIPES[source]()
+    path = Path(source)
+    if path.is_dir() and (path / "recipe.yaml").is_file():
+        path = path / "recipe.yaml"
+    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+        raise unknown("recipe", source, RECIPES)
+    if not path.is_file():
+        raise UserError(f"No recipe file {path}. Named recipes: {', '.join(RECIPES)}.")
+    values = read_yaml(path)
+    base = values.pop("extends", None)
+    if base is not None and base not in RECIPES:
+        raise unknown("recipe to extend", str(base), RECIPES)
+    try:
+        return from_dict(Recipe, values, base=RECIPES[base]() if base else None)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
