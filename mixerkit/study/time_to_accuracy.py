@@ -1,0 +1,161 @@
+"""Seconds of training until a held-out accuracy is reached: our recipe against timm's Mixer.
+
+The peer has the same shape and is trained by the same loop on the same batches, with AdamW at
+the best learning rate of `PEER_RATES`. Evaluation does not count as training time.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from mixerkit.benchmark.peers import timm_mixer
+from mixerkit.checkpoint.run import RunFolder
+from mixerkit.results import write_results
+from mixerkit.spec.recipe import Evaluate, Recipe
+from mixerkit.spec.recipes import recipe
+from mixerkit.training.loop import train
+
+TARGETS = (0.88, 0.90, 0.91)
+PEER_RATES = (3e-4, 1e-3, 3e-3)
+SEEDS = (0, 1, 2)
+EVALUATE_EVERY = "0.25 epochs"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something to train: a recipe, and timm's model in place of the recipe's or not."""
+
+    name: str
+    recipe: Recipe
+    peer: bool = False
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run: held-out accuracy at the end, and seconds to each target or None."""
+
+    accuracy: float
+    seconds: float
+    reached: tuple[float | None, ...]
+
+
+def ours(base: Recipe) -> Contender:
+    """The recipe as it is."""
+    return Contender("mixerkit", base)
+
+
+def ours_with_adamw(base: Recipe, rate: float) -> Contender:
+    """Our model under the peer's optimiser: what is due to the optimiser alone."""
+    return Contender("mixerkit, AdamW", _with_adamw(base, rate))
+
+
+def timms(base: Recipe, rate: float) -> Contender:
+    """timm's Mixer of the same shape under AdamW."""
+    return Contender("timm, AdamW", _with_adamw(base, rate), peer=True)
+
+
+def _with_adamw(base: Recipe, rate: float) -> Recipe:
+    optimizer = replace(base.optimizer, name="adamw", lr=rate, betas=(0.9, 0.999))
+    return replace(base, optimizer=optimizer)
+
+
+def try_once(contender: Contender, seed: int, targets: Iterable[float]) -> Trial:
+    """Train once in a temporary run folder."""
+    settings = replace(
+        contender.recipe, seed=seed, evaluate=Evaluate(every=EVALUATE_EVERY, test=False)
+    )
+    torch.manual_seed(seed)
+    model: nn.Module | None = timm_mixer(settings.model) if contender.peer else None
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        result = train(settings, out, model=model)
+        with RunFolder.open(out) as run:
+            seconds = {row["step"]: row["seconds"] for row in run.timings()}
+            curve = [
+                (seconds[row["step"]], row["top1"])
+                for row in run.metrics()
+                if row["split"] == "validation"
+            ]
+    reached = tuple(next((s for s, top1 in curve if top1 >= t), None) for t in targets)
+    return Trial(curve[-1][1], result.seconds, reached)
+
+
+def measure(base: Recipe, seeds: tuple[int, ...], say: Say) -> list[dict[str, Any]]:
+    """Choose the peer's rate on the first seed, then run all contenders in turn by seed."""
+    trials: dict[str, list[Trial]] = {}
+    by_rate = {}
+    for rate in PEER_RATES:
+        by_rate[rate] = try_once(timms(base, rate), seeds[0], TARGETS)
+        say(f"timm, AdamW at {rate:g}: held-out {by_rate[rate].accuracy:.4f}")
+    best = max(PEER_RATES, key=lambda rate: by_rate[rate].accuracy)
+    contenders = [ours(base), timms(base, best), ours_with_adamw(base, best)]
+    for seed in seeds:
+        for contender in contenders:
+            trial = try_once(contender, seed, TARGETS)
+            trials.setdefault(contender.name, []).append(trial)
+            say(
+                f"{contender.name}, seed {seed}: held-out {trial.accuracy:.4f}, seconds to "
+                f"{', '.join(f'{t:.0%}' for t in TARGETS)}: "
+                f"{', '.join('–' if s is None else f'{s:.1f}' for s in trial.reached)}"
+            )
+    rows = [_row(name, found, best) for name, found in trials.items()]
+    for row in rows:
+        for target in TARGETS:
+            key = f"seconds_to_{target:.2f}"
+            peer, own = rows[1][key], row[key]
+            row[f"speedup_over_timm_{target:.2f}"] = peer / own if peer and own else None
+    return rows
+
+
+def _row(name: str, trials: list[Trial], best: float) -> dict[str, Any]:
+    row: dict[str, Any] = {"contender": name, "seeds": len(trials)}
+    if "AdamW" in name:
+        row["learning_rate"] = best
+    row["held_out_accuracy_median"] = median(trial.accuracy for trial in trials)
+    row["training_seconds_median"] = median(trial.seconds for trial in trials)
+    for i, target in enumerate(TARGETS):
+        times = [trial.reached[i] for trial in trials]
+        row[f"seeds_reaching_{target:.2f}"] = sum(time is not None for time in times)
+        row[f"seconds_to_{target:.2f}"] = _median_or_none(times)
+        row[f"all_seconds_to_{target:.2f}"] = times
+    return row
+
+
+def _median_or_none(times: list[float | None]) -> float | None:
+    """The median with "never" as infinity; None when that is the median."""
+    middle = median(float("inf") if time is None else time for time in times)
+    return None if middle == float("inf") else middle
+
+
+def study(out: Path, say: Say, quick: bool = False) -> list[dict[str, Any]]:
+    """The whole comparison, written to `out`; `quick` is one seed of half an epoch."""
+    base = recipe("fashion-demo")
+    if quick:
+        base = replace(base, duration="0.5 epochs")
+    seeds = SEEDS[:1] if quick else SEEDS
+    rows = measure(base, seeds, say)
+    write_results(
+        out,
+        name="time-to-accuracy",
+        command="mixer bench time-to-accuracy" + (" --quick" if quick else ""),
+        settings={
+            "recipe": base.name,
+            "duration": base.duration,
+            "held_out_images": base.data.holdout,
+            "targets": list(TARGETS),
+            "peer_learning_rates": list(PEER_RATES),
+            "evaluate_every": EVALUATE_EVERY,
+            "seeds": list(seeds),
+            "threads": torch.get_num_threads(),
+        },
+        rows=rows,
+    )
+    return rows

@@ -1,0 +1,44 @@
+"""An exponential moving average of the weights: what is evaluated and kept when it is on."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """mean ← mean · d + weights · (1 − d), with d = min(decay, (1 + t) / (10 + t)) at step t,
+    so that the start of the run is forgotten quickly."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.means = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after update `step` (0 is the first)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        weights = [p.detach() for p in model.parameters()]
+        torch._foreach_lerp_(list(self.means.values()), weights, 1 - decay)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the means of a checkpoint."""
+        for name, mean in self.means.items():
+            mean.copy_(tensors[name])
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Inside, `model` has the averaged weights; afterwards its own again."""
+        own = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self._copy_into(model, self.means)
+        try:
+            yield
+        finally:
+            self._copy_into(model, own)
+
+    @staticmethod
+    @torch.no_grad()
+    def _copy_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[name])

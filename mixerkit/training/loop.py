@@ -1,0 +1,257 @@
+"""The training loop, told from top to bottom: open, prepare, train, measure, keep."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixerkit.checkpoint.run import RunFolder
+from mixerkit.data.loader import Batch, EvaluationLoader
+from mixerkit.data.sources import ImageSplit, Splits
+from mixerkit.evaluation.accuracy import Accuracy, measure, probabilities
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.spec.recipe import Recipe
+from mixerkit.training.compilation import choose_compile
+from mixerkit.training.ema import Average
+from mixerkit.training.interrupt import Interrupt, interrupts
+from mixerkit.training.keep import describe_evaluation, figures, keep_model
+from mixerkit.training.loss import TargetLoss
+from mixerkit.training.optimizer import make_optimizers
+from mixerkit.training.progress import Clock, Progress, Silent, Watcher
+from mixerkit.training.setup import (
+    class_counts,
+    count_steps,
+    evaluation_loader,
+    open_data,
+    preprocess_of,
+    training_loader,
+)
+from mixerkit.training.state import TrainingState
+from mixerkit.training.update import Update
+
+SECONDS_BETWEEN_SIGNS = 0.5
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run came to. `seconds` is training time without evaluation; `interrupted` is the
+    signal that stopped it early, or 0."""
+
+    run: Path
+    steps: int
+    seconds: float
+    images_per_second: float
+    validation: Accuracy | None
+    test: Accuracy | None
+    interrupted: int = 0
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    model: nn.Module | None = None,
+    watch: Watcher | None = None,
+) -> TrainingResult:
+    """Train by `recipe` into the run folder `out`; with `resume`, go on where it stopped.
+
+    `model` replaces the recipe's model by a peer to compare with: any module that maps
+    [B, I, H, W] to logits; its weights are then kept in the checkpoints only.
+    """
+    watch = watch or Silent()
+    asked = recipe.model.num_classes
+    recipe, splits = open_data(recipe)
+    watch.say(f"data: {splits.origin}")
+    if recipe.model.num_classes != asked:
+        watch.say(f"classes: {recipe.model.num_classes}, as in the data (recipe: {asked})")
+    count_steps(recipe, len(splits.train))  # refuses what cannot run before a folder is made
+    with RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe) as run:
+        return _Training(recipe, splits, run, model, watch).run_all()
+
+
+class _Training:
+    """The parts of one run; each method is one stage of it."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        splits: Splits,
+        run: RunFolder,
+        model: nn.Module | None,
+        watch: Watcher,
+    ) -> None:
+        self.recipe, self.splits, self.run, self.watch = recipe, splits, run, watch
+        self.choices = run.choices()
+        threads = int(self.choices.get("threads", recipe.threads))
+        if threads:
+            torch.set_num_threads(threads)
+        self.loader = training_loader(recipe, splits)
+        self.held_out = splits.validation and evaluation_loader(recipe, splits, splits.validation)
+        self.steps = count_steps(recipe, len(splits.train))
+        self.state = _fresh_state(recipe, model)
+        loss = TargetLoss(recipe.loss, class_counts(splits.train))
+        self.update = Update(recipe, self.steps, loss, self.state)
+        self.validation: Accuracy | None = None
+
+    def run_all(self) -> TrainingResult:
+        """Restore or start, train to the end or a signal, then measure and keep."""
+        if self.state.restore(self.run):
+            self.watch.say(f"resumed at step {self.state.step} of {self.steps.total}")
+        self._choose()
+        first, before = self.state.step, self.state.seconds
+        with interrupts() as interrupt:
+            self._train(interrupt)
+        test = None if interrupt.received else self._finish()
+        spent = self.state.seconds - before
+        images = (self.state.step - first) * self.recipe.batch_size
+        return TrainingResult(
+            run=self.run.path,
+            steps=self.state.step,
+            seconds=self.state.seconds,
+            images_per_second=images / spent if spent else 0.0,
+            validation=self.validation,
+            test=test,
+            interrupted=interrupt.received,
+        )
+
+    def _choose(self) -> None:
+        """Measure once what a resumed run must do in the same way, and store it."""
+        if "compile" not in self.choices:
+            batch = next(iter(self.loader.epoch(0)))
+            compiled, why = choose_compile(
+                self.recipe.compile,
+                self.state.model,
+                lambda model: self.update.loss_of(model, batch.images, batch.targets),
+                self.steps.total - self.state.step,
+            )
+            self.watch.say(why)
+            self.choices |= {"compile": compiled, "threads": torch.get_num_threads()}
+            self.run.save_choices(self.choices)
+        if self.choices["compile"]:
+            self.update.forward = torch.compile(self.state.model)  # type: ignore[assignment]
+
+    def _train(self, interrupt: Interrupt) -> None:
+        """Update until the last step or a signal; the state is saved on the way and at the end."""
+        state, steps = self.state, self.steps
+        clock = Clock(state.seconds, state.step)
+        state.model.train()
+        for batch in clock.waiting_for(self._batches()):
+            state.losses.append(self.update(batch))
+            state.seconds = clock.seconds()
+            with clock.paused():
+                if steps.due(state.step, steps.log_every):
+                    self._log(clock)
+                if self.held_out and steps.due(state.step, steps.evaluate_every):
+                    self._validate(self.held_out)
+                if clock.due(SECONDS_BETWEEN_SIGNS) or state.step == steps.total:
+                    self._tell(clock)
+                stopping = bool(interrupt.received)
+                if stopping or steps.due(state.step, steps.save_every):
+                    state.save(self.run, self.recipe.save.keep)
+            if stopping:
+                return
+
+    def _batches(self) -> Iterator[Batch]:
+        """Batches from the state's step to the last one, over as many epochs as it takes."""
+        while self.state.step < self.steps.total:
+            epoch, start = divmod(self.state.step, self.steps.per_epoch)
+            for batch in self.loader.epoch(epoch, start):
+                yield batch
+                if self.state.step >= self.steps.total:
+                    return
+
+    def _log(self, clock: Clock) -> None:
+        """One row with the mean loss since the last one, and one of timings."""
+        state = self.state
+        rate = state.optimizers[0].param_groups[0]["lr"]
+        loss, norm = state.take_losses()
+        self.run.log(
+            self._where("train") | {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
+        )
+        self.run.log_timing(
+            {
+                "step": state.step,
+                "seconds": state.seconds,
+                "images_per_second": clock.steps_per_second(state.step) * self.recipe.batch_size,
+                "waiting": clock.waiting_share(),
+            }
+        )
+
+    def _validate(self, loader: EvaluationLoader) -> None:
+        self.validation, _ = self._measure(loader)
+        self.run.log(self._where("validation") | figures(self.validation))
+        self.run.log_timing({"step": self.state.step, "seconds": self.state.seconds})
+
+    def _where(self, split: str) -> dict[str, Any]:
+        epoch = round(self.state.step / self.steps.per_epoch, 4)
+        return {"step": self.state.step, "epoch": epoch, "split": split}
+
+    def _tell(self, clock: Clock) -> None:
+        step, total = self.state.step, self.steps.total
+        speed = clock.average_steps_per_second(step)
+        self.watch.progress(
+            Progress(
+                step=step,
+                total=total,
+                epoch=step / self.steps.per_epoch,
+                loss=self.state.last_loss,
+                validation=self.validation.top1 if self.validation else None,
+                images_per_second=speed * self.recipe.batch_size,
+                seconds_left=(total - step) / max(speed, 1e-9),
+            )
+        )
+
+    def _kept_weights(self) -> AbstractContextManager[None]:
+        """A context in which the model has the weights that are evaluated and kept."""
+        average = self.state.average
+        return average.applied(self.state.model) if average else nullcontext()
+
+    def _measure(self, loader: EvaluationLoader) -> tuple[Accuracy, Tensor]:
+        """Accuracy and probabilities [N, K] of the weights that would be kept now."""
+        with self._kept_weights():
+            found, labels = probabilities(self.state.model, loader)
+        return measure(found, labels, self.splits.train.class_names), found
+
+    def _finish(self) -> Accuracy | None:
+        """Read the test split once, describe it, and keep the final model."""
+        measured: dict[str, dict[str, float]] = {}
+        if self.validation:
+            measured["validation"] = figures(self.validation)
+        test: Accuracy | None = None
+        if self.recipe.evaluate.test and self.splits.test:
+            test = self._describe("test", self.splits.test)
+            measured["test"] = figures(test)
+            self.run.log(self._where("test") | measured["test"])
+        elif self.splits.validation:
+            self._describe("validation", self.splits.validation)
+        if isinstance(self.state.model, MlpMixer):
+            preprocess = preprocess_of(self.recipe, self.splits)
+            with self._kept_weights():
+                keep_model(
+                    self.run, self.recipe, self.state.model, preprocess, measured, self.state.step
+                )
+        return test
+
+    def _describe(self, name: str, split: ImageSplit) -> Accuracy:
+        loader = evaluation_loader(self.recipe, self.splits, split)
+        accuracy, found = self._measure(loader)
+        self.run.save_evaluation(
+            name, describe_evaluation(name, accuracy, found, split, loader)
+        )
+        return accuracy
+
+
+def _fresh_state(recipe: Recipe, model: nn.Module | None) -> TrainingState:
+    """Step 0: the recipe's model from its seed (or the one given) and new optimisers."""
+    torch.manual_seed(recipe.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = (MlpMixer(recipe.model) if model is None else model).to(device)
+    if isinstance(model, MlpMixer):
+        model.activation_checkpointing = recipe.activation_checkpointing
+    average = Average(model, recipe.ema) if recipe.ema else None
+    return TrainingState(model, make_optimizers(model, recipe.optimizer), average)

@@ -1,0 +1,73 @@
+"""Which parameter is updated by what, and the optimisers' state as named tensors."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mixerkit.errors import UserError
+from mixerkit.spec.recipe import Optimizer
+from mixerkit.training.muon import Muon
+
+
+def make_optimizers(model: nn.Module, spec: Optimizer) -> list[torch.optim.Optimizer]:
+    """The optimisers of `spec`; weight decay touches kernels (two or more axes) only."""
+    hidden = [p for name, p in model.named_parameters() if is_hidden_matrix(name, p)]
+    taken = {id(p) for p in hidden} if spec.name == "muon" else set()
+    rest = [p for p in model.parameters() if id(p) not in taken]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": spec.weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if spec.name == "sgd":
+        return [torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, fused=True)]
+    if spec.name == "adamw":
+        return [torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=True)]
+    muon = Muon(hidden, lr=spec.lr, weight_decay=spec.weight_decay, momentum=spec.momentum)
+    return [muon, torch.optim.AdamW(groups, lr=spec.adamw_lr, betas=spec.betas, fused=True)]
+
+
+def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether a parameter is a matrix inside a block: what Muon is for."""
+    return parameter.ndim == 2 and name.startswith("blocks.")
+
+
+def set_learning_rates(
+    optimizers: list[torch.optim.Optimizer], peaks: list[float], factor: float
+) -> None:
+    """Give every optimiser its peak learning rate × `factor`."""
+    for optimizer, peak in zip(optimizers, peaks, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = peak * factor
+
+
+def optimizer_tensors(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer]
+) -> dict[str, Tensor]:
+    """The optimisers' state as "PARAMETER.KEY" → tensor; nothing before the first step."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in model.named_parameters()
+        for optimizer in optimizers
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if value is not None
+    }
+
+
+def restore_optimizers(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: Mapping[str, Tensor]
+) -> None:
+    """Put back what `optimizer_tensors` gave; a name that fits no parameter is an error."""
+    parameters = dict(model.named_parameters())
+    owners = {
+        id(p): optimizer
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    for full_name, value in tensors.items():
+        name, _, key = full_name.rpartition(".")
+        if name not in parameters:
+            raise UserError(f"The checkpoint's optimiser state names no parameter: {full_name}.")
+        parameter = parameters[name]
+        owners[id(parameter)].state[parameter][key] = value.clone()

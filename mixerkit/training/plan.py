@@ -1,0 +1,127 @@
+"""What a run would do and cost, before it is started: `mixer train --dry-run`."""
+
+import time
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+from mixerkit.data.sources import Splits
+from mixerkit.model.cost import cost
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.spec.recipe import Recipe
+from mixerkit.training.loss import TargetLoss
+from mixerkit.training.optimizer import make_optimizers
+from mixerkit.training.setup import class_counts, count_steps, open_data, training_loader
+from mixerkit.training.state import TrainingState
+from mixerkit.training.update import Update
+
+MEASURED_STEPS = 3
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Figures of a run that has not been started. `seconds` are of training alone, from a
+    few real steps on this machine; bytes are closed forms."""
+
+    data: str
+    classes: int
+    training_images: int
+    validation_images: int
+    test_images: int
+    parameters: int
+    macs: int
+    steps: int
+    steps_per_epoch: int
+    warmup_steps: int
+    batch_size: int
+    weights_bytes: int
+    optimizer_bytes: int
+    activation_bytes: int
+    seconds_per_step: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(what, how much) for people."""
+        held_out = f"{self.validation_images:,} for validation, {self.test_images:,} for the test"
+        memory = self.weights_bytes * 2 + self.optimizer_bytes + self.activation_bytes
+        return [
+            ("data", self.data),
+            ("images", f"{self.training_images:,} for training, {held_out}"),
+            ("classes", str(self.classes)),
+            ("model", f"{self.parameters:,} parameters, {self.macs / 1e6:,.1f} M MACs an image"),
+            (
+                "steps",
+                f"{self.steps:,} of {self.batch_size} images ({self.steps_per_epoch:,} an epoch, "
+                f"{self.warmup_steps:,} of warm-up)",
+            ),
+            ("memory", f"{memory / GIB:.2f} GiB for weights, gradients, optimiser, activations"),
+            (
+                "time",
+                f"about {duration_text(self.seconds)} here ({self.seconds_per_step:.3f} s a "
+                f"step, measured), and evaluation",
+            ),
+        ]
+
+
+def duration_text(seconds: float) -> str:
+    """`"2 min 5 s"`, `"3 h 20 min"`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Open the data, take a few steps with a throw-away model, and add up. Writes nothing."""
+    recipe, splits = open_data(recipe)
+    steps = count_steps(recipe, len(splits.train))
+    priced = cost(recipe.model)
+    state, seconds = _measure(recipe, splits)
+    micro_batch = recipe.batch_size // recipe.accumulation
+    optimizer_bytes = sum(t.nbytes for t in state.tensors().values()) - 4 * priced.parameters
+    return Plan(
+        data=splits.origin,
+        classes=recipe.model.num_classes,
+        training_images=len(splits.train),
+        validation_images=len(splits.validation) if splits.validation else 0,
+        test_images=len(splits.test) if splits.test else 0,
+        parameters=priced.parameters,
+        macs=priced.macs,
+        steps=steps.total,
+        steps_per_epoch=steps.per_epoch,
+        warmup_steps=steps.warmup,
+        batch_size=recipe.batch_size,
+        weights_bytes=4 * priced.parameters,
+        optimizer_bytes=optimizer_bytes,
+        activation_bytes=priced.activation_bytes(micro_batch),
+        seconds_per_step=seconds,
+        seconds=seconds * steps.total,
+    )
+
+
+def _measure(recipe: Recipe, splits: Splits) -> tuple[TrainingState, float]:
+    """A few steps on real batches: the state they leave and the median seconds of a step."""
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    model = MlpMixer(recipe.model)
+    state = TrainingState(model, make_optimizers(model, recipe.optimizer), None)
+    steps = count_steps(recipe, len(splits.train))
+    update = Update(recipe, steps, TargetLoss(recipe.loss, class_counts(splits.train)), state)
+    seconds = []
+    batches = training_loader(recipe, splits).epoch(0)
+    for _ in range(min(MEASURED_STEPS, steps.per_epoch)):
+        start = time.perf_counter()
+        update(next(batches))
+        seconds.append(time.perf_counter() - start)
+    return state, median(seconds)

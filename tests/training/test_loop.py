@@ -1,0 +1,190 @@
+"""Whole runs on a few real images: repeatable, resumable, honest about what they did."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mixerkit.checkpoint.load import load
+from mixerkit.checkpoint.run import RunFolder
+from mixerkit.errors import RunFailed, UserError
+from mixerkit.spec.mixer import variant
+from mixerkit.spec.recipe import Augment, Data, Evaluate, Loss, Optimizer, Recipe, Save
+from mixerkit.training.loop import train
+from mixerkit.training.plan import plan
+from mixerkit.training.progress import Progress
+
+SAMPLE = Path(__file__).parents[1] / "samples" / "fashion-mnist"
+
+# Every part whose state could be lost on the way: EMA, accumulation, dropout, stochastic
+# depth, mixing, erasing.
+RECIPE = Recipe(
+    name="sample",
+    model=variant(
+        "N/7", in_channels=1, num_classes=10, width=16, depth=2, token_width=8,
+        channel_width=32, dropout=0.1, drop_path=0.2,
+    ),
+    data=Data(source="fashion-mnist", root=str(SAMPLE), holdout=100),
+    augment=Augment(shift=2, mixup=0.2, cutmix=1.0, erase=0.2),
+    optimizer=Optimizer(name="muon", lr=0.02, adamw_lr=0.003, clip=1.0),
+    loss=Loss(label_smoothing=0.05),
+    evaluate=Evaluate(every="1 epoch"),
+    save=Save(every="7 steps"),
+    duration="3 epochs",
+    batch_size=50,
+    accumulation=2,
+    ema=0.9,
+)  # fmt: skip
+
+
+class StopAt:
+    """A watcher that sends this process a signal once a step is reached."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step, self.number = step, number
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def progress(self, now: Progress) -> None:
+        if now.step >= self.step:
+            self.step = 10**9
+            os.kill(os.getpid(), self.number)
+
+
+def final_tensors(run: Path) -> dict[str, torch.Tensor]:
+    newest = max((run / "checkpoints").glob("step-*"))
+    return load_file(newest / "tensors.safetensors")
+
+
+def assert_same_end(a: Path, b: Path) -> None:
+    left, right = final_tensors(a), final_tensors(b)
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+    model = "model/model.safetensors"
+    assert (a / model).read_bytes() == (b / model).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that the others must equal: trained straight through."""
+    out = tmp_path_factory.mktemp("straight") / "run"
+    result = train(RECIPE, out)
+    assert result.steps == 30
+    return out
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(
+    straight: Path, tmp_path: Path
+) -> None:
+    train(RECIPE, tmp_path / "again")
+    assert_same_end(straight, tmp_path / "again")
+    train(replace(RECIPE, seed=1), tmp_path / "other")
+    assert not torch.equal(
+        final_tensors(straight)["model.head.weight"],
+        final_tensors(tmp_path / "other")["model.head.weight"],
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_and_resumed_run_ends_with_the_same_bits(
+    straight: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixerkit.training.loop.SECONDS_BETWEEN_SIGNS", 0.0)
+    out = tmp_path / "run"
+    for attempt, stop in enumerate((4, 13, 22)):
+        result = train(RECIPE, out, resume=attempt > 0, watch=StopAt(stop, number))
+        assert result.interrupted == number
+        assert stop <= result.steps < 30
+        assert not (out / "evaluation.json").exists()
+    result = train(RECIPE, out, resume=True)
+    assert result.interrupted == 0
+    assert_same_end(straight, out)
+
+
+def test_a_run_killed_between_saves_ends_with_the_same_bits(
+    straight: Path, tmp_path: Path
+) -> None:
+    """Steps after the last save are lost with the process and computed again."""
+
+    class Killed(BaseException):
+        pass
+
+    class KillAt(StopAt):
+        def progress(self, now: Progress) -> None:
+            if now.step >= self.step:
+                raise Killed
+
+    out = tmp_path / "run"
+    with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mixerkit.training.loop.SECONDS_BETWEEN_SIGNS", 0.0)
+        train(RECIPE, out, watch=KillAt(18, 0))
+    train(RECIPE, out, resume=True)
+    assert_same_end(straight, out)
+
+
+def test_metrics_hold_each_step_once_and_the_test_only_once(straight: Path) -> None:
+    rows = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
+    training = [row["step"] for row in rows if row["split"] == "train"]
+    assert training == list(range(1, 31))
+    assert [row["step"] for row in rows if row["split"] == "validation"] == [10, 20, 30]
+    assert [row["step"] for row in rows if row["split"] == "test"] == [30]
+
+
+def test_the_kept_model_is_the_averaged_one_and_predicts_as_measured(straight: Path) -> None:
+    model = load(straight)
+    tensors = final_tensors(straight)
+    assert torch.equal(model.head.weight, tensors["ema.head.weight"])
+    assert not torch.equal(model.head.weight, tensors["model.head.weight"])
+    assert model.preprocess is not None
+    assert model.preprocess.class_names[0] == "T-shirt/top"
+
+
+def test_learning_happens(tmp_path: Path) -> None:
+    longer = replace(
+        RECIPE, augment=Augment(flip=False), accumulation=1, duration="15 epochs",
+        ema=0.0, model=replace(RECIPE.model, dropout=0.0, drop_path=0.0),
+    )  # fmt: skip
+    result = train(longer, tmp_path / "run")
+    assert result.test is not None
+    assert result.test.top1 > 0.5  # chance is 0.1
+    with RunFolder.open(tmp_path / "run") as run:
+        evaluation = run.evaluation()
+    assert evaluation is not None
+    assert np.sum(evaluation["confusion"]) == evaluation["figures"]["samples"] == 200
+    mistakes = evaluation["mistakes"]
+    assert all(row["true"] != row["predicted"] for row in mistakes)
+    assert mistakes[0]["probability"] == max(row["probability"] for row in mistakes)
+
+
+def test_a_run_that_diverges_stops_and_says_what_to_try(tmp_path: Path) -> None:
+    wild = replace(
+        RECIPE, optimizer=Optimizer(name="sgd", lr=1e30), ema=0.0, accumulation=1
+    )
+    with pytest.raises(RunFailed, match=r"optimizer\.lr"):
+        train(wild, tmp_path / "run")
+
+
+def test_a_warm_up_longer_than_the_run_is_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    recipe = replace(RECIPE, schedule=replace(RECIPE.schedule, warmup="100 steps"))
+    with pytest.raises(UserError, match="warmup"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_agrees_with_the_run(straight: Path, tmp_path: Path) -> None:
+    found = plan(RECIPE)
+    assert (found.steps, found.training_images, found.test_images) == (30, 500, 200)
+    saved = {k: v for k, v in final_tensors(straight).items() if not k.startswith("ema.")}
+    assert found.weights_bytes + found.optimizer_bytes == sum(t.nbytes for t in saved.values())

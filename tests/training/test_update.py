@@ -1,0 +1,110 @@
+"""One optimiser step: what it changes, and what it must not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mixerkit.data.loader import Batch
+from mixerkit.errors import RunFailed
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.spec.mixer import MixerConfig
+from mixerkit.spec.recipe import Optimizer, Recipe, Schedule
+from mixerkit.training.loss import TargetLoss
+from mixerkit.training.optimizer import make_optimizers
+from mixerkit.training.setup import Steps
+from mixerkit.training.state import TrainingState
+from mixerkit.training.update import Update
+
+CONFIG = MixerConfig(
+    image_size=8, patch_size=4, in_channels=1, width=8, depth=2, token_width=4, channel_width=16,
+    num_classes=3,
+)  # fmt: skip
+RECIPE = Recipe(
+    model=CONFIG,
+    batch_size=8,
+    optimizer=Optimizer(lr=0.1, weight_decay=0.5, adamw_lr=0.01),
+    schedule=Schedule(warmup="0 steps", decay="constant"),
+)
+STEPS = Steps(10, 10, 0, 1, 10, 10)
+
+
+def make(recipe: Recipe) -> Update:
+    torch.manual_seed(0)
+    model = MlpMixer(recipe.model)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    state = TrainingState(model, make_optimizers(model, recipe.optimizer), None)
+    return Update(recipe, STEPS, TargetLoss(recipe.loss, np.ones(3)), state)
+
+
+def batch(scale: float = 1.0) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    images = scale * torch.randn(8, 1, 8, 8, generator=generator)
+    return Batch(images, torch.eye(3)[torch.arange(8) % 3])
+
+
+def weights(update: Update) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in update.state.model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+def test_weight_decay_touches_kernels_only(name: str) -> None:
+    """With zero gradients, what moves is decay alone: kernels by exactly 1 − lr·decay."""
+    update = make(replace(RECIPE, optimizer=replace(RECIPE.optimizer, name=name)))
+    before, model = weights(update), update.state.model
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    for optimizer in update.state.optimizers:
+        optimizer.step()
+    for n, p in model.named_parameters():
+        hidden = n.startswith("blocks.") and p.ndim == 2
+        rate = 0.01 if name == "muon" and not hidden else 0.1
+        factor = 1 - rate * 0.5 if p.ndim >= 2 else 1.0
+        torch.testing.assert_close(p.detach(), before[n] * factor, msg=n)
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_accumulation_gives_the_whole_batchs_gradient(parts: int) -> None:
+    whole = make(RECIPE)
+    cut = make(replace(RECIPE, accumulation=parts))
+    whole._backward(batch())
+    cut._backward(batch())
+    for a, b in zip(
+        whole.state.model.parameters(), cut.state.model.parameters(), strict=True
+    ):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing() -> None:
+    update = make(RECIPE)
+    update(batch())
+    before = weights(update)
+    tensors = {n: t.clone() for n, t in update.state.tensors().items()}
+    with pytest.raises(RunFailed, match="step 2"):
+        update(batch(scale=float("nan")))
+    assert update.state.step == 1
+    for n, t in update.state.tensors().items():
+        assert torch.equal(t, tensors[n]), n
+    assert all(torch.equal(p, before[n]) for n, p in weights(update).items())
+
+
+def test_clipping_scales_the_gradient_and_reports_the_norm_before() -> None:
+    free = make(RECIPE)
+    free._backward(batch())
+    norm = free._clip()
+    gradients = [p.grad for p in free.state.model.parameters()]
+    assert norm == pytest.approx(sum(float((g.double() ** 2).sum()) for g in gradients) ** 0.5)
+    clipped = make(replace(RECIPE, optimizer=replace(RECIPE.optimizer, clip=norm / 4)))
+    clipped._backward(batch())
+    assert clipped._clip() == pytest.approx(norm)
+    for p, g in zip(clipped.state.model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(p.grad, g / 4, rtol=1e-4, atol=1e-7)
+
+
+def test_bfloat16_trains() -> None:
+    update = make(replace(RECIPE, precision="bfloat16"))
+    losses = [update(batch())[0] for _ in range(8)]
+    assert losses[-1] < losses[0]
