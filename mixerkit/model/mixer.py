@@ -7,6 +7,7 @@ Compilation, precision and distribution are applied from outside.
 
 import math
 from collections import OrderedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from mixerkit.errors import UserError
 from mixerkit.model.token_mixers import TOKEN_MIXER_CLASSES, gelu
 from mixerkit.spec.mixer import MixerConfig
+from mixerkit.spec.preprocess import Preprocess
 
 
 class PatchEmbedding(nn.Module):
@@ -130,6 +132,9 @@ class MlpMixer(nn.Module):
         super().__init__()
         self.config = config
         self.activation_checkpointing = False
+        self.preprocess: Preprocess | None = None  # this, `about` and `source`: set by `load`
+        self.about: dict[str, Any] = {}
+        self.source = "fresh weights"
         self.stem = PatchEmbedding(config)
         self.blocks = nn.ModuleList(MixerBlock(config, i) for i in range(config.depth))
         self.norm = layer_norm(config)

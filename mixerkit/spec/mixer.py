@@ -21,7 +21,7 @@ def as_pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
-def _collapse(size: Any, name: str) -> Size:
+def collapsed(size: Any, name: str) -> Size:
     """One int for a square, else a (height, width) tuple; refuses anything else."""
     pair = size if isinstance(size, tuple | list) else (size, size)
     if len(pair) != 2 or not all(type(n) is int and n > 0 for n in pair):
@@ -65,21 +65,21 @@ class MixerConfig:
     pad: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "image_size", _collapse(self.image_size, "image_size"))
-        object.__setattr__(self, "patch_size", _collapse(self.patch_size, "patch_size"))
+        object.__setattr__(self, "image_size", collapsed(self.image_size, "image_size"))
+        object.__setattr__(self, "patch_size", collapsed(self.patch_size, "patch_size"))
         for name in ("in_channels", "width", "depth", "token_width", "channel_width"):
-            _check_whole(name, getattr(self, name), least=1)
-        _check_whole("num_classes", self.num_classes, least=0)
+            check_whole(name, getattr(self, name), least=1)
+        check_whole("num_classes", self.num_classes, least=0)
         for name in ("dropout", "drop_path"):
             rate = getattr(self, name)
             if not 0 <= rate < 1:
                 raise UserError(f"{name} must be at least 0 and below 1, found {rate!r}.")
         if self.norm_eps <= 0:
             raise UserError(f"norm_eps must be positive, found {self.norm_eps!r}.")
-        _check_choice("token_mixer", self.token_mixer, TOKEN_MIXERS)
-        _check_choice("channel_mixer", self.channel_mixer, CHANNEL_MIXERS)
-        _check_choice("gelu", self.gelu, ("tanh", "erf"))
-        _check_choice("drop_path_kind", self.drop_path_kind, ("paper", "timm"))
+        check_choice("token_mixer", self.token_mixer, TOKEN_MIXERS)
+        check_choice("channel_mixer", self.channel_mixer, CHANNEL_MIXERS)
+        check_choice("gelu", self.gelu, ("tanh", "erf"))
+        check_choice("drop_path_kind", self.drop_path_kind, ("paper", "timm"))
         self._check_grid()
 
     def _check_grid(self) -> None:
@@ -121,12 +121,14 @@ class MixerConfig:
         return self.grid[0] * self.grid[1]
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Refuse anything but an int of at least `least` (a bool is not one)."""
     if type(value) is not int or value < least:
         raise UserError(f"{name} must be a whole number of at least {least}, found {value!r}.")
 
 
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Refuse what is not among `choices`, naming them and the nearest."""
     if value not in choices:
         raise UserError(
             f"{name} must be one of {', '.join(choices)}, found {value!r}."
@@ -161,6 +163,7 @@ ARTICLE: dict[str, Any] = dict(
 PUBLISHED = ("S/32", "S/16", "S/8", "B/32", "B/16", "L/32", "L/16", "H/14")
 SMALL = ("N/4", "N/7", "T/8", "T/4")
 VARIANTS = (*PUBLISHED, *SMALL, "article")
+LABEL = r"([A-Za-z]+)/([1-9][0-9]{0,4})"
 
 
 def variant(label: str, **changes: Any) -> MixerConfig:
@@ -175,8 +178,8 @@ def variant(label: str, **changes: Any) -> MixerConfig:
             raise unknown("model setting", name, names)
     if label == "article":
         return MixerConfig(**(ARTICLE | changes))
-    found = re.fullmatch(r"([A-Za-z]+)/(\d+)", label)
-    if not found or found[1].upper() not in FAMILIES or int(found[2]) == 0:
+    found = re.fullmatch(LABEL, label)
+    if not found or found[1].upper() not in FAMILIES:
         raise unknown("model variant", label, VARIANTS)
     family = FAMILIES[found[1].upper()]
     return MixerConfig(**({"patch_size": int(found[2])} | family | changes))
@@ -184,7 +187,7 @@ def variant(label: str, **changes: Any) -> MixerConfig:
 
 def is_variant(label: str) -> bool:
     """Whether `label` names a variant (the last form of the model source grammar)."""
-    found = re.fullmatch(r"([A-Za-z]+)/(\d+)", label)
+    found = re.fullmatch(LABEL, label)
     return label == "article" or bool(found and found[1].upper() in FAMILIES)
 
 

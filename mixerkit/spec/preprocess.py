@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mixerkit.errors import UserError
-from mixerkit.spec.mixer import Size, as_pair
+from mixerkit.spec.mixer import Size, as_pair, check_choice, check_whole, collapsed
+
+RESIZE = ("squash", "shortest", "none")
+INTERPOLATION = ("bilinear", "bicubic", "nearest", "box")
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,11 @@ class Preprocess:
     def __post_init__(self) -> None:
         for name in ("mean", "std", "class_names"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if isinstance(self.image_size, list):
-            object.__setattr__(self, "image_size", tuple(self.image_size))
+        object.__setattr__(self, "image_size", collapsed(self.image_size, "image_size"))
+        check_whole("channels", self.channels, least=1)
+        check_whole("resize_to", self.resize_to, least=0)
+        check_choice("resize", self.resize, RESIZE)
+        check_choice("interpolation", self.interpolation, INTERPOLATION)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
                 raise UserError(

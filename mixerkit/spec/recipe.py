@@ -36,7 +36,10 @@ class Duration:
 
 
 def parse_duration(text: str, share_allowed: bool = False) -> Duration:
-    """`"10 epochs"` → `Duration(10, "epoch")`; refuses other units and negative amounts."""
+    """`"10 epochs"` → `Duration(10, "epoch")`; refuses other units and negative amounts.
+
+    With `share_allowed` it may be a share of the run up to 100 %, or zero.
+    """
     units = UNITS if share_allowed else UNITS[:-1]
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([a-z]+|%)\s*", str(text).lower())
     unit = found[2].removesuffix("s") if found else ""
@@ -46,7 +49,10 @@ def parse_duration(text: str, share_allowed: bool = False) -> Duration:
             f"Expected a duration such as \"10 epochs\", \"5000 steps\", \"200000 samples\""
             f"{share}; found {text!r}."
         )
-    return Duration(float(found[1]), unit)
+    amount, most = float(found[1]), 100.0 if unit == "%" else 1e15
+    if amount > most or (amount == 0 and not share_allowed):
+        raise UserError(f"A duration must be above 0 and at most {most:g}, found {text!r}.")
+    return Duration(amount, unit)
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,9 @@ class Data:
                 f"data.holdout must be a share below 1 or a whole number of images, found "
                 f"{self.holdout!r}."
             )
+        for name in ("resize_to", "workers", "memory"):
+            if getattr(self, name) < 0:
+                raise UserError(f"data.{name} must not be negative.")
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,12 @@ class Augment:
         for name in ("shift", "mixup", "cutmix", "mix_group"):
             if getattr(self, name) < 0:
                 raise UserError(f"augment.{name} must not be negative.")
+        smallest, largest = self.crop_area
+        if not 0 < smallest <= largest <= 1:
+            raise UserError(
+                f"augment.crop_area must be two shares with 0 < smallest <= largest <= 1, found "
+                f"{list(self.crop_area)}."
+            )
 
 
 @dataclass(frozen=True)
@@ -134,6 +149,8 @@ class Optimizer:
             raise UserError("optimizer.lr and optimizer.adamw_lr must be positive.")
         if self.weight_decay < 0 or self.clip < 0:
             raise UserError("optimizer.weight_decay and optimizer.clip must not be negative.")
+        if not all(0 <= share < 1 for share in (*self.betas, self.momentum)):
+            raise UserError("optimizer.betas and optimizer.momentum must be at least 0 and below 1.")
 
 
 @dataclass(frozen=True)
@@ -231,3 +248,5 @@ class Recipe:
             )
         if not 0 <= self.ema < 1:
             raise UserError(f"ema must be at least 0 and below 1, found {self.ema!r}.")
+        if self.threads < 0:
+            raise UserError(f"threads must not be negative, found {self.threads}.")

@@ -6,7 +6,7 @@ from pathlib import Path
 from mixerkit.errors import UserError, unknown
 from mixerkit.spec.mixer import variant
 from mixerkit.spec.recipe import Augment, Data, Loss, Optimizer, Recipe, Schedule
-from mixerkit.spec.strict import from_dict, read_yaml
+from mixerkit.spec.strict import from_dict, read_yaml, shown
 
 
 def fashion_demo() -> Recipe:
@@ -63,8 +63,8 @@ def recipe(source: str) -> Recipe:
         raise UserError(f"No recipe file {path}. Named recipes: {', '.join(RECIPES)}.")
     values = read_yaml(path)
     base = values.pop("extends", None)
-    if base is not None and base not in RECIPES:
-        raise unknown("recipe to extend", str(base), RECIPES)
+    if base is not None and str(base) not in RECIPES:
+        raise unknown("recipe to extend", shown(base).strip("'"), RECIPES)
     try:
         return from_dict(Recipe, values, base=RECIPES[base]() if base else None)
     except UserError as error:

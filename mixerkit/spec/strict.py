@@ -5,6 +5,8 @@ A mapping may name a base to change: `model: B/16` or `model: {variant: B/16, de
 """
 
 import dataclasses
+import math
+import reprlib
 import types
 import typing
 from pathlib import Path
@@ -16,11 +18,33 @@ from mixerkit.errors import UserError, did_you_mean
 
 Record = TypeVar("Record")
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
+
+def shown(value: Any) -> str:
+    """`value` as errors print it: cut short, however large it is."""
+    return _short.repr(value)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a key given twice is an error: the first would be lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        names = [key.value for key in keys]
+        for key in keys:
+            if names.count(key.value) > 1:
+                raise yaml.MarkedYAMLError(
+                    problem=f"'{key.value}' is given twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; a syntax error is reported with its line."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -30,8 +54,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise UserError(f"{path}{where}: {problem}.") from error
+    except (ValueError, RecursionError) as error:  # 2024-13-45; thousands of brackets
+        raise UserError(f"{path} is not valid YAML: {shown(str(error))}.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} must hold settings as 'key: value' lines, found {content!r:.60}.")
+        raise UserError(f"{path} must hold settings as 'key: value' lines, found {shown(content)}.")
     return content
 
 
@@ -58,7 +84,9 @@ def from_dict(
     raise `UserError` with the nearest valid name.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{where or 'The file'} must be a mapping of settings, found {values!r}.")
+        raise UserError(
+            f"{where or 'The file'} must be a mapping of settings, found {shown(values)}."
+        )
     hints = get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     given: dict[str, Any] = {}
@@ -95,24 +123,30 @@ def _convert(hint: Any, value: Any, path: str, base: Any) -> Any:
             return "on"
         if value in get_args(hint) and type(value) is str:
             return value
+        near = did_you_mean(value, get_args(hint)) if isinstance(value, str) else ""
         raise UserError(
-            f"{path} must be one of {', '.join(get_args(hint))}, found {value!r}."
-            f"{did_you_mean(str(value), get_args(hint))}"
+            f"{path} must be one of {', '.join(get_args(hint))}, found {shown(value)}.{near}"
         )
     if origin in (Union, types.UnionType):
         return _convert_union(hint, value, path)
     if origin is tuple:
         return _convert_tuple(hint, value, path)
-    if hint is float and type(value) is int:
-        return float(value)
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a text
-        try:
-            return float(value)
-        except ValueError:
-            pass
+    if hint is float:
+        return _convert_number(value, path)
     if type(value) is hint:
         return value
-    raise UserError(f"{path} must be {_name(hint)}, found {value!r}.")
+    raise UserError(f"{path} must be {_name(hint)}, found {shown(value)}.")
+
+
+def _convert_number(value: Any, path: str) -> float:
+    """A finite float; texts too, because YAML 1.1 reads 1e-3 as one."""
+    if type(value) in (int, float, str):
+        try:
+            if math.isfinite(number := float(value)):
+                return number
+        except (ValueError, OverflowError):
+            pass
+    raise UserError(f"{path} must be a number, found {shown(value)}.")
 
 
 def _convert_union(hint: Any, value: Any, path: str) -> Any:
@@ -122,14 +156,14 @@ def _convert_union(hint: Any, value: Any, path: str) -> Any:
         except UserError:
             continue
     options = " or ".join(_name(option) for option in get_args(hint))
-    raise UserError(f"{path} must be {options}, found {value!r}.")
+    raise UserError(f"{path} must be {options}, found {shown(value)}.")
 
 
 def _convert_tuple(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
     kinds = get_args(hint)
     many = len(kinds) == 2 and kinds[1] is Ellipsis
     if not isinstance(value, list | tuple) or not (many or len(value) == len(kinds)):
-        raise UserError(f"{path} must be {_name(hint)}, found {value!r}.")
+        raise UserError(f"{path} must be {_name(hint)}, found {shown(value)}.")
     wanted = [kinds[0]] * len(value) if many else kinds
     return tuple(
         _convert(kind, item, f"{path}[{i}]", None)

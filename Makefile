@@ -1,0 +1,51 @@
+# Everything happens in .venv, which these targets make. Needed: python3 (3.11 or newer, with
+# venv) and make. `make` alone lists the targets.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check test bench clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/plots.stamp ## train a small Mixer on real photographs, with a report: a few minutes
+	@$(BIN)/mixer demo --results results/demo.json
+
+check: .venv/dev.stamp ## lint, types and the fast tests: what to run while working
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -m "not slow"
+
+test: .venv/dev.stamp ## everything that a change must pass, offline
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest
+
+bench: .venv/dev.stamp ## measure speed against timm on this machine, into results/speed.json
+	@$(BIN)/mixer bench speed --out results/speed.json
+
+clean: ## remove what these targets made, .venv included; runs/ and results/ stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than pyproject.toml when what it stands for is installed.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "mixerkit needs Python 3.11 or newer: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+		{ rm -rf .venv; echo "python3 has no venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+.venv/plots.stamp: pyproject.toml | .venv/bin/python
+	@echo "Installing PyTorch and friends into .venv (once, 2–4 minutes) …"
+	@$(PIP) --editable '.[plots]'
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml | .venv/bin/python
+	@echo "Installing PyTorch, timm and the tools for tests into .venv (once, 2–4 minutes) …"
+	@$(PIP) --editable '.[dev]'
+	@touch $@ .venv/plots.stamp

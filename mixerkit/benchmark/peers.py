@@ -1,0 +1,87 @@
+"""timm's Mixer, unmodified, at the shape of any of our configurations: images → logits.
+
+It is the implementation that most people run, so speed and accuracy are compared with it.
+"""
+
+from functools import partial
+
+from torch import nn
+
+from mixerkit.errors import UserError
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.spec.mixer import MixerConfig
+
+# Our tensor names and timm's, block prefix left out.
+BLOCK_NAMES = {
+    "token_norm": "norm1",
+    "token_mixing.fc1": "mlp_tokens.fc1",
+    "token_mixing.fc2": "mlp_tokens.fc2",
+    "channel_norm": "norm2",
+    "channel_mixing.fc1": "mlp_channels.fc1",
+    "channel_mixing.fc2": "mlp_channels.fc2",
+}
+
+
+def timm_mixer(config: MixerConfig) -> nn.Module:
+    """`timm.models.mlp_mixer.MlpMixer` of this shape with timm's own initial weights.
+
+    Refuses what timm's Mixer cannot be: other mixers, no norm, padding, a head bias and the
+    paper's kind of stochastic depth.
+    """
+    _check_expressible(config)
+    try:
+        from timm.models.mlp_mixer import MlpMixer as TimmMixer
+    except ImportError as error:
+        raise UserError(
+            "timm is needed for this comparison and is not installed: "
+            "pip install 'mixerkit[peers]'."
+        ) from error
+    width = config.width
+    # Half a unit more: timm takes the whole part of ratio × width.
+    ratios = ((config.token_width + 0.5) / width, (config.channel_width + 0.5) / width)
+    model: nn.Module = TimmMixer(
+        num_classes=config.num_classes,
+        img_size=config.image_hw,
+        in_chans=config.in_channels,
+        patch_size=config.patch_hw,
+        num_blocks=config.depth,
+        embed_dim=width,
+        mlp_ratio=ratios,
+        norm_layer=partial(nn.LayerNorm, eps=config.norm_eps),
+        act_layer=partial(nn.GELU, approximate="tanh" if config.gelu == "tanh" else "none"),
+        proj_drop_rate=config.dropout,
+        drop_path_rate=config.drop_path,
+    )
+    return model
+
+
+def copy_to_timm(model: MlpMixer) -> nn.Module:
+    """timm's Mixer with the same weights, and so the same logits, as `model`."""
+    peer = timm_mixer(model.config)
+    tensors = {timm_name(name): value for name, value in model.state_dict().items()}
+    peer.load_state_dict(tensors, strict=True)
+    return peer.train(model.training)
+
+
+def timm_name(name: str) -> str:
+    """timm's name of one of our tensors: `blocks.0.token_norm.weight` → `blocks.0.norm1.weight`."""
+    if name.startswith("stem."):
+        return name.replace("stem.", "stem.proj.")
+    if not name.startswith("blocks."):
+        return name
+    blocks, index, rest = name.split(".", 2)
+    part, _, tensor = rest.rpartition(".")
+    return f"{blocks}.{index}.{BLOCK_NAMES[part]}.{tensor}"
+
+
+def _check_expressible(config: MixerConfig) -> None:
+    differences = {
+        "token_mixer": config.token_mixer != "mlp",
+        "channel_mixer": config.channel_mixer != "mlp",
+        "norm": not config.norm,
+        "pad": config.pad,
+        "drop_path_kind": config.drop_path > 0 and config.drop_path_kind != "timm",
+    }
+    found = [f"{name}={getattr(config, name)!r}" for name, differs in differences.items() if differs]
+    if found:
+        raise UserError(f"timm's Mixer has no counterpart of {', '.join(found)}.")

@@ -1,0 +1,284 @@
+"""The run folder: what a run writes, what a person keeps, and what resuming reads.
+
+    recipe.yaml  manifest.json  lock  choices.json  metrics.jsonl  timing.jsonl
+    checkpoints/step-00001234/{tensors.safetensors, state.json, manifest.json}
+    model/  evaluation.json  figures/  report.html
+
+One writer at a time holds the lock; readers need nothing and never see half a file.
+"""
+
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor
+
+from mixerkit.checkpoint.checkpoints import Checkpoints
+from mixerkit.checkpoint.files import (
+    MANIFEST,
+    UNFINISHED,
+    Lock,
+    describe_file,
+    holder,
+    json_bytes,
+    manifest_text,
+    read_json,
+    read_manifest,
+    remove_unfinished,
+    verify_folder,
+    write_atomic,
+)
+from mixerkit.checkpoint.load import save_model
+from mixerkit.checkpoint.rows import append_row, cut_back, cut_torn_line, durable_size, read_rows
+from mixerkit.errors import UserError
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.results import describe_machine, describe_versions
+from mixerkit.spec.preprocess import Preprocess
+from mixerkit.spec.recipe import Recipe
+from mixerkit.spec.strict import from_dict, read_yaml, write_yaml
+
+RECIPE, CHOICES, METRICS, TIMING = "recipe.yaml", "choices.json", "metrics.jsonl", "timing.jsonl"
+EVALUATION = "evaluation.json"
+
+
+class RunFolder:
+    """One run on disk, opened for reading or, with the lock, for writing."""
+
+    def __init__(self, path: Path, lock: Lock | None) -> None:
+        self.path, self._lock = path, lock
+        digest = read_manifest(path)["files"][RECIPE]["sha256"]
+        self.checkpoints = Checkpoints(path / "checkpoints", digest)
+
+    # -- opening and closing ---------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> Self:
+        """A new run in `path`, which must be empty or absent, opened for writing."""
+        try:
+            _check_free(path)
+            path.mkdir(parents=True, exist_ok=True)
+            lock = Lock(path)
+        except OSError as error:
+            raise UserError(f"Cannot make the run folder {path}: {error.strerror}.") from error
+        try:
+            _check_free(path)  # another process may have been faster
+            remove_unfinished(path)
+            write_atomic(path / RECIPE, write_yaml(recipe).encode())
+            _write_run_manifest(path)  # last: from here on it is a run
+        except BaseException:
+            lock.release()
+            raise
+        return cls(path, lock)
+
+    @classmethod
+    def open(cls, path: Path, writing: bool = False) -> Self:
+        """The run in `path`. With `writing`, takes the lock and clears what a kill left."""
+        if not is_run(path):
+            raise UserError(
+                f"{path} is not a run folder: expected {RECIPE} and {MANIFEST} in it. "
+                f"`mixer runs` lists the runs of a folder."
+            )
+        if verify_folder(path).get("kind") != "run":
+            raise UserError(f"{path} holds a model, not a run.")
+        run = cls(path, Lock(path) if writing else None)
+        if writing:
+            remove_unfinished(path)
+            remove_unfinished(path / "checkpoints")
+            for name in (METRICS, TIMING):
+                cut_torn_line(path / name)
+        return run
+
+    def close(self) -> None:
+        """Give the lock back; closing twice is harmless."""
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _check_writing(self) -> None:
+        assert self._lock, "the run is open for reading"
+
+    # -- recipe, choices, figures ----------------------------------------------------------
+
+    def recipe(self) -> Recipe:
+        """The recipe that the run was started with."""
+        return from_dict(Recipe, read_yaml(self.path / RECIPE))
+
+    def choices(self) -> dict[str, Any]:
+        """What was decided by measurement (threads, compile or not); empty at first."""
+        path = self.path / CHOICES
+        return read_json(path) if path.exists() else {}
+
+    def save_choices(self, choices: dict[str, Any]) -> None:
+        """Replace the stored choices."""
+        self._check_writing()
+        write_atomic(self.path / CHOICES, json_bytes(choices))
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append one row to metrics.jsonl; NaN and infinity raise `ValueError`."""
+        self._check_writing()
+        append_row(self.path / METRICS, row)
+
+    def log_timing(self, row: dict[str, Any]) -> None:
+        """Append one row to timing.jsonl, which is kept apart because no two runs agree on it."""
+        self._check_writing()
+        append_row(self.path / TIMING, row)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All rows of metrics.jsonl; a line that is being written is left for later."""
+        return read_rows(self.path / METRICS)
+
+    def timings(self) -> list[dict[str, Any]]:
+        """All rows of timing.jsonl."""
+        return read_rows(self.path / TIMING)
+
+    def save_evaluation(self, name: str, content: dict[str, Any]) -> None:
+        """Replace evaluation.json by `content`, measured on the split called `name`."""
+        self._check_writing()
+        write_atomic(self.path / EVALUATION, json_bytes({"split": name} | content))
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """What was measured at the end of the run, or None before that."""
+        path = self.path / EVALUATION
+        return read_json(path) if path.exists() else None
+
+    # -- checkpoints -----------------------------------------------------------------------
+
+    def save_checkpoint(
+        self, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int
+    ) -> Path:
+        """Put a checkpoint of `step` on disk, then remove all but the `keep` newest sound ones.
+
+        `state` is JSON and gets `step` and `metrics_bytes`, the length of metrics.jsonl now. A
+        sound checkpoint of the same step is left as it is; a damaged one is replaced.
+        """
+        self._check_writing()
+        # synced first: the offset must not outlive the rows that it counts
+        offset = {"step": step, "metrics_bytes": durable_size(self.path / METRICS)}
+        return self.checkpoints.save(step, tensors, state | offset, keep)
+
+    def newest_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """(tensors, state) of the newest checkpoint that passes every check; None without any.
+
+        Damaged ones are named on stderr and passed over; if all are, that is a `UserError`.
+        """
+        return self.checkpoints.newest()
+
+    def cut_metrics(self, state: dict[str, Any] | None) -> None:
+        """Cut metrics.jsonl back to what it was at a checkpoint; None: before the first one."""
+        self._check_writing()
+        cut_back(self.path / METRICS, int(state["metrics_bytes"]) if state else 0)
+
+    # -- the result ------------------------------------------------------------------------
+
+    def save_model(self, model: MlpMixer, preprocess: Preprocess, about: dict[str, Any]) -> Path:
+        """Write `model/`, which makes the run "finished"; a former one is replaced."""
+        self._check_writing()
+        save_model(self.path / "model", model, preprocess, about, replace=True)
+        return self.path / "model"
+
+    def state(self) -> str:
+        """ "running" while a process writes in it, else "finished" (has a model) or "stopped"."""
+        if holder(self.path):
+            return "running"
+        return "finished" if (self.path / "model" / MANIFEST).exists() else "stopped"
+
+    def summary(self) -> dict[str, Any]:
+        """What `mixer runs` shows; figures that do not exist yet are None."""
+        rows = self.metrics()
+        steps = [row.get("step", 0) for row in rows] + self.checkpoints.steps()
+        test = _top1(rows, "test")
+        files = [path for path in (self.path / RECIPE, self.path / METRICS) if path.exists()]
+        touched = max(path.stat().st_mtime for path in files)
+        return {
+            "name": self.path.name,
+            "path": str(self.path),
+            "recipe": self.recipe().name,
+            "state": self.state(),
+            "step": max(steps, default=0),
+            "total_steps": self.choices().get("total_steps"),
+            "best_validation": max(_top1(rows, "validation"), default=None),
+            "test_accuracy": test[-1] if test else None,
+            "updated": datetime.fromtimestamp(touched, UTC).isoformat(timespec="seconds"),
+            "problem": None,
+        }
+
+
+def _top1(rows: list[dict[str, Any]], split: str) -> list[float]:
+    return [row["top1"] for row in rows if row.get("split") == split and "top1" in row]
+
+
+def list_runs(root: Path) -> list[dict[str, Any]]:
+    """A summary of `root` if it is a run, else of each run in it, latest last.
+
+    A run that cannot be read is listed too: its `state` is "damaged", its `problem` says why.
+    """
+    if not root.is_dir():
+        raise UserError(f"No folder {root}: `mixer train` makes runs, in runs/ unless told where.")
+    paths = [root] if is_run(root) else [path for path in sorted(root.iterdir()) if is_run(path)]
+    return sorted((_summary(path) for path in paths), key=lambda row: row["updated"] or "")
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    try:
+        return RunFolder.open(path).summary()
+    except UserError as error:
+        figures = dict.fromkeys(
+            ("recipe", "step", "total_steps", "best_validation", "test_accuracy", "updated")
+        )
+        damaged = {"state": "damaged", "problem": str(error)}
+        return {"name": path.name, "path": str(path)} | figures | damaged
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` looks like a run folder."""
+    return (path / RECIPE).is_file() and (path / MANIFEST).is_file()
+
+
+def _check_free(path: Path) -> None:
+    """Refuse a folder that holds a run or anything else but an unfinished start of ours."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; a run needs a folder: give another --out.")
+    if is_run(path):
+        raise UserError(_occupied(path))
+    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    ours = {"lock", RECIPE} if "lock" in names else set()
+    others = sorted(n for n in names - ours if not n.startswith(UNFINISHED))
+    if others:
+        raise UserError(
+            f"{path} is not empty and holds no run ({', '.join(others[:3])}, …): give another "
+            f"--out."
+        )
+
+
+def _occupied(path: Path) -> str:
+    found, writer = _summary(path), holder(path)
+    what = f"recipe '{found['recipe']}', step {found['step']}, {found['state']}"
+    what = found["problem"] or (f"{what}, written by {writer}" if writer else what)
+    return (
+        f"{path} already holds a run ({what}). Go on with it: "
+        f"`mixer train --resume {shlex.quote(str(path))}`; or start another: give another --out."
+    )
+
+
+def _write_run_manifest(path: Path) -> None:
+    about = {
+        "kind": "run",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+    }
+    files = {RECIPE: describe_file(path / RECIPE)}
+    write_atomic(path / MANIFEST, manifest_text(about, files))

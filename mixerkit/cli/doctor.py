@@ -1,0 +1,143 @@
+"""`mixer doctor`: what mixerkit found on this machine. Reports trouble, never fails on it."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mixerkit.cli.arguments import Flag, parse
+from mixerkit.cli.text import pairs
+from mixerkit.errors import EXIT_DONE, UserError
+
+EXAMPLES = """\
+  mixer doctor
+  mixer doctor --json
+"""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Show versions, processor, threads, memory, devices, and where the demo's photographs are.
+    Nothing is downloaded or changed."""
+
+    json: Flag = False
+    """Print JSON."""
+
+
+def main(words: list[str]) -> int:
+    """Run `mixer doctor` with `words`."""
+    given = parse(Doctor, words, command="doctor", examples=EXAMPLES)
+    found = {name: _whatever(look) for name, look in CHECKS.items()}
+    if given.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print(pairs([(_label(name), _as_text(value)) for name, value in found.items()]))
+    return EXIT_DONE
+
+
+def _whatever(look: Callable[[], Any]) -> Any:
+    """What a check finds, or why it could not look: a broken part must not hide the others."""
+    try:
+        return look()
+    except Exception as error:
+        return f"not found: {error or type(error).__name__}"
+
+
+def _label(name: str) -> str:
+    return name.replace("_gib", " in GiB").replace("_", " ")
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {version}" for name, version in value.items())
+    return str(value).replace("\n", "\n" + " " * 4)
+
+
+def _versions() -> dict[str, str]:
+    from mixerkit.results import describe_versions
+
+    return describe_versions()
+
+
+def _machine(key: str) -> Callable[[], Any]:
+    def look() -> Any:
+        from mixerkit.results import describe_machine
+
+        return describe_machine()[key] or "none"
+
+    return look
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _torch_uses() -> str:
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def _devices() -> str:
+    import torch
+
+    devices = ["cpu"]
+    for i in range(torch.cuda.device_count()):
+        devices.append(f"cuda:{i} ({torch.cuda.get_device_name(i)})")
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return ", ".join(devices)
+
+
+def _compiler() -> str:
+    for name in (os.environ.get("CXX"), "g++", "clang++"):
+        if name and (path := shutil.which(name)):
+            return path
+    return "none: torch.compile needs g++ or clang++, everything else works without"
+
+
+def _pictures() -> str:
+    import importlib.util
+
+    if importlib.util.find_spec("matplotlib"):
+        return "matplotlib is there: runs get a report"
+    return "no matplotlib: pip install mixerkit[plots] for report.html"
+
+
+def _fashion_mnist() -> str:
+    """Where it is without asking the network; the files' checksums are compared on the way."""
+    from mixerkit.data.sources import open_source
+
+    before = os.environ.get("MIXERKIT_OFFLINE")
+    os.environ["MIXERKIT_OFFLINE"] = "1"
+    try:
+        return open_source("fashion-mnist").origin
+    except UserError as error:
+        looked = [line for line in str(error).splitlines() if "- /" in line]
+        return "\n".join(["not here; `mixer demo` downloads it once (30 MB). Looked:", *looked])
+    finally:
+        if before is None:
+            del os.environ["MIXERKIT_OFFLINE"]
+        else:
+            os.environ["MIXERKIT_OFFLINE"] = before
+
+
+CHECKS: dict[str, Callable[[], Any]] = {
+    "python": lambda: f"{sys.version.split()[0]} ({sys.executable})",
+    "versions": _versions,
+    "processor": _machine("cpu"),
+    "cores": _machine("cores"),
+    "threads": _threads,
+    "memory_gib": _machine("memory_gib"),
+    "instruction_sets": _machine("instruction_set"),
+    "torch_uses": _torch_uses,
+    "devices": _devices,
+    "compiler": _compiler,
+    "pictures": _pictures,
+    "fashion_mnist": _fashion_mnist,
+}

@@ -1,0 +1,168 @@
+"""`mixer evaluate`: how good a saved model is on labelled images."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from mixerkit.cli.arguments import Flag, Word, leading_word, parse, shown_as, wants_help
+from mixerkit.cli.text import percent, plural, table
+from mixerkit.errors import EXIT_DONE, UserError
+from mixerkit.spec.recipe import Data
+from mixerkit.spec.strict import from_dict
+
+if TYPE_CHECKING:
+    from mixerkit.data.sources import ImageSplit, Splits
+    from mixerkit.evaluation.accuracy import Accuracy
+    from mixerkit.model.mixer import MlpMixer
+
+EXAMPLES = """\
+  mixer evaluate runs/fashion-demo
+  mixer evaluate zoo:fashion-demo --json
+  mixer evaluate runs/photos-64 --data.source more-photos --split train
+"""
+
+SWITCHES = ("--json",)
+MOST_CONFUSED = 5
+SPLITS = ("test", "validation", "train")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure MODEL on the data that it was trained for, or on other data with the same classes.
+
+    Images are prepared as the model's own file says, whatever the data's settings.
+    """
+
+    model: Annotated[Word, shown_as("MODEL")]
+    """Run folder, model folder or zoo:NAME."""
+    data: Data = field(default_factory=Data)
+    split: Literal["auto", "test", "validation", "train"] = "auto"
+    """The images to measure on; auto is the test split, or validation where there is none."""
+    batch_size: int = 256
+    """Images computed at once."""
+    json: Flag = False
+    """Print JSON, with the confusion matrix."""
+
+
+def main(words: list[str]) -> int:
+    """Run `mixer evaluate` with `words`."""
+    name = leading_word(words, SWITCHES)
+    if wants_help(words):
+        parse(Evaluate, words, command="evaluate", examples=EXAMPLES)
+    if not name:
+        raise UserError("Which model? mixer evaluate MODEL: a run folder or zoo:fashion-demo.")
+    from mixerkit.checkpoint.load import load
+
+    model = load(name)
+    if model.preprocess is None or not model.preprocess.class_names:
+        raise UserError(
+            f"{model.source}: this model does not say which classes it knows. Give a run folder, "
+            f"a model folder or zoo:NAME."
+        )
+    default = Evaluate(name, _own_data(model))
+    given = parse(Evaluate, words, command="evaluate", examples=EXAMPLES, default=default)
+    split, origin = _choose_split(given)
+    accuracy = _measure(model, given, split)
+    if given.json:
+        content = {"model": name, "data": split.name, "origin": origin} | asdict(accuracy)
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        print(_as_text(name, split, origin, accuracy))
+    return EXIT_DONE
+
+
+def _own_data(model: "MlpMixer") -> Data:
+    """The data that the model's file says it was trained on."""
+    about: dict[str, Any] = dict(model.about)
+    return from_dict(Data, about["data"]) if "data" in about else Data()
+
+
+def _choose_split(given: Evaluate) -> "tuple[ImageSplit, str]":
+    from mixerkit.data.sources import hold_out, open_source
+
+    splits = open_source(given.data.source, given.data.root)
+    splits = hold_out(splits, given.data.holdout, given.data.split_seed)
+    wanted = ("test", "validation") if given.split == "auto" else (given.split,)
+    for name in wanted:
+        if getattr(splits, name) is not None:
+            return getattr(splits, name), splits.origin
+    raise UserError(
+        f"{given.data.source} has no {' or '.join(wanted)} split, it has "
+        f"{', '.join(_present(splits))}: choose one with --split, or hold images out with "
+        f"--data.holdout."
+    )
+
+
+def _present(splits: "Splits") -> list[str]:
+    return [name for name in SPLITS if getattr(splits, name) is not None]
+
+
+def _measure(model: "MlpMixer", given: Evaluate, split: "ImageSplit") -> "Accuracy":
+    from mixerkit.data.loader import EvaluationLoader
+    from mixerkit.evaluation.accuracy import evaluate
+
+    if given.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, found {given.batch_size}.")
+    assert model.preprocess
+    _check_classes(model.preprocess.class_names, split)
+    loader = EvaluationLoader(
+        split,
+        model.preprocess,
+        batch_size=given.batch_size,
+        workers=given.data.workers,
+        memory=given.data.memory,
+    )
+    return evaluate(model, loader, split.class_names)
+
+
+def _check_classes(known: tuple[str, ...], split: "ImageSplit") -> None:
+    if known == split.class_names:
+        return
+    missing = [name for name in split.class_names if name not in known]
+    extra = [name for name in known if name not in split.class_names]
+    raise UserError(
+        f"The model knows {plural(len(known), 'class')} and {split.name} has "
+        f"{plural(len(split.class_names), 'class')}, which must be the same in the same order."
+        + (f" Unknown to the model: {', '.join(missing[:5])}." if missing else "")
+        + (f" Missing in the data: {', '.join(extra[:5])}." if extra else "")
+    )
+
+
+def _as_text(name: str, split: "ImageSplit", origin: str, accuracy: "Accuracy") -> str:
+    figures = [
+        ("images", f"{accuracy.samples:,}"),
+        ("top-1", percent(accuracy.top1)),
+        ("top-5", percent(accuracy.top5)),
+        ("negative log-likelihood", f"{accuracy.nll:.4f}"),
+        ("calibration error", percent(accuracy.ece)),
+    ]
+    classes = [("class", "images", "recall", "precision")]
+    classes += [
+        (c.name, f"{c.samples:,}", _share(c.recall), _share(c.precision))
+        for c in accuracy.per_class
+    ]
+    parts = [f"{name} on {split.name}\n{origin}", table(figures), table(classes)]
+    confused = _most_confused(accuracy)
+    if confused:
+        parts.append("Most often confused\n" + table(confused, left=2))
+    return "\n\n".join(parts)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else percent(value)
+
+
+def _most_confused(accuracy: "Accuracy") -> list[tuple[str, str, str]]:
+    """(true class, "taken for …", how often), the most frequent first."""
+    names = [c.name for c in accuracy.per_class]
+    counts = [
+        (count, i, j)
+        for i, row in enumerate(accuracy.confusion)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    counts.sort(key=lambda item: (-item[0], item[1:]))
+    return [
+        (names[i], f"taken for {names[j]}", f"{count:,} ×")
+        for count, i, j in counts[:MOST_CONFUSED]
+    ]

@@ -1,0 +1,109 @@
+"""The `mixer` command: one table of commands, and the one place where errors become messages.
+
+Nothing heavy is imported before a command is known, so that `mixer --help` answers at once.
+"""
+
+import contextlib
+import os
+import sys
+from importlib import import_module
+
+from mixerkit.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    Refused,
+    RunFailed,
+    UserError,
+    did_you_mean,
+    exit_code_for_signal,
+)
+
+# Command → what it does. The module of the same name in this package has `main(words) -> int`.
+COMMANDS = {
+    "demo": "train a small Mixer on real photographs: about two minutes, one report",
+    "train": "train by a recipe, into a run folder that you keep",
+    "evaluate": "accuracy, calibration and the figures of every class",
+    "predict": "the likeliest classes of image files",
+    "info": "the walk of shapes through a model, its parameters and its cost",
+    "recipes": "the recipes that come with mixerkit",
+    "runs": "your runs, how far they are and how good; write a report again",
+    "doctor": "what mixerkit found on this machine",
+    "bench": "measure speed on this machine",
+}
+
+USAGE = """\
+mixer: MLP-Mixer in PyTorch
+
+usage: mixer COMMAND [options]
+
+{commands}
+
+Examples:
+  mixer demo
+  mixer info B/16
+  mixer train photos-64 --data.source my-photos
+  mixer predict my-photos --model runs/photos-64
+
+`mixer COMMAND --help` shows a command's options and examples."""
+
+SIGINT, SIGPIPE = 2, 13
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command line and return its exit code (see `mixerkit.errors`)."""
+    try:
+        code = _dispatch(sys.argv[1:] if words is None else words)
+        sys.stdout.flush()
+        return code
+    except (UserError, RunFailed) as error:
+        return _say(f"error: {error}", error.exit_code)
+    except Refused as error:
+        return _say(f"refused: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        return _say("interrupted.", exit_code_for_signal(SIGINT))
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        _drop_stdout()
+        return exit_code_for_signal(SIGPIPE)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _say(f"error: {where}{error.strerror or error}.", EXIT_FAILED)
+    except SystemExit:  # tyro has printed a command's help
+        return EXIT_DONE
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS)) + 2
+        lines = [f"  {name:{width}}{text}" for name, text in COMMANDS.items()]
+        print(USAGE.format(commands="\n".join(lines)))
+        return EXIT_DONE
+    if words[0] == "--version":
+        from mixerkit.results import describe_versions
+
+        print(f"mixerkit {describe_versions()['mixerkit']}")
+        return EXIT_DONE
+    if words[0] not in COMMANDS:
+        raise UserError(
+            f"Unknown command '{words[0]}'.{did_you_mean(words[0], COMMANDS)} "
+            f"Commands: {', '.join(COMMANDS)}."
+        )
+    command = import_module(f"mixerkit.cli.{words[0]}")
+    return int(command.main(words[1:]))
+
+
+def _say(message: str, code: int) -> int:
+    """Print what went wrong; the traceback only when MIXERKIT_DEBUG=1."""
+    if os.environ.get("MIXERKIT_DEBUG", "0") not in ("", "0"):
+        import traceback
+
+        traceback.print_exc()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()  # what was printed before the error stays before it
+    print(f"mixer: {message}", file=sys.stderr)
+    return code
+
+
+def _drop_stdout() -> None:
+    """Let the interpreter flush into nothing at exit instead of failing again."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

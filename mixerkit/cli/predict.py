@@ -1,0 +1,113 @@
+"""`mixer predict`: the likeliest classes of image files, as a table or as JSON."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from mixerkit.cli.arguments import Flag, Words, parse, shown_as
+from mixerkit.cli.text import percent
+from mixerkit.errors import EXIT_DONE, UserError
+
+if TYPE_CHECKING:
+    from mixerkit.inference.predictor import Prediction
+
+EXAMPLES = """\
+  mixer predict shirt.png boot.png
+  mixer predict my-photos --model runs/photos-64 --top 1
+  find . -name '*.jpg' | mixer predict - --model runs/photos-64 --json
+"""
+
+DEFAULT_MODEL = "zoo:fashion-demo"
+WIDEST_NAME = 60
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Name the likeliest classes of image FILES: files, folders (every image below them), or `-`
+    for a list on standard input, one path a line."""
+
+    files: Annotated[Words, shown_as("FILES")]
+    """Image files or folders, or - for a list on standard input."""
+    model: Annotated[str, shown_as("MODEL")] = DEFAULT_MODEL
+    """Run folder, model folder or zoo:NAME (if not given, the demo's, which knows clothing)."""
+    top: int = 3
+    """Classes shown for each image."""
+    batch_size: int = 32
+    """Images computed at once."""
+    json: Flag = False
+    """Print one JSON document: a list with one object for each image."""
+
+
+def main(words: list[str]) -> int:
+    """Run `mixer predict` with `words`."""
+    given = parse(Predict, words, command="predict", examples=EXAMPLES)
+    paths = list(find_images(given.files))
+    from mixerkit.checkpoint.load import load
+    from mixerkit.inference.predictor import predict_files
+
+    model = load(given.model)
+    found = predict_files(model, paths, batch_size=given.batch_size, top=given.top)
+    if given.json:
+        _print_json(found)
+    else:
+        _print_table(found, paths)
+    return EXIT_DONE
+
+
+def find_images(words: tuple[str, ...]) -> Iterator[Path]:
+    """The files that the words name: folders are searched, "-" is a list on standard input."""
+    if not words:
+        raise UserError("Which images? mixer predict FILES, a folder, or - for a list on stdin.")
+    for word in words:
+        if word == "-":
+            yield from (Path(line) for line in sys.stdin.read().splitlines() if line)
+        elif Path(word).is_dir():
+            yield from _in_folder(Path(word))
+        elif Path(word).exists():
+            yield Path(word)
+        else:
+            raise UserError(f"No file or folder {word}.")
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """Every image file below, in order of name; hidden ones and other files are left out."""
+    from mixerkit.data.decode import EXTENSIONS
+
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in EXTENSIONS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not found:
+        raise UserError(f"No images in {folder}: looked for {', '.join(EXTENSIONS)}.")
+    return found
+
+
+def _print_table(found: "Iterator[Prediction]", paths: list[Path]) -> None:
+    """One line for each image as soon as it is known, with columns that stay aligned."""
+    width = min(WIDEST_NAME, max((len(str(path)) for path in paths), default=0))
+    for prediction in found:
+        name = str(prediction.path)
+        if len(name) > WIDEST_NAME:
+            name = "…" + name[1 - WIDEST_NAME :]
+        cells = [f"{label} {percent(p, 1)}" for label, p in prediction.classes]
+        print(f"{name:{width}}  {'  '.join(f'{cell:24}' for cell in cells)}".rstrip(), flush=True)
+
+
+def _print_json(found: "Iterator[Prediction]") -> None:
+    """One document, also when a broken file ends it early."""
+    rows: list[dict[str, Any]] = []
+    try:
+        rows.extend(
+            {
+                "file": str(prediction.path),
+                "classes": [{"name": label, "probability": p} for label, p in prediction.classes],
+            }
+            for prediction in found
+        )
+    finally:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))

@@ -1,0 +1,60 @@
+"""A run as it is watched: a line for every evaluation, and a bar where there is a terminal."""
+
+import shutil
+import time
+from typing import TYPE_CHECKING, TextIO
+
+from mixerkit.cli.text import clock, percent
+
+if TYPE_CHECKING:
+    from mixerkit.training.progress import Progress
+
+SECONDS_BETWEEN_LINES = 30.0  # when there is no terminal to draw a bar on
+BAR = 24
+CLEAR_LINE = "\r\x1b[K"
+
+
+class Console:
+    """Prints what a run says. Tells the trainer nothing: losing it loses no state."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.live = stream, stream.isatty()
+        self.validation: float | None = None
+        self.printed = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """One line for a person."""
+        self._write((CLEAR_LINE if self.live else "") + line + "\n")
+
+    def progress(self, now: "Progress") -> None:
+        """Redraw the bar; print a line after an evaluation, or when long nothing was printed."""
+        evaluated = now.validation is not None and now.validation != self.validation
+        overdue = time.monotonic() - self.printed > SECONDS_BETWEEN_LINES
+        if evaluated or (overdue and not self.live):
+            self.validation, self.printed = now.validation, time.monotonic()
+            self.say(describe(now))
+        if self.live:
+            columns = shutil.get_terminal_size().columns
+            line = "" if now.step == now.total else bar(now)[: columns - 1]
+            self._write(CLEAR_LINE + line)
+
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()
+
+
+def describe(now: "Progress") -> str:
+    """Where a run is, in one line."""
+    epochs = now.epoch * now.total / max(1, now.step)
+    held_out = "" if now.validation is None else f"  held-out {percent(now.validation)}"
+    return (
+        f"epoch {now.epoch:5.2f} of {epochs:.4g}  step {now.step:,}  loss {now.loss:.3f}{held_out}"
+        f"  {now.images_per_second:,.0f} images/s  {clock(now.seconds_left)} left"
+    )
+
+
+def bar(now: "Progress") -> str:
+    """The same with a bar in front."""
+    done = round(BAR * now.step / now.total)
+    share = 100 * now.step / now.total
+    return f"{'█' * done}{'░' * (BAR - done)} {share:3.0f} %  {describe(now)}"

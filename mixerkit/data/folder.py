@@ -1,0 +1,143 @@
+"""A folder of images: one sub-folder per class, or train/, val/ and test/ with those inside."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mixerkit.data.decode import EXTENSIONS
+from mixerkit.data.splits import ImageSplit, Splits
+from mixerkit.errors import UserError
+
+SPLIT_NAMES = ("train", "val", "test")
+
+
+@dataclass
+class LeftOut:
+    """What was found in the folder and not used; hidden files are not counted."""
+
+    count: int = 0
+    example: str = ""
+
+    def add(self, path: Path) -> None:
+        self.count += 1
+        self.example = self.example or path.name
+
+    def note(self) -> str:
+        """For the end of `origin`; empty when everything was used."""
+        if self.count == 0:
+            return ""
+        files = (
+            "1 file that is not an image of a class was"
+            if self.count == 1
+            else (f"{self.count} files that are not images of a class were")
+        )
+        return f"; {files} left out: {self.example}{', …' if self.count > 1 else ''}"
+
+
+def open_folder(folder: Path) -> Splits:
+    """The splits in `folder`; classes in the order of their names.
+
+    With `train/` (holding sub-folders) the split folders are taken, `val/` and `test/` when
+    they are there; otherwise every sub-folder is a class and there is one training split.
+    """
+    left_out = LeftOut()
+    if not _has_splits(folder):
+        train = open_classes(folder, folder.name, left_out)
+        return Splits(train, None, None, f"{folder}{left_out.note()}")
+    _refuse_other_folders(folder)
+    found = {
+        name: open_classes(folder / name, f"{folder.name} {name}", left_out)
+        for name in SPLIT_NAMES
+        if (folder / name).is_dir()
+    }
+    for name, split in found.items():
+        _check_same_classes(folder, found["train"], split, name)
+    return Splits(found["train"], found.get("val"), found.get("test"), f"{folder}{left_out.note()}")
+
+
+def open_classes(folder: Path, name: str, left_out: LeftOut) -> ImageSplit:
+    """One split: every sub-folder of `folder` is a class, with all images below it."""
+    classes = _sub_folders(folder)
+    for path in _visible(folder):
+        if not path.is_dir():
+            left_out.add(path)
+    if len(classes) < 2:
+        found = f"only '{classes[0].name}'" if classes else "no sub-folder"
+        raise UserError(
+            f"{folder} must hold at least two sub-folders, one per class with its images; "
+            f"found {found}."
+        )
+    labels: list[int] = []
+    paths: list[Path] = []
+    for label, class_folder in enumerate(classes):
+        images = list(_images_below(class_folder, left_out))
+        if not images:
+            raise UserError(
+                f"The class folder {class_folder} holds no image ({', '.join(EXTENSIONS)}): "
+                f"add some or take the folder out."
+            )
+        paths += images
+        labels += [label] * len(images)
+    names = tuple(path.name for path in classes)
+    return ImageSplit(name, names, np.array(labels, np.int64), None, tuple(paths))
+
+
+def _images_below(folder: Path, left_out: LeftOut) -> Iterator[Path]:
+    """Image files (by their ending) in the order of their paths; the rest is counted."""
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            if (Path(here) / name).is_symlink():  # os.walk does not follow it
+                left_out.add(Path(here) / name)
+        for name in sorted(files):
+            path = Path(here) / name
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() in EXTENSIONS:
+                yield path
+            else:
+                left_out.add(path)
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"Cannot read the folder {folder}: {error.strerror}.") from error
+    return [path for path in entries if not path.name.startswith(".")]
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.is_dir()]
+
+
+def _has_splits(folder: Path) -> bool:
+    """`train` may also be a class among others: then it holds images, not folders."""
+    train = folder / "train"
+    return train.is_dir() and bool(_sub_folders(train))
+
+
+def _refuse_other_folders(folder: Path) -> None:
+    others = [path.name for path in _sub_folders(folder) if path.name not in SPLIT_NAMES]
+    if others:
+        raise UserError(
+            f"{folder} has train/, so only val/ and test/ are expected beside it; found "
+            f"{', '.join(others)}. Rename or move what should not be used."
+        )
+
+
+def _check_same_classes(folder: Path, train: ImageSplit, split: ImageSplit, name: str) -> None:
+    more = sorted(set(split.class_names) - set(train.class_names))
+    less = sorted(set(train.class_names) - set(split.class_names))
+    if more or less:
+        differences = [
+            f"only in {where}/: {', '.join(names)}"
+            for where, names in ((name, more), ("train", less))
+            if names
+        ]
+        raise UserError(
+            f"{folder}: train/ and {name}/ must have the same classes; {'; '.join(differences)}."
+        )

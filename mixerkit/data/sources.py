@@ -1,0 +1,98 @@
+"""Where images come from: named sets, and any folder with one sub-folder per class."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixerkit.data.cifar import CIFAR_10, CIFAR_100, Cifar, open_cifar10, open_cifar100
+from mixerkit.data.fashion_mnist import open_fashion_mnist
+from mixerkit.data.flowers import open_flowers102
+from mixerkit.data.folder import open_folder
+from mixerkit.data.imagenet import open_imagenet
+from mixerkit.data.pets import open_pets
+from mixerkit.data.splits import ImageSplit, Splits, hold_out
+from mixerkit.errors import UserError, did_you_mean
+
+__all__ = ["SOURCES", "ImageSplit", "Source", "Splits", "hold_out", "open_source"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A named set: how it is opened, and for a set that the user must bring, what is expected.
+
+    `folder`: its usual name under the data folder. `expected`: paths inside it.
+    """
+
+    open: Callable[[Path], Splits] | None = None
+    folder: str = ""
+    expected: tuple[str, ...] = ()
+    obtain: str = ""
+
+
+def _cifar_files(kind: Cifar) -> tuple[str, ...]:
+    return (kind.names_file, *kind.train_files, kind.test_file)
+
+
+_TORONTO = "www.cs.toronto.edu/~kriz/cifar.html (the binary version)"
+SOURCES: dict[str, Source] = {
+    "fashion-mnist": Source(),
+    "cifar10": Source(open_cifar10, "cifar-10-batches-bin", _cifar_files(CIFAR_10), _TORONTO),
+    "cifar100": Source(open_cifar100, "cifar-100-binary", _cifar_files(CIFAR_100), _TORONTO),
+    "flowers102": Source(
+        open_flowers102,
+        "flowers102",
+        ("jpg", "imagelabels.mat", "setid.mat"),
+        "www.robots.ox.ac.uk/~vgg/data/flowers/102 (images, labels and splits)",
+    ),
+    "pets": Source(
+        open_pets,
+        "pets",
+        ("images", "annotations/trainval.txt", "annotations/test.txt"),
+        "www.robots.ox.ac.uk/~vgg/data/pets (images and annotations)",
+    ),
+    "imagenet": Source(
+        open_imagenet,
+        "imagenet",
+        ("train", "val"),
+        "image-net.org (ILSVRC 2012, classification; the devkit beside train/ when val/ is flat)",
+    ),
+}
+
+
+def open_source(source: str, root: str = "") -> Splits:
+    """The splits of a named set (`SOURCES`) or of a folder with one sub-folder per class.
+
+    Named sets are looked for in the folder `root` and in the one that the environment
+    variable MIXERKIT_DATA names; what cannot be found is a `UserError` that says what is
+    expected where.
+    """
+    roots = tuple(Path(folder) for folder in (root, os.environ.get("MIXERKIT_DATA")) if folder)
+    if root and not Path(root).is_dir():
+        raise UserError(f"data.root must be a folder, found no folder {root}.")
+    if source == "fashion-mnist":
+        return open_fashion_mnist(roots)
+    if source in SOURCES:
+        return _open_named(source, SOURCES[source], roots)
+    for folder in (Path(source), *(base / source for base in roots)):
+        if source and folder.is_dir():
+            return open_folder(folder)
+    kind = "is a file, not a folder" if Path(source).is_file() else "is no folder"
+    raise UserError(
+        f"The data source '{source}' {kind} and no named set.{did_you_mean(source, SOURCES)} "
+        f"Named sets: {', '.join(SOURCES)}. A folder must have one sub-folder per class."
+    )
+
+
+def _open_named(name: str, source: Source, roots: tuple[Path, ...]) -> Splits:
+    assert source.open is not None
+    places = [place for base in roots for place in (base / source.folder, base / name, base)]
+    for folder in dict.fromkeys(places):
+        if all((folder / item).exists() for item in source.expected):
+            return source.open(folder)
+    looked = ", ".join(str(base) for base in roots) or "no folder was given"
+    raise UserError(
+        f"The data set {name} was not found ({looked}). Put it into a folder "
+        f"DATA/{source.folder} that holds {', '.join(source.expected)}, and set data.root or "
+        f"the environment variable MIXERKIT_DATA to DATA. To be had from {source.obtain}."
+    )

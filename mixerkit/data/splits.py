@@ -1,0 +1,122 @@
+"""What every source of images gives: splits of labelled images, and holding some of them out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mixerkit.data.draws import HOLD_OUT, uniforms
+from mixerkit.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSplit:
+    """Labelled images: either all in memory as stored, or one file per item.
+
+    `name`: for people, such as "fashion-mnist train". `labels`: int64 [N], indices into
+    `class_names`. `images`: uint8 [N, H, W, I], or None when `paths` names one file per item.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    images: np.ndarray | None
+    paths: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.labels) == (len(self.paths) if self.images is None else len(self.images))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: np.ndarray | Sequence[int]) -> "ImageSplit":
+        """The items at `indices`, in that order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return replace(
+            self,
+            labels=self.labels[chosen],
+            images=None if self.images is None else self.images[chosen],
+            paths=tuple(self.paths[i] for i in chosen) if self.images is None else (),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The splits of one source, and where it was found: `origin`, one line for people."""
+
+    train: ImageSplit
+    validation: ImageSplit | None
+    test: ImageSplit | None
+    origin: str
+
+
+def check_files(splits: Splits) -> Splits:
+    """`splits` again, or `UserError` when its lists name files that are not there."""
+    for split in (splits.train, splits.validation, splits.test):
+        missing = [path for path in split.paths if not path.is_file()] if split else []
+        if split and missing:
+            raise UserError(
+                f"{split.name}: {len(missing)} of {len(split)} files are missing, the first "
+                f"is {missing[0]}."
+            )
+    return splits
+
+
+def hold_out(splits: Splits, holdout: float, split_seed: int) -> Splits:
+    """Move `holdout` training images (a count, or a share below 1) to the validation split.
+
+    Every class gives its share, to the nearest image, and the total is exact; which images go
+    depends on `split_seed` alone. 0 changes nothing. A source with a validation split of its
+    own and no test split keeps that one as the test split, and `origin` says so; with both,
+    `UserError`.
+    """
+    if holdout == 0:
+        return splits
+    test, origin = splits.test, splits.origin
+    if splits.validation is not None:
+        if test is not None:
+            raise UserError(
+                f"{splits.train.name} comes with a validation split of "
+                f"{len(splits.validation)} images: set data.holdout to 0 to use it, found "
+                f"{holdout:g}."
+            )
+        test = splits.validation
+        origin += "; its own validation split is the test split, because data.holdout is set"
+    held = _stratified(splits.train, _count(splits.train, holdout), split_seed)
+    kept = np.setdiff1d(np.arange(len(splits.train)), held)
+    validation = replace(splits.train.subset(held), name=f"{splits.train.name}, held out")
+    return Splits(splits.train.subset(kept), validation, test, origin)
+
+
+def _count(train: ImageSplit, holdout: float) -> int:
+    """The number of images to hold out; at least one and leaving one of each class."""
+    count = round(holdout * len(train)) if holdout < 1 else int(holdout)
+    most = len(train) - len(np.unique(train.labels))
+    if not 1 <= count <= most:
+        raise UserError(
+            f"data.holdout {holdout:g} would take {count} of the {len(train)} images of "
+            f"{train.name}: it must take between 1 and {most}, so that every class keeps one."
+        )
+    return count
+
+
+def _stratified(train: ImageSplit, count: int, split_seed: int) -> np.ndarray:
+    """Sorted indices of `count` images, each class in proportion (largest remainder)."""
+    sizes = np.bincount(train.labels, minlength=len(train.class_names))
+    shares = sizes * (count / len(train))
+    quota = np.minimum(np.floor(shares).astype(np.int64), np.maximum(sizes - 1, 0))
+    while quota.sum() < count:
+        short = np.where(quota < sizes - 1, shares - quota, -np.inf)
+        quota[np.argmax(short)] += 1
+    draw = uniforms(split_seed, 0, np.arange(len(train)), 1, HOLD_OUT)[:, 0]
+    held = [
+        members[np.argsort(draw[members], kind="stable")[: quota[label]]]
+        for label, members in enumerate(_members(train))
+    ]
+    return np.sort(np.concatenate(held))
+
+
+def _members(train: ImageSplit) -> list[np.ndarray]:
+    """Indices of each class's images."""
+    return [np.flatnonzero(train.labels == label) for label in range(len(train.class_names))]

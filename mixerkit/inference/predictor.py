@@ -1,0 +1,119 @@
+"""Image files → likeliest classes: decoded in threads while the model computes, in order.
+
+Letters: B images of a batch, I image channels, H and W height and width, K classes.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixerkit.data.augment import normalise
+from mixerkit.data.decode import fit, read
+from mixerkit.errors import UserError
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.spec.preprocess import Preprocess
+
+BATCHES_AHEAD = 2  # decoded while the model computes: bounds the memory, hides the disk
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's likeliest classes as (name, probability), the likeliest first."""
+
+    path: Path
+    classes: tuple[tuple[str, float], ...]
+
+
+def predict_files(
+    model: MlpMixer,
+    paths: Sequence[Path],
+    *,
+    batch_size: int = 32,
+    top: int = 5,
+    workers: int = 0,
+) -> Iterator[Prediction]:
+    """The `top` classes of every image file, in the order of `paths`.
+
+    `workers` threads decode (0: one per processor). Runs in inference mode on the model's
+    device. A file that cannot be used raises `UserError` naming it, after the predictions of
+    all files before it.
+    """
+    if model.preprocess is None or not model.config.num_classes:
+        raise UserError(
+            "This model cannot name classes: it was not trained here, or has no head. Give a "
+            "run folder, a model folder or zoo:NAME."
+        )
+    if batch_size < 1 or top < 1:
+        raise UserError(f"batch_size and top must be at least 1, found {batch_size} and {top}.")
+    names = _class_names(model)
+    for files, images, broken in _decoded(paths, model.preprocess, batch_size, workers):
+        if images:
+            likely = _likeliest(model, model.preprocess, np.stack(images), min(top, len(names)))
+            for path, classes in zip(files, likely, strict=False):
+                yield Prediction(path, tuple((names[label], p) for label, p in classes))
+        if broken:
+            raise broken
+
+
+def _class_names(model: MlpMixer) -> tuple[str, ...]:
+    """Names by label; the label itself where the model knows no names."""
+    assert model.preprocess is not None
+    return model.preprocess.class_names or tuple(map(str, range(model.config.num_classes)))
+
+
+def _decoded(
+    paths: Sequence[Path], preprocess: Preprocess, batch_size: int, workers: int
+) -> Iterator[tuple[tuple[Path, ...], list[np.ndarray], UserError | None]]:
+    """Batches of files with their images [I, H, W]: those before the first broken file, and
+    what is wrong with that."""
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    waiting: deque[tuple[tuple[Path, ...], list[Future[np.ndarray]]]] = deque()
+    try:
+        for start in range(0, len(paths), batch_size):
+            files = tuple(paths[start : start + batch_size])
+            waiting.append((files, [pool.submit(read, file, preprocess, fit) for file in files]))
+            if len(waiting) > BATCHES_AHEAD:
+                yield _collect(*waiting.popleft())
+        while waiting:
+            yield _collect(*waiting.popleft())
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _collect(
+    files: tuple[Path, ...], images: list[Future[np.ndarray]]
+) -> tuple[tuple[Path, ...], list[np.ndarray], UserError | None]:
+    done: list[np.ndarray] = []
+    for image in images:
+        try:
+            done.append(image.result())
+        except UserError as error:
+            return files, done, error
+    return files, done, None
+
+
+def _likeliest(
+    model: MlpMixer, preprocess: Preprocess, images_BIHW: np.ndarray, top: int
+) -> list[list[tuple[int, float]]]:
+    """(label, probability) of the `top` classes of each image; equal ones in label order."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            x_BIHW = normalise(torch.from_numpy(images_BIHW), preprocess)
+            p_BK: Tensor = model(x_BIHW.to(device)).float().softmax(dim=1).cpu()
+    finally:
+        model.train(was_training)
+    values_BK, labels_BK = p_BK.sort(dim=1, descending=True, stable=True)
+    return [
+        list(zip(labels[:top], values[:top], strict=True))
+        for labels, values in zip(labels_BK.tolist(), values_BK.tolist(), strict=True)
+    ]

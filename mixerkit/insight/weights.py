@@ -1,0 +1,147 @@
+"""Weights as pictures (paper, figures 5 to 7): plain arrays, ready to be drawn.
+
+Letters: C channels, I image channels, P patch side, S patches (tokens), T token-mixing units,
+N pictures of h × w values.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from mixerkit.errors import UserError
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.model.token_mixers import TokenLinear, TokenMlp
+
+LONGEST_SIDE = 2000
+"""Pixels: a sheet's pictures are enlarged by the largest whole number that stays below."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Small pictures in the order in which they are drawn; `order[i]` is the row of the weight
+    matrix that picture i shows.
+
+    `values` are [N, h, w] in [-1, 1] with zero in the middle of a diverging colour map, or
+    [N, h, w, 3] in [0, 1] as RGB with zero at mid-grey. Each picture has its own scale.
+    """
+
+    values: np.ndarray
+    order: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
+def patch_filters(model: MlpMixer) -> Pictures:
+    """The patch embedding's C filters as P × P pictures, low frequencies first (figure 7).
+
+    Three image channels are drawn as RGB. Any other number is summed over the channels: what
+    the filter answers to a grey patch.
+    """
+    weight_CIPP = model.stem.weight.detach().float().cpu().numpy()
+    order_C = np.argsort(mean_frequency(weight_CIPP), kind="stable")
+    ordered = weight_CIPP[order_C]
+    if weight_CIPP.shape[1] == 3:
+        return Pictures(0.5 + 0.5 * _to_unit_range(ordered.transpose(0, 2, 3, 1)), order_C)
+    return Pictures(_to_unit_range(ordered.sum(axis=1)), order_C)
+
+
+def token_units(model: MlpMixer, block: int) -> Pictures:
+    """The token-mixing units of a block, each one's input weights on the token grid (figure 5).
+
+    Low frequencies first, and each unit followed by the one closest to its negative. A linear
+    token mixer has no hidden units: its S pictures are drawn in raster order, picture s showing
+    which patches token s gathers from.
+    """
+    mixing = model.blocks[block].get_submodule("token_mixing")
+    weight_TS = _token_weight(mixing).weight.detach().float().cpu().numpy()
+    units_Thw = weight_TS.reshape(len(weight_TS), *model.config.grid)
+    linear = isinstance(mixing, TokenLinear)
+    order_T = np.arange(len(units_Thw)) if linear else pair_opposites(units_Thw)
+    return Pictures(_to_unit_range(units_Thw[order_T]), order_T)
+
+
+def _token_weight(mixing: nn.Module) -> nn.Linear:
+    if isinstance(mixing, TokenMlp):
+        return mixing.fc1
+    if isinstance(mixing, TokenLinear):
+        return mixing.fc
+    raise UserError(
+        f"Token-mixing weights can be drawn for the token mixers mlp and linear, found "
+        f"{type(mixing).__name__}."
+    )
+
+
+def mean_frequency(pictures: np.ndarray) -> np.ndarray:
+    """The centroid of each picture's power spectrum, [N], in cycles per pixel: a constant has 0.
+
+    `pictures` are [N, h, w], or [N, I, h, w] whose channels' powers are added. A picture that
+    is zero everywhere has no frequency and sorts last (infinity).
+    """
+    stacked = pictures.reshape(len(pictures), -1, *pictures.shape[-2:])
+    height, width = stacked.shape[-2:]
+    frequency_hw = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
+    power_Nhw = (np.abs(np.fft.fft2(stacked.astype(np.float64))) ** 2).sum(axis=1)
+    total_N = power_Nhw.sum(axis=(1, 2))
+    weighted_N = (power_Nhw * frequency_hw).sum(axis=(1, 2))
+    frequency_N = np.full(len(stacked), np.inf)
+    np.divide(weighted_N, total_N, out=frequency_N, where=total_N > 0)
+    return frequency_N
+
+
+def pair_opposites(pictures_Nhw: np.ndarray) -> np.ndarray:
+    """Indices [N]: the lowest frequency left, then the picture left that is closest to its
+    negative (both at length 1, so that strength does not count), and so on."""
+    by_frequency = [int(i) for i in np.argsort(mean_frequency(pictures_Nhw), kind="stable")]
+    flat_NS = pictures_Nhw.reshape(len(pictures_Nhw), -1).astype(np.float64)
+    length_N1 = np.linalg.norm(flat_NS, axis=1, keepdims=True)
+    unit_NS = np.divide(flat_NS, length_N1, out=np.zeros_like(flat_NS), where=length_N1 > 0)
+    likeness_NN = unit_NS @ unit_NS.T
+    order: list[int] = []
+    while by_frequency:
+        first = by_frequency.pop(0)
+        order.append(first)
+        if by_frequency:
+            opposite = min(by_frequency, key=lambda other: likeness_NN[first, other])
+            by_frequency.remove(opposite)
+            order.append(opposite)
+    return np.array(order)
+
+
+def _to_unit_range(pictures: np.ndarray) -> np.ndarray:
+    """Each picture divided by its largest absolute value: [-1, 1], zero stays zero."""
+    axes = tuple(range(1, pictures.ndim))
+    largest = np.abs(pictures).max(axis=axes, keepdims=True)
+    scaled = np.zeros_like(pictures)
+    np.divide(pictures, largest, out=scaled, where=largest > 0)
+    return scaled
+
+
+def sheet_columns(count: int) -> int:
+    """Columns of a sheet about twice as wide as high: even, so that pairs stay on one row, and
+    dividing `count` when some even number near does."""
+    wanted = math.sqrt(2 * count)
+    even = range(2, count + 1, 2)
+    full = [n for n in even if count % n == 0 and wanted / 2 <= n <= wanted * 2]
+    candidates = full or list(even) or [1]
+    return min(candidates, key=lambda n: (abs(math.log(n / wanted)), -n))
+
+
+def contact_sheet(pictures: Pictures, columns: int) -> np.ndarray:
+    """All pictures in rows of `columns`, enlarged by a whole number so that every weight is an
+    exact square of pixels: [height, width] or [height, width, 3], NaN between pictures."""
+    values = pictures.values
+    height, width = values.shape[1:3]
+    rows = -(-len(values) // columns)
+    longest = max(rows * height, columns * width)
+    zoom = max(1, int(LONGEST_SIDE / longest / 1.12))  # 1.12: room for the gaps
+    gap = max(1, round(zoom * min(height, width) / 12))
+    big = values.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    cell_h, cell_w = height * zoom + gap, width * zoom + gap
+    sheet = np.full((rows * cell_h - gap, columns * cell_w - gap, *values.shape[3:]), np.nan)
+    for i, picture in enumerate(big):
+        top, left = i // columns * cell_h, i % columns * cell_w
+        sheet[top : top + height * zoom, left : left + width * zoom] = picture
+    return sheet

@@ -1,0 +1,243 @@
+"""Atomic writes under kills and umasks, manifests under bit flips, the lock between processes."""
+
+import fcntl
+import hashlib
+import json
+import os
+import random
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from mixerkit.checkpoint import files
+from mixerkit.checkpoint.files import (
+    UNFINISHED,
+    Lock,
+    atomic_folder,
+    holder,
+    read_json,
+    remove_unfinished,
+    verify_folder,
+    write_atomic,
+)
+from mixerkit.errors import UserError
+from tests.checkpoint.conftest import Killed, flip_bit
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sealed folder with two files, one of them further down."""
+    with atomic_folder(tmp_path / "sealed", {"kind": "test"}) as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "a.bin").write_bytes(bytes(range(40)))
+        (temporary / "inner" / "b.txt").write_text("hello")
+    return tmp_path / "sealed"
+
+
+def test_a_write_replaces_the_whole_file(tmp_path: Path):
+    path = tmp_path / "x"
+    write_atomic(path, b"a longer first content")
+    write_atomic(path, b"short")
+    assert path.read_bytes() == b"short"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("point", range(1, 6))
+def test_a_kill_while_writing_leaves_the_old_file_or_the_new(tmp_path, kill_at, point, monkeypatch):
+    path = tmp_path / "x"
+    write_atomic(path, b"old")
+    kill_at(point)
+    try:
+        write_atomic(path, b"new")
+        finished = True
+    except Killed:
+        finished = False
+    monkeypatch.undo()
+    assert path.read_bytes() in ((b"new",) if finished else (b"old", b"new"))
+    remove_unfinished(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_an_error_while_writing_leaves_no_trace(tmp_path, monkeypatch):
+    def full(_handle):
+        raise OSError(28, "No space left on device")
+
+    write_atomic(tmp_path / "x", b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError):
+        write_atomic(tmp_path / "x", b"new")
+    with pytest.raises(OSError), atomic_folder(tmp_path / "y") as temporary:
+        (temporary / "a").write_text("a")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("x", b"old")]
+
+
+def test_everything_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
+    """fsync order of reliability.md: files, manifest, folders, rename, parent."""
+    events: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def logged_fsync(handle):
+        events.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        fsync(handle)
+
+    def logged_rename(source, target):
+        events.append(f"rename to {Path(target).name}")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(os, "rename", logged_rename)
+    with atomic_folder(tmp_path / "out") as temporary:
+        (temporary / "one").write_text("1")
+        (temporary / "two").write_text("2")
+    assert events == [
+        *("one", "two", "manifest.json", temporary.name),
+        *("rename to out", tmp_path.name),
+    ]
+
+
+def test_a_folder_is_never_overwritten_unless_told(folder: Path):
+    before = (folder / "a.bin").read_bytes()
+    with pytest.raises(UserError, match="already exists"), atomic_folder(folder):
+        pass
+    assert (folder / "a.bin").read_bytes() == before
+    with atomic_folder(folder, replace=True) as temporary:
+        (temporary / "c").write_text("c")
+    assert sorted(p.name for p in folder.iterdir()) == ["c", "manifest.json"]
+    assert [p.name for p in folder.parent.iterdir()] == ["sealed"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_modes_follow_the_umask(tmp_path: Path, umask: int):
+    previous = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "x", b"")
+        with atomic_folder(tmp_path / "y") as temporary:
+            os.close(os.open(temporary / "private", os.O_CREAT | os.O_WRONLY, 0o600))
+    finally:
+        os.umask(previous)
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.rglob("*")}
+    plain = 0o666 & ~umask
+    assert modes == {
+        **{"x": plain, "private": plain, "manifest.json": plain},
+        "y": 0o777 & ~umask,
+    }
+
+
+def test_the_manifest_is_plain_sha256_and_sizes(folder: Path):
+    assert verify_folder(folder) == {"kind": "test"}
+    listed = json.loads((folder / "manifest.json").read_text())["files"]
+    assert listed == {
+        name: {
+            "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+            "size": (folder / name).stat().st_size,
+        }
+        for name in ("a.bin", "inner/b.txt")
+    }
+
+
+def test_any_flipped_bit_of_any_file_is_named(folder: Path):
+    for path in [p for p in folder.rglob("*") if p.is_file()]:
+        bits = range(8 * path.stat().st_size)
+        for bit in random.sample(bits, min(len(bits), 60)):
+            flip_bit(path, bit)
+            with pytest.raises(UserError, match=path.name):
+                verify_folder(folder)
+            flip_bit(path, bit)
+    verify_folder(folder)
+
+
+def test_missing_cut_grown_swapped_and_odd_files_are_named(folder: Path):
+    path = folder / "a.bin"
+    whole = path.read_bytes()
+    for content in (b"", whole[:-1], whole + b"x", bytes(len(whole))):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.bin was changed or damaged"):
+            verify_folder(folder)
+    path.unlink()
+    with pytest.raises(UserError, match=r"a\.bin is missing"):
+        verify_folder(folder)
+    os.mkfifo(path)  # reading it would wait for ever
+    with pytest.raises(UserError, match="not a plain file"):
+        verify_folder(folder)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        verify_folder(folder)
+
+
+def test_a_manifest_cannot_point_outside_its_folder(folder: Path):
+    for name in ("../secret", "/etc/hostname"):
+        text = files.manifest_text({}, {name: {"sha256": "0", "size": 1}})
+        (folder / "manifest.json").write_bytes(text)
+        with pytest.raises(UserError, match="outside the folder"):
+            verify_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[" * 100_000, b"\xff\xfe", b"[1]", b'{"a": NaN}', b"9" * 5000, b"null"],
+)
+def test_bad_json_is_a_user_error_naming_the_file(tmp_path: Path, content: bytes):
+    (tmp_path / "bad.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"bad\.json"):
+        read_json(tmp_path / "bad.json")
+
+
+def test_huge_json_is_refused_before_it_is_read(tmp_path: Path):
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(2**40)  # sparse: takes no space
+    with pytest.raises(UserError, match="larger than"):
+        read_json(tmp_path / "huge.json")
+
+
+HOLD = """
+import sys, pathlib
+from mixerkit.checkpoint.files import Lock
+lock = Lock(pathlib.Path(sys.argv[1]))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_told_who_writes_and_a_kill_frees_the_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_PATIENCE", 0.05)
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline() == b"locked\n"
+        who = rf"process {other.pid} on host {os.uname().nodename} since \d{{4}}-\d\d-\d\d \d\d:"
+        with pytest.raises(UserError, match=who):
+            Lock(tmp_path)
+        assert holder(tmp_path)
+        other.kill()
+    assert holder(tmp_path) is None
+    Lock(tmp_path).release()
+
+
+def test_a_reader_that_asks_who_writes_does_not_keep_a_writer_out(tmp_path: Path):
+    Lock(tmp_path).release()
+    handle = os.open(tmp_path / "lock", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_SH)  # what `holder` does, for much longer
+    reader = threading.Timer(0.05, os.close, [handle])
+    reader.start()
+    Lock(tmp_path).release()
+    reader.join()
+
+
+def test_a_lock_file_without_words_still_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_PATIENCE", 0.05)
+    with (tmp_path / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process"):
+            Lock(tmp_path)
+
+
+def test_leftovers_are_recognised_by_their_prefix(tmp_path: Path):
+    (tmp_path / f"{UNFINISHED}folder").mkdir()
+    (tmp_path / f"{UNFINISHED}folder" / "x").write_text("x")
+    (tmp_path / f"{UNFINISHED}file").write_text("x")
+    (tmp_path / "mine").write_text("kept")
+    remove_unfinished(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]

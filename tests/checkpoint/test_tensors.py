@@ -1,0 +1,114 @@
+"""Tensors come back bit for bit, in memory of their own; bad files are named."""
+
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mixerkit.checkpoint.tensors import not_finite, read_shapes, read_tensors, write_tensors
+from mixerkit.errors import UserError
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8)
+
+
+def bits(tensor: Tensor) -> bytes:
+    """The bytes of a tensor in row-major order, by another road than safetensors."""
+    return bytes(tensor.contiguous().reshape(-1).view(torch.uint8).tolist())
+
+
+def random_bits(dtype: torch.dtype, size: list[int], seed: int) -> Tensor:
+    """Any bit pattern at all: NaNs with payloads, infinities, subnormals, −0."""
+    generator = torch.Generator().manual_seed(seed)
+    count = torch.Size(size).numel() * torch.empty(0, dtype=dtype).element_size()
+    raw = torch.randint(0, 256, (count,), dtype=torch.uint8, generator=generator)
+    return raw.view(dtype).reshape(size)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    dtype=st.sampled_from(DTYPES),
+    size=st.lists(st.integers(0, 4), max_size=4),
+    seed=st.integers(0, 2**31),
+)
+def test_round_trip_is_exact_for_any_bits(tmp_path: Path, dtype, size, seed):
+    tensor = random_bits(dtype, size, seed)
+    write_tensors(tmp_path / "x.safetensors", {"x": tensor})
+    back = read_tensors(tmp_path / "x.safetensors")["x"]
+    assert back.dtype == dtype and back.shape == tensor.shape and bits(back) == bits(tensor)
+
+
+def test_bool_views_strides_and_shared_storage_round_trip(tmp_path: Path):
+    base = torch.arange(24.0).reshape(4, 6)
+    tensors = {
+        "bool": torch.tensor([[True, False], [False, True]]),
+        "scalar": torch.tensor(3),
+        "transposed": base.t(),
+        "strided": base[::2, 1::2],
+        "expanded": torch.ones(1).expand(3, 2),
+        "whole": base,
+        "same": base,
+        "parameter": torch.nn.Parameter(base[1]),
+        "channels_last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    }
+    write_tensors(tmp_path / "x.safetensors", tensors)
+    back = read_tensors(tmp_path / "x.safetensors")
+    assert back.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert back[name].dtype == tensor.dtype and torch.equal(back[name], tensor), name
+    assert read_shapes(tmp_path / "x.safetensors")["strided"].size == (2, 3)
+
+
+def test_what_was_read_outlives_the_file(tmp_path: Path):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"x": torch.ones(1000), "y": torch.ones(3)})
+    back = read_tensors(path)
+    path.write_bytes(bytes(path.stat().st_size))
+    back["y"] += 1
+    assert bool((back["x"] == 1).all()) and bool((back["y"] == 2).all())
+    assert back["y"].untyped_storage().nbytes() == 12
+
+
+def test_the_same_tensors_make_the_same_bytes(tmp_path: Path):
+    tensors = {name: torch.randn(3) for name in "cab"}
+    write_tensors(tmp_path / "1", tensors)
+    write_tensors(tmp_path / "2", dict(sorted(tensors.items())))
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "cut", "grown", "header", "huge header"])
+def test_a_file_that_is_not_whole_is_named(tmp_path: Path, damage: str):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"x": torch.randn(5)})
+    whole = path.read_bytes()
+    broken = {
+        "empty": b"",
+        "short": b"abc",
+        "cut": whole[:-1],
+        "grown": whole + b"x",
+        "header": whole[:8] + b"[" + whole[9:],
+        "huge header": struct.pack("<Q", 2**40) + whole[8:],
+    }
+    path.write_bytes(broken[damage])
+    for read in (read_shapes, read_tensors):
+        with pytest.raises(UserError, match=r"x\.safetensors is not a whole"):
+            read(path)
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path):
+    for path in (tmp_path, tmp_path / "none.safetensors"):
+        with pytest.raises(UserError, match="missing, or not a plain file"):
+            read_tensors(path)
+
+
+def test_a_failed_write_is_an_oserror(tmp_path: Path):
+    with pytest.raises(OSError, match="No such file"):
+        write_tensors(tmp_path / "absent" / "x", {"x": torch.ones(1)})
+
+
+def test_not_finite_names_the_tensors():
+    tensors = {"good": torch.ones(2), "nan": torch.tensor([1, torch.nan]), "count": torch.tensor(1)}
+    assert not_finite(tensors | {"inf": torch.tensor(-torch.inf)}) == ["nan", "inf"]

@@ -1,0 +1,125 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from mixerkit.checkpoint.run import RunFolder
+from mixerkit.cli.train import _parse
+from mixerkit.spec.mixer import variant
+from mixerkit.spec.recipes import RECIPES, recipe
+
+
+def test_every_part_of_the_recipe_can_be_changed():
+    words = ["fashion-demo", "--model.depth", "6", "--optimizer.lr", "0.01", "--augment.no-flip"]
+    words += ["--seed", "7", "--duration", "3 epochs", "--data.mean", "0.3"]
+    found = _parse(words).settings
+    base = RECIPES["fashion-demo"]()
+    assert found == replace(
+        base,
+        model=replace(base.model, depth=6),
+        optimizer=replace(base.optimizer, lr=0.01),
+        augment=replace(base.augment, flip=False),
+        data=replace(base.data, mean=(0.3,)),
+        duration="3 epochs",
+        seed=7,
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_nothing_changed_is_the_recipe_itself(name):
+    assert _parse([name]).settings == RECIPES[name]()
+    assert _parse(["--json", name]).settings == RECIPES[name]()
+
+
+@pytest.mark.parametrize("form", [["--model", "S/7"], ["--model=S/7"]])
+def test_a_label_takes_the_place_of_the_model_for_the_same_data(form):
+    found = _parse(["fashion-demo", *form, "--model.depth", "2"]).settings.model
+    assert found == variant("S/7", image_size=28, in_channels=1, num_classes=10, depth=2)
+
+
+def test_dry_run_writes_nothing(mixer, tiny, here):
+    before = sorted(here.rglob("*"))
+    code, out, err = mixer("train", "tiny.yaml", "--dry-run")
+    assert (code, err) == (0, "") and "parameters" in out and "6 of 8 images" in out
+    code, out, err = mixer("train", "tiny.yaml", "--dry-run", "--json")
+    assert json.loads(out)["steps"] == 6
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_run_from_start_to_report(mixer, tiny, here):
+    code, out, err = mixer("train", "tiny.yaml")
+    assert (code, err) == (0, "")
+    run = here / "runs" / "tiny"
+    assert recipe(str(run)).name == "tiny" and (run / "report.html").is_file()
+    assert "of 8 held-out images" in out and "runs/tiny/report.html" in out
+    assert "mixer" in out and "evaluate runs/tiny" in out
+
+    code, out, err = mixer("train", "tiny.yaml", "--json")  # the name is taken: the next one
+    assert code == 0 and "step 6" in err
+    found = json.loads(out)
+    assert found["run"] == "runs/tiny-2" and found["steps"] == 6
+    assert 0 <= found["validation"]["top1"] <= 1
+
+    code, out, _ = mixer("runs", "--json")
+    rows = json.loads(out)
+    assert code == 0 and {row["name"] for row in rows} == {"tiny", "tiny-2"}
+    assert all(row["state"] == "finished" and row["step"] == 6 for row in rows)
+    code, out, _ = mixer("runs")
+    assert code == 0 and "runs/tiny-2" in out and "finished" in out
+
+
+def test_an_interrupted_run_says_how_to_go_on(mixer, tiny, here, monkeypatch):
+    import signal
+
+    from mixerkit.cli import progress
+
+    class Impatient(progress.Console):
+        def say(self, line):
+            super().say(line)
+            if line.startswith("epoch"):
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(progress, "Console", Impatient)
+    code, out, _ = mixer("train", "tiny.yaml", "--out", "run")
+    assert code == 128 + signal.SIGTERM and "train --resume run" in out
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    with RunFolder.open(here / "run") as run:
+        assert run.newest_checkpoint() is not None
+    code, out, _ = mixer("train", "--resume", "run")
+    assert code == 0 and "resumed at step" in out
+
+
+def test_evaluate_measures_on_the_run_s_own_data(mixer, trained):
+    code, out, err = mixer("evaluate", str(trained), "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    stored = json.loads((trained / "evaluation.json").read_text())
+    assert found["top1"] == stored["figures"]["top1"] and found["samples"] == 8
+    assert found["confusion"] == stored["confusion"]
+    code, out, _ = mixer("evaluate", str(trained))
+    assert code == 0 and "top-1" in out and "light" in out and "held out" in out
+
+
+def test_evaluate_refuses_other_classes_and_missing_splits(mixer, trained, photos):
+    (photos / "dark").rename(photos / "dim")
+    code, _, err = mixer("evaluate", str(trained), "--data.source", str(photos))
+    assert code == 2 and "Unknown to the model: dim" in err and "Missing in the data: dark" in err
+    code, _, err = mixer("evaluate", str(trained), "--split", "test")
+    assert code == 2 and "it has validation, train" in err
+
+
+def test_report_can_be_written_again(mixer, trained):
+    (trained / "report.html").unlink()
+    code, out, _ = mixer("runs", "report", str(trained))
+    assert code == 0 and out.strip() == str(trained / "report.html")
+    assert (trained / "report.html").is_file()
+
+
+def test_shown_recipe_is_the_recipe(mixer, here):
+    code, out, _ = mixer("recipes", "show", "photos-64")
+    (here / "copy.yaml").write_text(out)
+    assert code == 0 and recipe("copy.yaml") == RECIPES["photos-64"]()
+    code, out, _ = mixer("recipes", "--json")
+    assert [row["name"] for row in json.loads(out)] == list(RECIPES)
+    assert mixer("recipes")[0] == 0

@@ -1,0 +1,62 @@
+"""What holds for every test: no network, one thread, fixed seeds, folders of its own."""
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+NOWHERE = "http://127.0.0.1:9"  # the discard port: refused at once
+
+
+class NetworkBlocked(OSError):
+    """A test tried to leave this machine; to the code under test it looks like being offline."""
+
+
+def block_network(event: str, arguments: tuple) -> None:
+    """Audit hook: refuses every address but loopback and Unix sockets."""
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        address = arguments[1]
+        host = address[0] if isinstance(address, tuple) else None
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = arguments[0]
+    else:
+        return
+    host = host.decode() if isinstance(host, bytes) else host
+    if host and host not in ("localhost", "::1") and not host.startswith("127."):
+        raise NetworkBlocked(f"tests are offline, but something asked for {host!r}")
+
+
+def pytest_configure() -> None:
+    sys.addaudithook(block_network)
+    for name in ("http_proxy", "https_proxy"):  # holds for the commands that tests start
+        os.environ[name] = os.environ[name.upper()] = NOWHERE
+    os.environ.pop("no_proxy", None)
+    os.environ.pop("NO_PROXY", None)
+    torch.set_num_threads(1)
+    settings.register_profile("mixerkit", deadline=None, derandomize=True, database=None)
+    settings.load_profile("mixerkit")
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    """Every test draws the same numbers, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def repository() -> Path:
+    """The folder that holds README.md and `mixerkit/`."""
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture
+def run_path(tmp_path: Path) -> Path:
+    """A path for a run folder that does not exist yet."""
+    return tmp_path / "run"

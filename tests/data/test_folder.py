@@ -1,0 +1,106 @@
+"""A folder of images: which files become which items, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from mixerkit.data.sources import open_source
+from mixerkit.errors import UserError
+
+
+def put(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def items(split) -> list[tuple[str, str]]:
+    return [
+        (split.class_names[label], path.name)
+        for label, path in zip(split.labels, split.paths, strict=True)
+    ]
+
+
+def test_classes_and_files_in_the_order_of_their_names(tmp_path):
+    put(tmp_path, "dog/b.JPG", "dog/a.png", "Cat/x.webp", "ant/deep/er/2.gif", "ant/1.tiff")
+    splits = open_source(str(tmp_path))
+    assert splits.validation is None and splits.test is None
+    assert splits.train.class_names == ("Cat", "ant", "dog")
+    assert items(splits.train) == [
+        ("Cat", "x.webp"), ("ant", "1.tiff"), ("ant", "2.gif"), ("dog", "a.png"), ("dog", "b.JPG"),
+    ]  # fmt: skip
+    assert splits.origin == str(tmp_path) and splits.train.images is None
+
+
+def test_what_is_left_out_is_counted_and_hidden_files_are_not(tmp_path):
+    put(tmp_path, "a/1.png", "b/1.png", "a/.DS_Store", ".git/x.png", "a/.x/y.png")
+    assert open_source(str(tmp_path)).origin == str(tmp_path)
+    put(tmp_path, "notes.txt")
+    assert open_source(str(tmp_path)).origin.endswith(
+        "1 file that is not an image of a class was left out: notes.txt"
+    )
+    put(tmp_path, "stray.png", "a/list.csv")
+    splits = open_source(str(tmp_path))
+    assert "3 files that are not images of a class were left out" in splits.origin
+    assert len(splits.train) == 2
+
+
+def test_split_folders(tmp_path):
+    put(
+        tmp_path,
+        *(f"{split}/{name}/{split}.png" for split in ("train", "val", "test") for name in "ab"),
+    )
+    splits = open_source(str(tmp_path))
+    for split, name in ((splits.train, "train"), (splits.validation, "val"), (splits.test, "test")):
+        assert items(split) == [("a", f"{name}.png"), ("b", f"{name}.png")]
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    put(tmp_path, "train/1.png", "plane/2.png")
+    assert items(open_source(str(tmp_path)).train) == [("plane", "2.png"), ("train", "1.png")]
+
+
+REFUSED = {
+    "no class": ((), "at least two sub-folders.*no sub-folder"),
+    "images only": (("1.png",), "at least two sub-folders.*no sub-folder"),
+    "one class": (("cat/1.png",), "at least two sub-folders.*only 'cat'"),
+    "empty class": (("cat/1.png", "dog/x.txt"), "class folder .*dog holds no image"),
+    "more in val": (
+        ("train/a/1.png", "train/b/1.png", "val/a/1.png", "val/b/1.png", "val/c/1.png"),
+        "same classes; only in val/: c",
+    ),
+    "less in val": (
+        ("train/a/1.png", "train/b/1.png", "train/c/1.png", "val/a/1.png", "val/d/1.png"),
+        "same classes; only in val/: d; only in train/: b, c",
+    ),
+    "another split": (
+        ("train/a/1.png", "train/b/1.png", "valid/a/1.png", "valid/b/1.png"),
+        "only val/ and test/ are expected beside it; found valid",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(tmp_path, case):
+    names, message = REFUSED[case]
+    with pytest.raises(UserError, match=message):
+        open_source(str(put(tmp_path, *names)))
+
+
+def test_a_source_that_is_nothing(tmp_path):
+    with pytest.raises(UserError, match=r"Did you mean 'fashion-mnist'\?.*Named sets: fashion"):
+        open_source("fashion-mnst")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file, not a folder"):
+        open_source(str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"data\.root must be a folder"):
+        open_source("cifar10", str(tmp_path / "gone"))
+
+
+def test_a_folder_below_the_data_folder(tmp_path, monkeypatch):
+    put(tmp_path, "my-photos/a/1.png", "my-photos/b/1.png")
+    assert len(open_source("my-photos", str(tmp_path)).train) == 2
+    monkeypatch.setenv("MIXERKIT_DATA", str(tmp_path))
+    assert len(open_source("my-photos").train) == 2

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mixerkit.errors import UserError
+from mixerkit.inference.predictor import predict_files
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.spec.mixer import MixerConfig
+from mixerkit.spec.preprocess import Preprocess
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six")
+CONFIG = MixerConfig(
+    image_size=8,
+    patch_size=4,
+    in_channels=1,
+    num_classes=len(NAMES),
+    width=8,
+    depth=1,
+    token_width=4,
+    channel_width=8,
+)
+
+
+@pytest.fixture
+def model():
+    model = MlpMixer(CONFIG)
+    torch.nn.init.normal_(model.head.weight)  # its own start is all zero
+    model.preprocess = Preprocess(image_size=8, channels=1, resize="none", class_names=NAMES)
+    return model
+
+
+@pytest.fixture
+def files(tmp_path):
+    random = np.random.default_rng(0)
+    paths = [tmp_path / f"{i}.png" for i in range(10)]
+    for path in paths:
+        Image.fromarray(random.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+    return paths
+
+
+def expected(model, path):
+    """The same in a straight line: pixels → [-1, 1] → logits → softmax → sorted."""
+    pixels = np.asarray(Image.open(path), dtype=np.float32)
+    with torch.no_grad():
+        logits = model.eval()(torch.tensor(pixels / 127.5 - 1)[None, None])[0].double().numpy()
+    shares = np.exp(logits) / np.exp(logits).sum()
+    order = np.argsort(-shares)
+    return [NAMES[i] for i in order], shares[order]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 100])
+def test_classes_probabilities_and_order(model, files, batch_size):
+    found = list(predict_files(model, files, batch_size=batch_size, workers=3))
+    assert [prediction.path for prediction in found] == files
+    for prediction in found:
+        names, shares = expected(model, prediction.path)
+        assert [name for name, _ in prediction.classes] == names[:5]
+        np.testing.assert_allclose([p for _, p in prediction.classes], shares[:5], rtol=1e-4)
+
+
+def test_top_is_bounded_by_the_number_of_classes(model, files):
+    assert len(next(predict_files(model, files, top=99)).classes) == len(NAMES)
+    assert len(next(predict_files(model, files, top=1)).classes) == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_broken_file_is_named_after_all_before_it(model, files, batch_size):
+    files[4].write_bytes(b"GIF89a")
+    seen = []
+    with pytest.raises(UserError, match=r"4\.png"):
+        for prediction in predict_files(model, files, batch_size=batch_size):
+            seen.append(prediction.path)
+    assert seen == files[:4]
+
+
+def test_image_of_another_size_is_not_resized_in_silence(model, files):
+    Image.new("L", (9, 8)).save(files[0])
+    with pytest.raises(UserError, match=r"0\.png"):
+        next(predict_files(model, files))
+
+
+def test_training_flag_is_put_back(model, files):
+    model.train()
+    list(predict_files(model, files))
+    assert model.training
+
+
+def test_stopping_early_leaves_no_thread_behind(model, files):
+    import threading
+
+    before = threading.active_count()
+    predictions = predict_files(model, files * 20, batch_size=2, workers=4)
+    next(predictions)
+    predictions.close()
+    assert threading.active_count() == before
+
+
+def test_models_that_cannot_name_classes_are_refused(model, files):
+    with pytest.raises(UserError, match="cannot name classes"):
+        next(predict_files(MlpMixer(CONFIG), files))
+    with pytest.raises(UserError, match="at least 1"):
+        next(predict_files(model, files, top=0))
+
+
+def test_labels_stand_in_for_missing_names(model, files):
+    model.preprocess = Preprocess(image_size=8, channels=1, resize="none")
+    names = {name for name, _ in next(predict_files(model, files, top=7)).classes}
+    assert names == set("0123456")

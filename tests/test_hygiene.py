@@ -1,0 +1,107 @@
+"""What must not be in the repository: paths of one machine, hosts of registries, pickles.
+
+The patterns are put together from parts, so that this file does not hold them itself.
+"""
+
+import ast
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = [
+    "/wo" + "rk/",
+    "/fa" + "rm/",
+    "/opt/" + "wheels",
+    "/opt/" + "pypi",
+    "pypi" + ".org",
+    "python" + "hosted",
+    "deb." + "debian",
+    "registry." + "npm",
+]
+PICKLE_SUFFIXES = {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".ckpt"}
+PICKLE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+PICKLE_CALLS = {"torch.load", "torch.save"}
+
+
+def files() -> list[Path]:
+    """Everything that git tracks or would add."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def forbidden_in(content: bytes) -> list[str]:
+    return [pattern for pattern in FORBIDDEN if pattern.encode() in content]
+
+
+def test_no_machine_paths_and_no_registry_hosts():
+    found = {
+        path.relative_to(ROOT).as_posix(): patterns
+        for path in files()
+        if (patterns := forbidden_in(path.read_bytes()))
+    }
+    assert found == {}
+
+
+def is_pickle(path: Path) -> bool:
+    starts_as_one = path.read_bytes()[:2] in {b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"}
+    return path.suffix in PICKLE_SUFFIXES or starts_as_one
+
+
+def test_no_pickles():
+    assert [path.name for path in files() if is_pickle(path)] == []
+
+
+def unpickling(source: str) -> list[str]:
+    """Imports and calls through which data could run code."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append(str(node.module))
+        elif isinstance(node, ast.Call):
+            found.append(ast.unparse(node.func))
+    return [
+        name
+        for name in found
+        if name in PICKLE_CALLS or name.partition(".")[0] in PICKLE_MODULES
+    ]
+
+
+def test_the_package_neither_reads_nor_writes_pickles():
+    sources = (ROOT / "mixerkit").rglob("*.py")
+    found = {path.name: unpickling(path.read_text(encoding="utf-8")) for path in sources}
+    assert {name: calls for name, calls in found.items() if calls} == {}
+
+
+def test_no_file_is_larger_than_two_megabytes():
+    assert [path.name for path in files() if path.stat().st_size > 2_100_000] == []
+
+
+def test_the_checks_see_what_they_look_for(tmp_path):
+    assert forbidden_in(b"see /wo" + b"rk/main") == ["/wo" + "rk/"]
+    assert unpickling("import pickle\ntorch.load(path)\nfrom joblib import dump") == [
+        "pickle", "joblib", "torch.load",
+    ]  # fmt: skip
+    (tmp_path / "weights").write_bytes(b"\x80\x04rest")
+    assert is_pickle(tmp_path / "weights")
+
+
+@pytest.mark.parametrize("host", ["example.com", "192.0.2.1", b"example.com"])
+def test_the_network_is_blocked(host):
+    with pytest.raises(OSError, match="tests are offline"):
+        socket.create_connection((host, 80), timeout=1)
+
+
+def test_this_machine_itself_is_not_blocked():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname(), timeout=1).close()
+    left, right = socket.socketpair()
+    left.send(b"x")
+    assert right.recv(1) == b"x"
+    left.close()
+    right.close()
