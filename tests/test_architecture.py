@@ -26,7 +26,9 @@ def listed() -> set[str]:
 def test_the_tree_on_the_page_is_the_tree_on_disk():
     package = ROOT / "mixerkit"
     modules = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
-    assert listed() == {name for name in modules if not name.endswith(("__init__.py", "__main__.py"))}
+    assert listed() == {
+        name for name in modules if not name.endswith(("__init__.py", "__main__.py"))
+    }
 
 
 def test_the_arrows_on_the_page_are_the_tested_ones():

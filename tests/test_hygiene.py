@@ -66,9 +66,7 @@ def unpickling(source: str) -> list[str]:
         elif isinstance(node, ast.Call):
             found.append(ast.unparse(node.func))
     return [
-        name
-        for name in found
-        if name in PICKLE_CALLS or name.partition(".")[0] in PICKLE_MODULES
+        name for name in found if name in PICKLE_CALLS or name.partition(".")[0] in PICKLE_MODULES
     ]
 
 

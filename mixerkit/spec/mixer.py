@@ -206,4 +206,3 @@ def _same_body(config: MixerConfig, label: str) -> bool:
         name: value for name, value in wanted.items() if name not in ("image_size", "gelu")
     }
     return all(getattr(config, name) == value for name, value in body.items())
-

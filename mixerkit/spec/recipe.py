@@ -46,7 +46,7 @@ def parse_duration(text: str, share_allowed: bool = False) -> Duration:
     if not found or unit not in units:
         share = ', "10 %"' if share_allowed else ""
         raise UserError(
-            f"Expected a duration such as \"10 epochs\", \"5000 steps\", \"200000 samples\""
+            f'Expected a duration such as "10 epochs", "5000 steps", "200000 samples"'
             f"{share}; found {text!r}."
         )
     amount, most = float(found[1]), 100.0 if unit == "%" else 1e15
@@ -150,7 +150,9 @@ class Optimizer:
         if self.weight_decay < 0 or self.clip < 0:
             raise UserError("optimizer.weight_decay and optimizer.clip must not be negative.")
         if not all(0 <= share < 1 for share in (*self.betas, self.momentum)):
-            raise UserError("optimizer.betas and optimizer.momentum must be at least 0 and below 1.")
+            raise UserError(
+                "optimizer.betas and optimizer.momentum must be at least 0 and below 1."
+            )
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Loss:
-    """"sigmoid" is the authors' binary cross-entropy summed over classes."""
+    """ "sigmoid" is the authors' binary cross-entropy summed over classes."""
 
     kind: Literal["softmax", "sigmoid"] = "softmax"
     label_smoothing: float = 0.0

@@ -130,7 +130,11 @@ class _Training:
                 self.steps.total - self.state.step,
             )
             self.watch.say(why)
-            self.choices |= {"compile": compiled, "threads": torch.get_num_threads()}
+            self.choices |= {
+                "compile": compiled,
+                "threads": torch.get_num_threads(),
+                "total_steps": self.steps.total,
+            }
             self.run.save_choices(self.choices)
         if self.choices["compile"]:
             self.update.forward = torch.compile(self.state.model)  # type: ignore[assignment]

@@ -58,6 +58,7 @@ class TrainingState:
         """Take the newest complete checkpoint; False when the run has none."""
         found = run.newest_checkpoint()
         if found is None:
+            run.cut_metrics(None)
             return False
         tensors, state = found
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "ema": {}}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mixerkit.errors import UserError
-from mixerkit.model.mixer import DropPath, MixerBlock, MlpMixer
+from mixerkit.model.mixer import MixerBlock, MlpMixer
 from mixerkit.spec.mixer import MixerConfig, variant
 from tests.model.random_weights import SMALL, random_images, random_mixer
 
@@ -104,10 +104,8 @@ def test_dropout_acts_in_training_only_and_keeps_the_mean():
 
 
 def test_no_rate_means_no_draw():
-    state = torch.get_rng_state()
-    MlpMixer(small()).train().requires_grad_(False)
-    torch.set_rng_state(state)
-    DropPath(0.0, rescale=False).train()(torch.ones(2, 3, 4))
+    model, images, state = random_mixer(SMALL).train(), random_images(SMALL), torch.get_rng_state()
+    model(images)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -165,8 +163,9 @@ def test_intermediates_are_named_and_end_in_the_logits():
     blocks = [f"blocks.{i}.{part}_mixing" for i in (0, 1) for part in ("token", "channel")]
     assert list(stages) == ["stem", *blocks, "norm", "features", "logits"]
     assert torch.equal(stages["logits"], model(images))
-    assert torch.equal(stages["blocks.1.channel_mixing"], model.blocks[1](model.blocks[0](
-        model.stem(images))))
+    assert torch.equal(
+        stages["blocks.1.channel_mixing"], model.blocks[1](model.blocks[0](model.stem(images)))
+    )
     assert "logits" not in MlpMixer(small(num_classes=0)).intermediates(images.float())
 
 
@@ -174,15 +173,16 @@ def test_activation_checkpointing_changes_memory_and_not_gradients():
     config = small(drop_path=0.3, dropout=0.2)
     gradients, kept = [], []
     for recompute in (False, True):
-        model = random_mixer(config).train()
         torch.manual_seed(1)
         model = random_mixer(config).train()
         model.activation_checkpointing = recompute
         sizes: list[int] = []
-        hooks = torch.autograd.graph.saved_tensors_hooks(
-            lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t
-        )
-        with hooks:
+
+        def note(tensor, sizes=sizes):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             loss = model(random_images(SMALL)).square().sum()
         kept.append(sum(sizes))
         loss.backward()

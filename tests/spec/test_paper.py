@@ -55,6 +55,7 @@ def test_claims_about_single_rows_quote_the_tables():
 
 def test_more_data_helps_mixer_more_than_vit():
     """The gain from ImageNet to ImageNet-21k at B/16: 4.20 points against 4.92 and so on."""
+
     def gain(model):
         return row_of(RESULTS, model, "i21k").imagenet - row_of(RESULTS, model, "i1k").imagenet
 

@@ -33,8 +33,21 @@ def test_durations_are_an_amount_and_a_unit(text, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "10", "epochs", "-1 epochs", "10 hours", "10 %", "1e3 steps", "5 stepss", "0 epochs",
-     "0.0 steps", "9" * 400 + " steps", "ten epochs", "1 2 steps"],
+    [
+        "",
+        "10",
+        "epochs",
+        "-1 epochs",
+        "10 hours",
+        "10 %",
+        "1e3 steps",
+        "5 stepss",
+        "0 epochs",
+        "0.0 steps",
+        "9" * 400 + " steps",
+        "ten epochs",
+        "1 2 steps",
+    ],
 )
 def test_other_durations_are_refused(text):
     with pytest.raises(UserError):

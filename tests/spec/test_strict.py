@@ -97,7 +97,9 @@ def test_unreadable_files_are_errors(tmp_path):
         recipe(str(tmp_path / "gone.yaml"))
     with pytest.raises(UserError, match="Cannot read"):
         read_yaml(tmp_path)
-    with pytest.raises(UserError, match="Unknown recipe 'fashion-dmeo'. Did you mean 'fashion-demo'"):
+    with pytest.raises(
+        UserError, match="Unknown recipe 'fashion-dmeo'. Did you mean 'fashion-demo'"
+    ):
         recipe("fashion-dmeo")
 
 
@@ -182,8 +184,12 @@ def test_any_recipe_survives_yaml(record):
     assert from_dict(Recipe, yaml.safe_load(write_yaml(record))) == record
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text() | st.integers(),
-                    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text() | st.integers(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
 def test_any_other_value_gives_a_recipe_or_a_user_error(value):
     for field in dataclasses.fields(Recipe):
         try:
@@ -194,7 +200,10 @@ def test_any_other_value_gives_a_recipe_or_a_user_error(value):
 
 def test_preprocess_survives_plain_values():
     record = Preprocess(
-        image_size=(24, 32), resize="squash", resize_to=40, mean=(0.1, 0.2, 0.3),
+        image_size=(24, 32),
+        resize="squash",
+        resize_to=40,
+        mean=(0.1, 0.2, 0.3),
         class_names=("coat", "été"),
     )
     assert from_dict(Preprocess, to_dict(record)) == record
