@@ -13,7 +13,7 @@ from hypothesis import settings
 NOWHERE = "http://127.0.0.1:9"  # the discard port: refused at once
 
 
-class NetworkBlocked(OSError):
+class NetworkBlockedError(OSError):
     """A test tried to leave this machine; to the code under test it looks like being offline."""
 
 
@@ -28,7 +28,7 @@ def block_network(event: str, arguments: tuple) -> None:
         return
     host = host.decode() if isinstance(host, bytes) else host
     if host and host not in ("localhost", "::1") and not host.startswith("127."):
-        raise NetworkBlocked(f"tests are offline, but something asked for {host!r}")
+        raise NetworkBlockedError(f"tests are offline, but something asked for {host!r}")
 
 
 def pytest_configure() -> None:

@@ -24,11 +24,11 @@ from typing import Any
 RESULT = re.compile(r"<!-- results: (\S+) (.+) (\S+) -->([^\n]*)")
 MARKER = re.compile(r"<!-- (?:results|source): .*? -->[\s*]*[\d.,\u202f ]*\d")
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`|\]\([^)\n]*\)", re.DOTALL | re.MULTILINE)
-UNIT = r"%|×(?! ?\d)|percent|points?|s|ms|µs|sec|seconds?|minutes?|hours?|images/s|img/s|GB|MB|kB|[GMk]iB"
+UNIT = r"%|×(?! ?\d)|percent|points?|[mµ]?s|sec|seconds?|minutes?|hours?|images/s|img/s|[GMk]i?B"
 MEASURED = re.compile(rf"(?<![\w.,])\d[\d.,]*[ \u202f\u00a0]?(?:{UNIT})(?![\w/])")
 
 
-class Misquoted(AssertionError):
+class MisquotedError(AssertionError):
     """A quoted number is not what its results file holds."""
 
 
@@ -49,7 +49,7 @@ def only_row(rows: list[dict[str, Any]], wanted: dict[str, str]) -> dict[str, An
     """The one row whose fields, as text, are `wanted`."""
     fits = [row for row in rows if all(str(row[key]) == text for key, text in wanted.items())]
     if len(fits) != 1:
-        raise Misquoted(f"{len(fits)} rows have {wanted}; a quoted number needs exactly one.")
+        raise MisquotedError(f"{len(fits)} rows have {wanted}; a quoted number needs exactly one.")
     return fits[0]
 
 
@@ -66,13 +66,15 @@ def check(text: str, folder: Path) -> int:
             value = value_at(json.loads((folder / file).read_text(encoding="utf-8")), path)
             expected = format(value, form)
         except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise Misquoted(f"{file} {path} {form}: {error!r}") from error
+            raise MisquotedError(f"{file} {path} {form}: {error!r}") from error
         found = without_spaces(after).replace("*", "")
         rest = found.removeprefix(without_spaces(expected))
         if not found.startswith(without_spaces(expected)) or re.match(r"[.,]?\d", rest):
-            raise Misquoted(f"{file} {path} is {expected}, the text says {after.strip()[:40]!r}.")
+            raise MisquotedError(
+                f"{file} {path} is {expected}, the text says {after.strip()[:40]!r}."
+            )
     if len(marked) != text.count("<!-- results:"):
-        raise Misquoted("A marker reads <!-- results: FILE PATH FORMAT -->.")
+        raise MisquotedError("A marker reads <!-- results: FILE PATH FORMAT -->.")
     return len(marked)
 
 

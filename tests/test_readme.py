@@ -111,7 +111,7 @@ WRONG = {
 
 @pytest.mark.parametrize("text", WRONG)
 def test_wrong_quotations_fail(text, results):
-    with pytest.raises(quoted.Misquoted, match=re.escape(WRONG[text])):
+    with pytest.raises(quoted.MisquotedError, match=re.escape(WRONG[text])):
         quoted.check(text, results)
 
 

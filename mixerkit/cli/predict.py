@@ -53,7 +53,7 @@ def main(words: list[str]) -> int:
     if given.json:
         _print_json(found)
     else:
-        _print_table(found, paths)
+        _print_table(found, paths, model.preprocess.class_names if model.preprocess else ())
     return EXIT_DONE
 
 
@@ -87,15 +87,16 @@ def _in_folder(folder: Path) -> list[Path]:
     return found
 
 
-def _print_table(found: "Iterator[Prediction]", paths: list[Path]) -> None:
+def _print_table(found: "Iterator[Prediction]", paths: list[Path], labels: tuple[str, ...]) -> None:
     """One line for each image as soon as it is known, with columns that stay aligned."""
     width = min(WIDEST_NAME, max((len(str(path)) for path in paths), default=0))
+    cell = max((len(label) for label in labels), default=4) + len("  100.0 %")
     for prediction in found:
         name = str(prediction.path)
         if len(name) > WIDEST_NAME:
             name = "…" + name[1 - WIDEST_NAME :]
-        cells = [f"{label} {percent(p, 1)}" for label, p in prediction.classes]
-        print(f"{name:{width}}  {'  '.join(f'{cell:24}' for cell in cells)}".rstrip(), flush=True)
+        cells = [f"{label}  {percent(p, 1)}".ljust(cell) for label, p in prediction.classes]
+        print(f"{name:{width}}  {'  '.join(cells)}".rstrip(), flush=True)
 
 
 def _print_json(found: "Iterator[Prediction]") -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mixerkit.training.progress import Progress
 
 SECONDS_BETWEEN_LINES = 30.0  # when there is no terminal to draw a bar on
-BAR = 24
+BAR = 16
 CLEAR_LINE = "\r\x1b[K"
 
 
@@ -30,13 +30,13 @@ class Console:
         """Redraw the bar; print a line after an evaluation, or when long nothing was printed."""
         evaluated = now.validation is not None and now.validation != self.validation
         overdue = time.monotonic() - self.printed > SECONDS_BETWEEN_LINES
-        if evaluated or (overdue and not self.live):
+        done = now.step == now.total
+        if evaluated or done or (overdue and not self.live):
             self.validation, self.printed = now.validation, time.monotonic()
             self.say(describe(now))
         if self.live:
             columns = shutil.get_terminal_size().columns
-            line = "" if now.step == now.total else bar(now)[: columns - 1]
-            self._write(CLEAR_LINE + line)
+            self._write(CLEAR_LINE + ("" if done else bar(now)[: columns - 1]))
 
     def _write(self, text: str) -> None:
         self.stream.write(text)
@@ -48,13 +48,14 @@ def describe(now: "Progress") -> str:
     epochs = now.epoch * now.total / max(1, now.step)
     held_out = "" if now.validation is None else f"  held-out {percent(now.validation)}"
     return (
-        f"epoch {now.epoch:5.2f} of {epochs:.4g}  step {now.step:,}  loss {now.loss:.3f}{held_out}"
-        f"  {now.images_per_second:,.0f} images/s  {clock(now.seconds_left)} left"
+        f"epoch {now.epoch:5.2f} of {epochs:.4g}  loss {now.loss:.3f}{held_out}"
+        f"  {now.images_per_second:,.0f} images/s"
     )
 
 
 def bar(now: "Progress") -> str:
-    """The same with a bar in front."""
+    """The same after a bar and the time left: what matters least is cut off first."""
     done = round(BAR * now.step / now.total)
     share = 100 * now.step / now.total
-    return f"{'█' * done}{'░' * (BAR - done)} {share:3.0f} %  {describe(now)}"
+    left = f"{clock(now.seconds_left)} left"
+    return f"{'█' * done}{'░' * (BAR - done)} {share:3.0f} %  {left}  {describe(now)}"

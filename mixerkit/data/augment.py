@@ -74,7 +74,7 @@ def window(canvas_IHW: np.ndarray, top: int, left: int, flip: bool, out_IHW: np.
     """Copy the window of `out_IHW`'s size at (top, left) of the canvas, mirrored if `flip`.
 
     What lies outside the canvas stays as it is in `out_IHW`. A loop of such copies takes a
-    third to a twentieth of the time of gathering by index (docs/log.md).
+    quarter to a fortieth of the time of gathering by index (docs/log.md).
     """
     (_, H, W), (_, canvas_h, canvas_w) = out_IHW.shape, canvas_IHW.shape
     first_row, end_row = max(0, -top), min(H, canvas_h - top)

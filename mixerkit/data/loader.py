@@ -123,13 +123,13 @@ class TrainLoader:
             return [partial(self._crop, draws, b) for b in range(len(indices))]
 
         for indices, pixels in fetch(batches, begin, self.workers):
-            yield indices, np.stack(pixels)
+            yield indices, np.concatenate(pixels)
 
     def _crop(self, draws: BatchDraws, b: int) -> np.ndarray:
         image = self._image(int(draws.indices[b]))
-        pixels_IHW = self._zeros(1)[0]
-        draws.crop(b, image, self.preprocess.interpolation, pixels_IHW)
-        return pixels_IHW
+        pixels_1IHW = self._zeros(1)
+        draws.crop(b, image, self.preprocess.interpolation, pixels_1IHW[0])
+        return pixels_1IHW
 
     def _image(self, index: int) -> Image.Image:
         """The whole image in the model's channels."""
@@ -170,5 +170,4 @@ class EvaluationLoader:
 
     def picture(self, index: int) -> np.ndarray:
         """One image as the model sees it before normalisation, uint8 [I, H, W]."""
-        ready = self.pixels.ready(index)
-        return self.pixels.make(index) if ready is None else ready
+        return self.pixels.one(index)

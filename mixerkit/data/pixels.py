@@ -22,6 +22,7 @@ Prepare = Callable[[Image.Image, Preprocess], np.ndarray]
 # Pixels, or how to make them; safe to call from any thread.
 Work = np.ndarray | Callable[[], np.ndarray]
 
+IMAGES_PER_TASK = 8  # one by one, handing out costs as much as cropping a small image
 BATCHES_AHEAD = 1
 TYPICAL_ASPECT = 1.5
 
@@ -49,6 +50,11 @@ class Pixels:
             partial(self._make, index) if (kept := self.kept[index]) is None else kept
             for index in indices.tolist()
         ]
+
+    def one(self, index: int) -> np.ndarray:
+        """The pixels of a single image."""
+        (work,) = self.begin(np.array([index]))
+        return work() if callable(work) else work
 
     def _make(self, index: int) -> np.ndarray:
         """The pixels, decoded and resized now."""
@@ -101,13 +107,12 @@ def fetch(
     threads (0: one per processor), a batch ahead of what is asked for. Their errors are raised
     here, and they end with the iterator, also when it is dropped half-way.
     """
-    waiting: deque[tuple[np.ndarray, list[np.ndarray | Future[np.ndarray]]]] = deque()
+    waiting: deque[tuple[np.ndarray, list[Future[list[np.ndarray]]]]] = deque()
     pool = ThreadPoolExecutor(workers or _processors())  # starts threads when work comes in
     try:
         for indices in batches:
             works = begin(indices)
-            items = [pool.submit(work) if callable(work) else work for work in works]
-            waiting.append((indices, items))
+            waiting.append((indices, [_hand_out(pool, task) for task in _tasks(works)]))
             if len(waiting) > BATCHES_AHEAD:
                 yield _finished(*waiting.popleft())
         while waiting:
@@ -116,10 +121,27 @@ def fetch(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _tasks(works: list[Work]) -> list[list[Work]]:
+    return [works[i : i + IMAGES_PER_TASK] for i in range(0, len(works), IMAGES_PER_TASK)]
+
+
+def _hand_out(pool: ThreadPoolExecutor, task: list[Work]) -> Future[list[np.ndarray]]:
+    """The task's result to come; what is in memory needs no thread."""
+    if any(callable(work) for work in task):
+        return pool.submit(_do, task)
+    done: Future[list[np.ndarray]] = Future()
+    done.set_result(_do(task))
+    return done
+
+
+def _do(task: list[Work]) -> list[np.ndarray]:
+    return [work() if callable(work) else work for work in task]
+
+
 def _finished(
-    indices: np.ndarray, items: list[np.ndarray | Future[np.ndarray]]
+    indices: np.ndarray, tasks: list[Future[list[np.ndarray]]]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    return indices, [item.result() if isinstance(item, Future) else item for item in items]
+    return indices, [pixels for task in tasks for pixels in task.result()]
 
 
 def _processors() -> int:

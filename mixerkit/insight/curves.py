@@ -26,7 +26,7 @@ def loss_curve(rows: Sequence[Mapping[str, Any]], training: str, shared: bool = 
         axes[0].set_title("Loss")
         for ax, values in zip(axes, (seen[1], held_out[1]), strict=True):
             _loss_scale(ax, np.concatenate([seen[1], held_out[1]]) if shared else values)
-            ax.legend(loc="upper right")
+            _legend(ax, "upper right")
         _epochs(axes[1], rows)
         return png_bytes(figure)
 
@@ -63,7 +63,7 @@ def accuracy_curve(rows: Sequence[Mapping[str, Any]]) -> bytes:
             ax.plot(tested_at[-1:], 100 * tested[-1:], color=INK, label=label, **marks)
         ax.set_title("Top-1 accuracy")
         ax.set_ylabel("images classified correctly, %")
-        ax.legend(loc="lower right")
+        _legend(ax, "lower right")
         _epochs(ax, rows)
         return png_bytes(figure)
 
@@ -94,6 +94,12 @@ def _series(
     return np.array(epochs, dtype=float), np.array(values, dtype=float)
 
 
+def _legend(ax: Any, place: str) -> None:
+    """Names of the curves, where there are any."""
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(loc=place)
+
+
 def _epochs(ax: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     ax.set_xlabel("epochs")
     ax.set_xlim(0, max([row["epoch"] for row in rows], default=1) * 1.02 or 1)
@@ -105,7 +111,8 @@ def _dots(series: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
 
 
 def moving_mean(values: np.ndarray) -> np.ndarray:
-    """A centred mean over about a fortieth of the curve; windows are cut at both ends."""
+    """A centred mean over about a fortieth of a curve of 80 points or more; windows are cut at
+    both ends."""
     half = len(values) // 80
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))

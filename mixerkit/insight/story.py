@@ -111,10 +111,11 @@ def _cost_tiles(facts: RunFacts) -> list[Tile]:
 
 
 def _time_tiles(facts: RunFacts) -> list[Tile]:
-    if not facts.timings:
+    timed = [row for row in facts.timings if "images_per_second" in row]
+    if not timed:
         return []
-    last = facts.timings[-1]
-    speed = statistics.median(row["images_per_second"] for row in facts.timings)
+    last = timed[-1]
+    speed = statistics.median(row["images_per_second"] for row in timed)
     return [
         Tile("Training time", in_minutes(last["seconds"]), f"{last['step']:,} steps"),
         Tile("Images/s", f"{speed:,.0f}", f"{percent(last['waiting'])} of the time awaiting data"),

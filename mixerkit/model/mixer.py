@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mixerkit.errors import UserError
-from mixerkit.model.token_mixers import TOKEN_MIXER_CLASSES, gelu
+from mixerkit.model.token_mixers import TOKEN_MIXER_CLASSES, Gelu, dropout
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
 
@@ -45,8 +45,8 @@ class PatchEmbedding(nn.Module):
         if self.pad:
             x_BIHW = self._pad_same(x_BIHW)
         (down, across), (patch_h, patch_w) = self.grid, self.patch_hw
-        x = x_BIHW.unflatten(3, (across, patch_w)).unflatten(2, (down, patch_h))
-        x_BSQ = x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # Q = I·P·P
+        x = x_BIHW.reshape(-1, channels, down, patch_h, across, patch_w)
+        x_BSQ = x.permute(0, 2, 4, 1, 3, 5).reshape(len(x), down * across, -1)  # Q = I·P·P
         return F.linear(x_BSQ, self.weight.flatten(1), self.bias)
 
     def _pad_same(self, x_BIHW: Tensor) -> Tensor:
@@ -65,8 +65,8 @@ class ChannelMlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.width, config.channel_width)
         self.fc2 = nn.Linear(config.channel_width, config.width)
-        self.act = gelu(config.gelu)
-        self.drop = nn.Dropout(config.dropout)
+        self.act = Gelu(config.gelu)
+        self.drop = dropout(config.dropout)
 
     def forward(self, x_BSC: Tensor) -> Tensor:
         h_BSD = self.drop(self.act(self.fc1(x_BSC)))
@@ -204,8 +204,6 @@ def initialize(model: MlpMixer) -> None:
         else:
             fan_in = parameter[0].numel()
             deviation = math.sqrt(1 / fan_in) / 0.87962566103423978  # of the cut-off normal
-            nn.init.trunc_normal_(
-                parameter, std=deviation, a=-2 * deviation, b=2 * deviation
-            )
+            nn.init.trunc_normal_(parameter, std=deviation, a=-2 * deviation, b=2 * deviation)
     if model.config.num_classes:
         nn.init.constant_(model.head.bias, model.config.head_bias)

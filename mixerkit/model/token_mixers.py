@@ -7,25 +7,43 @@ A token mixer is built from a `MixerConfig`; the block adds the norm before and 
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixerkit.spec.mixer import MixerConfig
 
 
-def gelu(flavour: str) -> nn.GELU:
-    """GELU as "tanh" (the authors' approximation) or "erf" (exact; PyTorch's default)."""
-    return nn.GELU(approximate="tanh" if flavour == "tanh" else "none")
+class Gelu(nn.Module):
+    """GELU in its "erf" form (exact) or the authors' "tanh" approximation.
+
+    Without gradients it overwrites its input, so call it only on a tensor of one's own: a
+    second buffer of that size would cost more time than the residual and the norm together.
+    """
+
+    def __init__(self, flavour: str) -> None:
+        super().__init__()
+        self.approximate = "tanh" if flavour == "tanh" else "none"
+
+    def forward(self, h: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return F.gelu(h, approximate=self.approximate)
+        overwritten: Tensor = torch.ops.aten.gelu_(h, approximate=self.approximate)
+        return overwritten
+
+
+def dropout(rate: float) -> nn.Module:
+    """Dropout, or nothing: at rate 0 an `nn.Dropout` still costs as much as a small product."""
+    return nn.Dropout(rate) if rate else nn.Identity()
 
 
 def across_tokens(x_BSC: Tensor, linear_TS: nn.Linear) -> Tensor:
     """`linear_TS` applied along the token axis: [B, S, C] → [B, T, C].
 
     W[T, S] @ x[B, S, C] + b[T], one product per image with the weight shared: no transpose
-    and no copy of the activations (measured against the alternatives in docs/log.md).
+    and no copy of the activations (results/token-mixing.json compares the alternatives).
     """
-    batch = x_BSC.shape[0]
-    weight_BTS = linear_TS.weight.expand(batch, -1, -1)
-    return torch.baddbmm(linear_TS.bias[:, None], weight_BTS, x_BSC)
+    weight_BTS = linear_TS.weight.expand(len(x_BSC), -1, -1)
+    return torch.baddbmm(linear_TS.bias.unsqueeze(1), weight_BTS, x_BSC)
 
 
 class TokenMlp(nn.Module):
@@ -35,8 +53,8 @@ class TokenMlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.num_patches, config.token_width)
         self.fc2 = nn.Linear(config.token_width, config.num_patches)
-        self.act = gelu(config.gelu)
-        self.drop = nn.Dropout(config.dropout)
+        self.act = Gelu(config.gelu)
+        self.drop = dropout(config.dropout)
 
     def forward(self, x_BSC: Tensor) -> Tensor:
         h_BTC = self.drop(self.act(across_tokens(x_BSC, self.fc1)))

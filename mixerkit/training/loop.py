@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mixerkit.checkpoint.run import RunFolder
-from mixerkit.data.loader import Batch, EvaluationLoader
+from mixerkit.data.loader import Batch, EvaluationLoader, TrainLoader
 from mixerkit.data.sources import ImageSplit, Splits
 from mixerkit.evaluation.accuracy import Accuracy, measure, probabilities
 from mixerkit.model.mixer import MlpMixer
@@ -69,9 +69,11 @@ def train(
     watch.say(f"data: {splits.origin}")
     if recipe.model.num_classes != asked:
         watch.say(f"classes: {recipe.model.num_classes}, as in the data (recipe: {asked})")
-    count_steps(recipe, len(splits.train))  # refuses what cannot run before a folder is made
+    loader = training_loader(recipe, splits)
+    next(iter(loader.epoch(0)))  # this and the next refuse what cannot run, before a folder is made
+    count_steps(recipe, len(splits.train))
     with RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe) as run:
-        return _Training(recipe, splits, run, model, watch).run_all()
+        return _Training(recipe, splits, loader, run, model, watch).run_all()
 
 
 class _Training:
@@ -81,16 +83,17 @@ class _Training:
         self,
         recipe: Recipe,
         splits: Splits,
+        loader: TrainLoader,
         run: RunFolder,
         model: nn.Module | None,
         watch: Watcher,
     ) -> None:
-        self.recipe, self.splits, self.run, self.watch = recipe, splits, run, watch
+        self.recipe, self.splits, self.loader = recipe, splits, loader
+        self.run, self.watch = run, watch
         self.choices = run.choices()
         threads = int(self.choices.get("threads", recipe.threads))
         if threads:
             torch.set_num_threads(threads)
-        self.loader = training_loader(recipe, splits)
         self.held_out = splits.validation and evaluation_loader(recipe, splits, splits.validation)
         self.steps = count_steps(recipe, len(splits.train))
         self.state = _fresh_state(recipe, model)

@@ -48,10 +48,8 @@ def test_what_is_left_out_is_counted_and_hidden_files_are_not(tmp_path):
 
 
 def test_split_folders(tmp_path):
-    put(
-        tmp_path,
-        *(f"{split}/{name}/{split}.png" for split in ("train", "val", "test") for name in "ab"),
-    )
+    for name in ("train", "val", "test"):
+        put(tmp_path, f"{name}/a/{name}.png", f"{name}/b/{name}.png")
     splits = open_source(str(tmp_path))
     for split, name in ((splits.train, "train"), (splits.validation, "val"), (splits.test, "test")):
         assert items(split) == [("a", f"{name}.png"), ("b", f"{name}.png")]

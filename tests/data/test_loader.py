@@ -148,6 +148,8 @@ def test_evaluation_gives_everything_once_in_order(photos, fashion):
     images = torch.cat([images for images, _ in EvaluationLoader(photos, PHOTO, batch_size=5)])
     wanted = np.stack([fit(open_image(path), PHOTO) for path in photos.paths])
     np.testing.assert_allclose(images.numpy(), wanted / 127.5 - 1, atol=1e-6)
+    picture = EvaluationLoader(photos, PHOTO, batch_size=5).picture(3)
+    np.testing.assert_array_equal(picture, wanted[3])
 
 
 def threads() -> set[threading.Thread]:

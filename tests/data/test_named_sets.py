@@ -167,7 +167,7 @@ def test_imagenet_with_a_flat_validation_folder_and_the_devkit(tmp_path):
     make_imagenet(tmp_path)
     for i in (2, 1, 3):
         photo(tmp_path / "val" / f"ILSVRC2012_val_{i:08d}.JPEG")
-    with pytest.raises(UserError, match="no sub-folders, so .*ground_truth.txt"):
+    with pytest.raises(UserError, match=r"no sub-folders, so .*ground_truth\.txt"):
         open_source("imagenet", str(tmp_path))
     make_devkit(tmp_path, [3, 1, 1])  # the devkit's 3 is the first WordNet number
     splits = open_source("imagenet", str(tmp_path))
@@ -182,7 +182,7 @@ def test_imagenet_with_a_flat_validation_folder_of_another_length(tmp_path):
     make_imagenet(tmp_path)
     photo(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
     make_devkit(tmp_path, [3, 1])
-    with pytest.raises(UserError, match="val has 1 images, .* 2 lines"):
+    with pytest.raises(UserError, match=r"val has 1 images, .* 2 lines"):
         open_source("imagenet", str(tmp_path))
 
 

@@ -144,8 +144,9 @@ def test_linear_token_mixers_have_their_own_words(tmp_path: Path) -> None:
 
 
 def test_writing_again_replaces(finished: RunFolder, html: str) -> None:
+    before = sorted(finished.path.rglob("*"))
     assert write_report(finished).read_text(encoding="utf-8") == html
-    assert not [path for path in finished.path.iterdir() if path.suffix == ".tmp"]
+    assert sorted(finished.path.rglob("*")) == before  # nothing temporary is left
 
 
 def test_a_damaged_model_is_named(tmp_path: Path) -> None:

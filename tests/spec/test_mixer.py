@@ -24,12 +24,12 @@ def test_labels_may_be_lower_case_and_have_any_patch():
 @pytest.mark.parametrize("label", ["B", "B/", "B/0", "B16", "B/16/2", "X/16", "", "B/16 ", "B/1.5"])
 def test_other_labels_are_refused_alike_by_both_questions(label):
     assert not is_variant(label)
-    with pytest.raises(UserError, match="Unknown model variant .* Known: S/32"):
+    with pytest.raises(UserError, match=r"Unknown model variant .* Known: S/32"):
         variant(label)
 
 
 def test_a_misspelt_setting_gets_a_suggestion():
-    with pytest.raises(UserError, match="'num_class'. Did you mean 'num_classes'"):
+    with pytest.raises(UserError, match=r"'num_class'\. Did you mean 'num_classes'"):
         variant("B/16", num_class=10)
 
 
