@@ -91,7 +91,7 @@ def _conclusion(row: dict[str, Any], samples: int, folder: Path, report: Path | 
         lines.append(("report", f"{report} (open it in a browser)"))
     tries = [command("evaluate", folder), command("info", folder)]
     tries.insert(0, _prediction(folder))
-    return "\n".join([pairs(lines), "", "Try next:", *(f"  {each}" for each in tries)])
+    return "\n".join(["", pairs(lines), "", "Try next:", *(f"  {each}" for each in tries)])
 
 
 def _prediction(folder: Path) -> str:

@@ -71,7 +71,7 @@ def main(words: list[str]) -> int:
     if given.json:
         print(json.dumps(_as_dict(result, report), indent=2))
     elif not result.interrupted:
-        print(pairs(summary(result, report)))
+        print("\n" + pairs(summary(result, report)))
         print(f"\nNext:\n  {command('evaluate', folder)}\n  {command('info', folder)}")
     return exit_code_for_signal(result.interrupted) if result.interrupted else EXIT_DONE
 
@@ -170,6 +170,7 @@ def run(
         again = command("train", "--resume", folder)
         watch.say(f"Stopped at step {result.steps:,}, saved. Go on with:\n  {again}")
         return result, None
+    watch.say("drawing the report")
     return result, write_report(folder)
 
 

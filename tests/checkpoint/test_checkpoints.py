@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixerkit.checkpoint.files import UNFINISHED
+from mixerkit.checkpoint.files import UNFINISHED, verify_folder
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import RunFailed, UserError
 from tests.checkpoint.conftest import Killed, flip_bit
@@ -64,8 +64,6 @@ def test_more_are_kept_when_asked_and_fewer_than_two_are_refused(run: RunFolder)
 
 
 def test_the_manifest_says_under_which_conditions(run: RunFolder):
-    from mixerkit.checkpoint.files import verify_folder
-
     about = verify_folder(save(run, 5))
     assert about["threads"] == torch.get_num_threads()
     assert about["torch"] == torch.__version__
@@ -160,6 +158,8 @@ def test_a_kill_at_any_point_of_a_save_loses_nothing(run_path, recipe, kill_at, 
         finished = False
     monkeypatch.undo()
     run.close()  # the system frees a dead process's lock
+    for step in run.checkpoints.steps():
+        verify_folder(run.checkpoints.at(step))  # no half of one under its name
     assert newest_step(RunFolder.open(run_path)) in ((3,) if finished else (2, 3))
     assert finished or point < 25
     with RunFolder.open(run_path, writing=True) as run:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mixerkit.checkpoint import files
-from mixerkit.checkpoint.files import UNFINISHED, verify_folder
+from mixerkit.checkpoint.files import UNFINISHED, Lock, verify_folder
 from mixerkit.checkpoint.load import load
 from mixerkit.checkpoint.run import RunFolder, list_runs
 from mixerkit.errors import UserError
@@ -70,6 +70,19 @@ def test_a_folder_with_other_things_is_refused_and_left_alone(tmp_path: Path, re
         RunFolder.create(tmp_path / "recipe.yaml", recipe)
     with pytest.raises(UserError, match="Cannot make the run folder"):
         RunFolder.create(tmp_path / "recipe.yaml" / "run", recipe)
+
+
+def test_of_two_that_create_at_once_one_wins(run_path: Path, recipe, monkeypatch):
+    def late_lock(folder: Path) -> Lock:
+        monkeypatch.undo()
+        RunFolder.create(folder, recipe).close()  # another process is faster
+        return Lock(folder)
+
+    monkeypatch.setattr("mixerkit.checkpoint.run.Lock", late_lock)
+    with pytest.raises(UserError, match="already holds a run"):
+        RunFolder.create(run_path, Recipe(name="late"))
+    with RunFolder.open(run_path, writing=True) as run:
+        assert run.recipe() == recipe
 
 
 def test_an_empty_folder_is_fine(run_path: Path, recipe):

@@ -128,7 +128,9 @@ def test_arrays_are_resized_when_asked(fashion):
         assert batch.images.shape == (300, 3, 16, 16)
 
 
-@pytest.mark.parametrize("resize_to, shape", [(0, (28, 28)), (40, (20, 20))])
+@pytest.mark.parametrize(
+    "resize_to, shape", [(0, (28, 28)), (28, (20, 20)), (40, (20, 20)), (40, (28, 28))]
+)
 def test_evaluation_crops_the_centre_of_arrays(fashion, resize_to, shape):
     preprocess = Preprocess(shape, 1, "squash", resize_to)
     images, _ = next(iter(EvaluationLoader(fashion, preprocess, batch_size=1)))
