@@ -33,19 +33,20 @@ clean: ## remove what these targets made, .venv included; runs/ and results/ sta
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp is newer than pyproject.toml when what it stands for is installed.
-.venv/bin/python:
+# A stamp stands for a step that was finished; a change of pyproject.toml installs again.
+.venv/made.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "mixerkit needs Python 3.11 or newer: make PYTHON=python3.12 …"; exit 1; }
 	@$(PYTHON) -m venv .venv || \
 		{ rm -rf .venv; echo "python3 has no venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@touch $@
 
-.venv/plots.stamp: pyproject.toml | .venv/bin/python
+.venv/plots.stamp: pyproject.toml | .venv/made.stamp
 	@echo "Installing PyTorch and friends into .venv (once, 2–4 minutes) …"
 	@$(PIP) --editable '.[plots]'
 	@touch $@
 
-.venv/dev.stamp: pyproject.toml | .venv/bin/python
+.venv/dev.stamp: pyproject.toml | .venv/made.stamp
 	@echo "Installing PyTorch, timm and the tools for tests into .venv (once, 2–4 minutes) …"
 	@$(PIP) --editable '.[dev]'
 	@touch $@ .venv/plots.stamp

@@ -22,7 +22,7 @@ _HOME = {
     "UserError": "mixerkit.errors",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 __version__ = "0.1.0"
 
 

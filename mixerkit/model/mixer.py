@@ -45,8 +45,9 @@ class PatchEmbedding(nn.Module):
         if self.pad:
             x_BIHW = self._pad_same(x_BIHW)
         (down, across), (patch_h, patch_w) = self.grid, self.patch_hw
-        x = x_BIHW.reshape(-1, channels, down, patch_h, across, patch_w)
-        x_BSQ = x.permute(0, 2, 4, 1, 3, 5).reshape(len(x), down * across, -1)  # Q = I·P·P
+        batch, tokens, pixels = len(x_BIHW), down * across, channels * patch_h * patch_w
+        x = x_BIHW.reshape(batch, channels, down, patch_h, across, patch_w)
+        x_BSQ = x.permute(0, 2, 4, 1, 3, 5).reshape(batch, tokens, pixels)
         return F.linear(x_BSQ, self.weight.flatten(1), self.bias)
 
     def _pad_same(self, x_BIHW: Tensor) -> Tensor:

@@ -42,9 +42,7 @@ def describe_evaluation(
     }
 
 
-def _mistakes(
-    found_NK: Tensor, data: ImageSplit, loader: EvaluationLoader
-) -> list[dict[str, Any]]:
+def _mistakes(found_NK: Tensor, data: ImageSplit, loader: EvaluationLoader) -> list[dict[str, Any]]:
     rows = []
     for index in confident_mistakes(found_NK, torch.from_numpy(data.labels), MISTAKES_KEPT):
         predicted = int(found_NK[index].argmax())

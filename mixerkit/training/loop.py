@@ -247,9 +247,7 @@ class _Training:
     def _describe(self, name: str, split: ImageSplit) -> Accuracy:
         loader = evaluation_loader(self.recipe, self.splits, split)
         accuracy, found = self._measure(loader)
-        self.run.save_evaluation(
-            name, describe_evaluation(name, accuracy, found, split, loader)
-        )
+        self.run.save_evaluation(name, describe_evaluation(name, accuracy, found, split, loader))
         return accuracy
 
 

@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
 
     def _update(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
         momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in matrices]
-        gradients = [p.grad for p in matrices]
+        gradients = [p.grad for p in matrices if p.grad is not None]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
         updates = orthogonalise(torch.stack(list(ahead)))

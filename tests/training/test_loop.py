@@ -111,9 +111,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits(
     assert_same_end(straight, out)
 
 
-def test_a_run_killed_between_saves_ends_with_the_same_bits(
-    straight: Path, tmp_path: Path
-) -> None:
+def test_a_run_killed_between_saves_ends_with_the_same_bits(straight: Path, tmp_path: Path) -> None:
     """Steps after the last save are lost with the process and computed again."""
 
     class Killed(BaseException):
@@ -167,9 +165,7 @@ def test_learning_happens(tmp_path: Path) -> None:
 
 
 def test_a_run_that_diverges_stops_and_says_what_to_try(tmp_path: Path) -> None:
-    wild = replace(
-        RECIPE, optimizer=Optimizer(name="sgd", lr=1e30), ema=0.0, accumulation=1
-    )
+    wild = replace(RECIPE, optimizer=Optimizer(name="sgd", lr=1e30), ema=0.0, accumulation=1)
     with pytest.raises(RunFailed, match=r"optimizer\.lr"):
         train(wild, tmp_path / "run")
 

@@ -72,9 +72,7 @@ def test_accumulation_gives_the_whole_batchs_gradient(parts: int) -> None:
     cut = make(replace(RECIPE, accumulation=parts))
     whole._backward(batch())
     cut._backward(batch())
-    for a, b in zip(
-        whole.state.model.parameters(), cut.state.model.parameters(), strict=True
-    ):
+    for a, b in zip(whole.state.model.parameters(), cut.state.model.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
 
 
