@@ -4,6 +4,7 @@ It is the implementation that most people run, so speed and accuracy are compare
 """
 
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -39,7 +40,8 @@ def timm_mixer(config: MixerConfig) -> nn.Module:
     width = config.width
     # Half a unit more: timm takes the whole part of ratio × width.
     ratios = ((config.token_width + 0.5) / width, (config.channel_width + 0.5) / width)
-    model: nn.Module = TimmMixer(
+    build: Any = TimmMixer  # its hints are narrower than what it takes: pairs, partials
+    model: nn.Module = build(
         num_classes=config.num_classes,
         img_size=config.image_hw,
         in_chans=config.in_channels,
@@ -82,6 +84,8 @@ def _check_expressible(config: MixerConfig) -> None:
         "pad": config.pad,
         "drop_path_kind": config.drop_path > 0 and config.drop_path_kind != "timm",
     }
-    found = [f"{name}={getattr(config, name)!r}" for name, differs in differences.items() if differs]
+    found = [
+        f"{name}={getattr(config, name)!r}" for name, differs in differences.items() if differs
+    ]
     if found:
         raise UserError(f"timm's Mixer has no counterpart of {', '.join(found)}.")

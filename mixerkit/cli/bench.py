@@ -17,13 +17,13 @@ EXAMPLES = """\
   mixer bench time-to-accuracy
 """
 
-Study = Literal["speed", "token-mixing", "time-to-accuracy"]
+Study = Literal["speed", "token-mixing", "optimizers", "time-to-accuracy"]
 
 
 @dataclass(frozen=True)
 class Bench:
     """Measure on this machine: the `speed` of our models against timm's, ways to compute
-    `token-mixing`, or the training `time-to-accuracy` against timm's Mixer.
+    `token-mixing`, the `optimizers`, or the training `time-to-accuracy` against timm's Mixer.
 
     Close other programs first: the figures are only as quiet as the machine.
     """
@@ -63,6 +63,10 @@ def _measure(study: Study, out: Path, say: Any, quick: bool) -> list[dict[str, A
         from mixerkit.benchmark.token_mixing import study as token_mixing
 
         return token_mixing(out, say, quick)
+    if study == "optimizers":
+        from mixerkit.study.optimizers import study as optimizers
+
+        return optimizers(out, say, quick)
     from mixerkit.study.time_to_accuracy import study as time_to_accuracy
 
     return time_to_accuracy(out, say, quick)

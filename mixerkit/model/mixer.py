@@ -169,6 +169,7 @@ class MlpMixer(nn.Module):
         stages: dict[str, Tensor] = OrderedDict()
         x_BSC = stages["stem"] = self.stem(x_BIHW)
         for i, block in enumerate(self.blocks):
+            assert isinstance(block, MixerBlock)
             x_BSC = x_BSC + block.token_mixing(block.token_norm(x_BSC))
             stages[f"blocks.{i}.token_mixing"] = x_BSC
             x_BSC = x_BSC + block.channel_mixing(block.channel_norm(x_BSC))
@@ -206,5 +207,5 @@ def initialize(model: MlpMixer) -> None:
             fan_in = parameter[0].numel()
             deviation = math.sqrt(1 / fan_in) / 0.87962566103423978  # of the cut-off normal
             nn.init.trunc_normal_(parameter, std=deviation, a=-2 * deviation, b=2 * deviation)
-    if model.config.num_classes:
+    if isinstance(model.head, nn.Linear):
         nn.init.constant_(model.head.bias, model.config.head_bias)

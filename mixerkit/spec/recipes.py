@@ -14,7 +14,7 @@ def fashion_demo() -> Recipe:
     return Recipe(
         name="fashion-demo",
         model=variant("N/7", in_channels=1, num_classes=10),
-        data=Data(source="fashion-mnist", holdout=5000, resize="none"),
+        data=Data(source="fashion-mnist", holdout=5000, resize="shortest"),
         augment=Augment(flip=True, shift=2),
         optimizer=Optimizer(name="muon", lr=0.02, adamw_lr=0.003, momentum=0.95),
         schedule=Schedule(warmup="10 %", decay="linear"),

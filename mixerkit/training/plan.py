@@ -17,7 +17,7 @@ from mixerkit.training.setup import class_counts, count_steps, open_data, traini
 from mixerkit.training.state import TrainingState
 from mixerkit.training.update import Update
 
-MEASURED_STEPS = 3
+WARM_UP_STEPS, MEASURED_STEPS = 2, 8
 GIB = 2**30
 
 
@@ -120,8 +120,8 @@ def _measure(recipe: Recipe, splits: Splits) -> tuple[TrainingState, float]:
     update = Update(recipe, steps, TargetLoss(recipe.loss, class_counts(splits.train)), state)
     seconds = []
     batches = training_loader(recipe, splits).epoch(0)
-    for _ in range(min(MEASURED_STEPS, steps.per_epoch)):
+    for _ in range(min(WARM_UP_STEPS + MEASURED_STEPS, steps.per_epoch)):
         start = time.perf_counter()
         update(next(batches))
         seconds.append(time.perf_counter() - start)
-    return state, median(seconds)
+    return state, median(seconds[WARM_UP_STEPS:] or seconds)
