@@ -188,9 +188,9 @@ def layer_norm(config: MixerConfig) -> nn.Module:
 
 def drop_path_rate(config: MixerConfig, index: int) -> float:
     """Rate of block `index`: "paper" grows it linearly to `drop_path` at the last block."""
-    if config.drop_path_kind == "timm" or config.depth == 1:
+    if config.drop_path_kind == "timm":
         return config.drop_path
-    return config.drop_path * index / (config.depth - 1)
+    return config.drop_path * index / max(1, config.depth - 1)
 
 
 @torch.no_grad()

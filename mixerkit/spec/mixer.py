@@ -8,12 +8,10 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from mixerkit.errors import UserError, did_you_mean, unknown
+from mixerkit.errors import UserError, unknown
+from mixerkit.spec.choices import check_choices, check_whole
 
 Size = int | tuple[int, int]
-
-TOKEN_MIXERS = ("mlp", "linear")
-CHANNEL_MIXERS = ("mlp", "linear")
 
 
 def as_pair(size: Size) -> tuple[int, int]:
@@ -76,10 +74,7 @@ class MixerConfig:
                 raise UserError(f"{name} must be at least 0 and below 1, found {rate!r}.")
         if self.norm_eps <= 0:
             raise UserError(f"norm_eps must be positive, found {self.norm_eps!r}.")
-        check_choice("token_mixer", self.token_mixer, TOKEN_MIXERS)
-        check_choice("channel_mixer", self.channel_mixer, CHANNEL_MIXERS)
-        check_choice("gelu", self.gelu, ("tanh", "erf"))
-        check_choice("drop_path_kind", self.drop_path_kind, ("paper", "timm"))
+        check_choices(self)
         self._check_grid()
 
     def _check_grid(self) -> None:
@@ -119,21 +114,6 @@ class MixerConfig:
     def num_patches(self) -> int:
         """S, the number of tokens."""
         return self.grid[0] * self.grid[1]
-
-
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Refuse anything but an int of at least `least` (a bool is not one)."""
-    if type(value) is not int or value < least:
-        raise UserError(f"{name} must be a whole number of at least {least}, found {value!r}.")
-
-
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Refuse what is not among `choices`, naming them and the nearest."""
-    if value not in choices:
-        raise UserError(
-            f"{name} must be one of {', '.join(choices)}, found {value!r}."
-            f"{did_you_mean(str(value), choices)}"
-        )
 
 
 # Widths and depth by family; the patch comes from the label ("B/16"). S to H: paper, table 1.

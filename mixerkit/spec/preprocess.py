@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mixerkit.errors import UserError
-from mixerkit.spec.mixer import Size, as_pair, check_choice, check_whole, collapsed
-
-RESIZE = ("squash", "shortest", "none")
-INTERPOLATION = ("bilinear", "bicubic", "nearest", "box")
+from mixerkit.spec.choices import check_choices, check_whole
+from mixerkit.spec.mixer import Size, as_pair, collapsed
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,7 @@ class Preprocess:
         object.__setattr__(self, "image_size", collapsed(self.image_size, "image_size"))
         check_whole("channels", self.channels, least=1)
         check_whole("resize_to", self.resize_to, least=0)
-        check_choice("resize", self.resize, RESIZE)
-        check_choice("interpolation", self.interpolation, INTERPOLATION)
+        check_choices(self)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
                 raise UserError(

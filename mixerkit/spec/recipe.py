@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mixerkit.errors import UserError
+from mixerkit.spec.choices import check_choices
 from mixerkit.spec.mixer import MixerConfig
 
 UNITS = ("epoch", "step", "sample", "%")
@@ -80,7 +81,12 @@ class Data:
     """GiB of decoded images that may be kept in memory; larger sets are decoded as needed."""
 
     def __post_init__(self) -> None:
-        if self.holdout < 0 or (self.holdout > 1 and self.holdout != int(self.holdout)):
+        check_choices(self)
+        if (
+            not math.isfinite(self.holdout)
+            or self.holdout < 0
+            or (self.holdout > 1 and self.holdout != int(self.holdout))
+        ):
             raise UserError(
                 f"data.holdout must be a share below 1 or a whole number of images, found "
                 f"{self.holdout!r}."
@@ -113,6 +119,7 @@ class Augment:
     """Probability of filling a random box (2–33 % of the area) with noise."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("mix_probability", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"augment.{name} must be between 0 and 1.")
@@ -145,6 +152,7 @@ class Optimizer:
     """Largest global norm of the gradient; 0 is off."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.lr <= 0 or self.adamw_lr <= 0:
             raise UserError("optimizer.lr and optimizer.adamw_lr must be positive.")
         if self.weight_decay < 0 or self.clip < 0:
@@ -164,6 +172,7 @@ class Schedule:
     final: float = 0.0
 
     def __post_init__(self) -> None:
+        check_choices(self)
         parse_duration(self.warmup, share_allowed=True)
         if not 0 <= self.final <= 1:
             raise UserError(f"schedule.final must be between 0 and 1, found {self.final!r}.")
@@ -179,6 +188,7 @@ class Loss:
     """"balanced" weighs each class by the inverse of its share of the training images."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if not 0 <= self.label_smoothing < 1:
             raise UserError("loss.label_smoothing must be at least 0 and below 1.")
 
@@ -240,6 +250,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_choices(self)
         parse_duration(self.duration)
         if self.batch_size < 1 or self.accumulation < 1:
             raise UserError("batch_size and accumulation must be at least 1.")
@@ -252,3 +263,5 @@ class Recipe:
             raise UserError(f"ema must be at least 0 and below 1, found {self.ema!r}.")
         if self.threads < 0:
             raise UserError(f"threads must not be negative, found {self.threads}.")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed must be from 0 to 4294967295, found {self.seed}.")

@@ -107,13 +107,13 @@ def _convert(hint: Any, value: Any, path: str, base: Any) -> Any:
     """`value` as the type `hint`; ints stand for floats, lists for tuples, nothing else."""
     origin = get_origin(hint)
     if dataclasses.is_dataclass(hint):
-        from mixerkit.spec.mixer import MixerConfig, variant
+        from mixerkit.spec.mixer import MixerConfig
 
         if hint is MixerConfig:
             if isinstance(value, str):
-                return variant(value)
+                value = {"variant": value}
             if isinstance(value, dict) and "variant" in value:
-                base = variant(str(value["variant"]))
+                base = _variant_for(str(value["variant"]), base)
                 value = {key: item for key, item in value.items() if key != "variant"}
         return from_dict(typing.cast(type, hint), value, path, base)
     if origin is Literal:
@@ -136,6 +136,14 @@ def _convert(hint: Any, value: Any, path: str, base: Any) -> Any:
     if type(value) is hint:
         return value
     raise UserError(f"{path} must be {_name(hint)}, found {shown(value)}.")
+
+
+def _variant_for(label: str, base: Any) -> Any:
+    """The variant `label` for the images and classes of the model that it replaces, if any."""
+    from mixerkit.spec.mixer import variant
+
+    kept = ("image_size", "in_channels", "num_classes") if base else ()
+    return variant(label, **{name: getattr(base, name) for name in kept})
 
 
 def _convert_number(value: Any, path: str) -> float:

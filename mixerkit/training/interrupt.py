@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, taken between two steps instead of in the middle of one."""
+"""Ctrl-C, SIGTERM and a closed terminal, taken between two steps instead of in one."""
 
 import signal
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass

@@ -1,8 +1,9 @@
 """The training loop, told from top to bottom: open, prepare, train, measure, keep."""
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,25 @@ from torch import Tensor, nn
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import Batch, EvaluationLoader, TrainLoader
 from mixerkit.data.sources import ImageSplit, Splits
+from mixerkit.errors import RunFailed, UserError
 from mixerkit.evaluation.accuracy import Accuracy, measure, probabilities
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.compilation import choose_compile
-from mixerkit.training.ema import Average
 from mixerkit.training.interrupt import Interrupt, interrupts
 from mixerkit.training.keep import describe_evaluation, figures, keep_model
 from mixerkit.training.loss import TargetLoss
-from mixerkit.training.optimizer import make_optimizers
 from mixerkit.training.progress import Clock, Progress, Silent, Watcher
 from mixerkit.training.setup import (
     class_counts,
     count_steps,
     evaluation_loader,
+    images_of,
     open_data,
     preprocess_of,
     training_loader,
 )
-from mixerkit.training.state import TrainingState
+from mixerkit.training.state import fresh_state
 from mixerkit.training.update import Update
 
 SECONDS_BETWEEN_SIGNS = 0.5
@@ -61,7 +62,11 @@ def train(
     """Train by `recipe` into the run folder `out`; with `resume`, go on where it stopped.
 
     `model` replaces the recipe's model by a peer to compare with: any module that maps
-    [B, I, H, W] to logits; its weights are then kept in the checkpoints only.
+    [B, I, H, W] to logits. It is trained in place, and its weights are kept in the checkpoints
+    only. Sets torch's seed and, by the recipe, its number of threads.
+
+    Raises `UserError` when recipe, data or folder do not fit, before anything is written, and
+    `RunFailed` when loss or weights become NaN or infinite, or the disk is full.
     """
     watch = watch or Silent()
     asked = recipe.model.num_classes
@@ -73,7 +78,26 @@ def train(
     next(iter(loader.epoch(0)))  # this and the next refuse what cannot run, before a folder is made
     count_steps(recipe, len(splits.train))
     with RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe) as run:
+        _check_same(run, recipe, splits)
         return _Training(recipe, splits, loader, run, model, watch).run_all()
+
+
+def _check_same(run: RunFolder, recipe: Recipe, splits: Splits) -> None:
+    """A run goes on with the recipe and the images that it was started with."""
+    stored = run.recipe()
+    changed = [f.name for f in fields(Recipe) if getattr(stored, f.name) != getattr(recipe, f.name)]
+    if changed:
+        raise UserError(
+            f"{run.path} was started with other settings of {', '.join(changed)}: resume it with "
+            f"its own recipe, or start a new run in another folder."
+        )
+    choices, found = run.choices(), images_of(splits)
+    if choices.setdefault("images", found) != found:
+        raise UserError(
+            f"{run.path} was started on other images ({choices['images']}) than are here now "
+            f"({found}): put the data back as it was, or start a new run in another folder."
+        )
+    run.save_choices(choices)
 
 
 class _Training:
@@ -94,9 +118,11 @@ class _Training:
         threads = int(self.choices.get("threads", recipe.threads))
         if threads:
             torch.set_num_threads(threads)
-        self.held_out = splits.validation and evaluation_loader(recipe, splits, splits.validation)
+        held_out = splits.validation
+        self.held_out = None if held_out is None else evaluation_loader(recipe, splits, held_out)
         self.steps = count_steps(recipe, len(splits.train))
-        self.state = _fresh_state(recipe, model)
+        self.state = fresh_state(recipe, model)
+        self.loss = math.nan  # of the newest step
         loss = TargetLoss(recipe.loss, class_counts(splits.train))
         self.update = Update(recipe, self.steps, loss, self.state)
         self.validation: Accuracy | None = None
@@ -125,11 +151,11 @@ class _Training:
     def _choose(self) -> None:
         """Measure once what a resumed run must do in the same way, and store it."""
         if "compile" not in self.choices:
-            batch = next(iter(self.loader.epoch(0)))
+            part = self.update.micro_batches(next(iter(self.loader.epoch(0))))[0]
             compiled, why = choose_compile(
                 self.recipe.compile,
                 self.state.model,
-                lambda model: self.update.loss_of(model, batch.images, batch.targets),
+                lambda model: self.update.loss_of(model, part),
                 self.steps.total - self.state.step,
             )
             self.watch.say(why)
@@ -149,12 +175,14 @@ class _Training:
         state.model.train()
         for batch in clock.waiting_for(self._batches()):
             state.losses.append(self.update(batch))
+            self.loss = state.losses[-1][0]
             state.seconds = clock.seconds()
             with clock.paused():
                 if steps.due(state.step, steps.log_every):
                     self._log(clock)
                 if self.held_out and steps.due(state.step, steps.evaluate_every):
                     self._validate(self.held_out)
+                    self._tell(clock)
                 if clock.due(SECONDS_BETWEEN_SIGNS) or state.step == steps.total:
                     self._tell(clock)
                 stopping = bool(interrupt.received)
@@ -206,7 +234,7 @@ class _Training:
                 step=step,
                 total=total,
                 epoch=step / self.steps.per_epoch,
-                loss=self.state.last_loss,
+                loss=self.loss,
                 validation=self.validation.top1 if self.validation else None,
                 images_per_second=speed * self.recipe.batch_size,
                 seconds_left=(total - step) / max(speed, 1e-9),
@@ -222,11 +250,18 @@ class _Training:
         """Accuracy and probabilities [N, K] of the weights that would be kept now."""
         with self._kept_weights():
             found, labels = probabilities(self.state.model, loader)
+        if not found.isfinite().all():
+            raise RunFailed(
+                f"After step {self.state.step} the model's outputs are not finite; the last "
+                f"checkpoint in {self.run.path} is kept. Try a lower optimizer.lr."
+            )
         return measure(found, labels, self.splits.train.class_names), found
 
     def _finish(self) -> Accuracy | None:
         """Read the test split once, describe it, and keep the final model."""
         measured: dict[str, dict[str, float]] = {}
+        if self.held_out and self.validation is None:  # a finished run was resumed
+            self.validation, _ = self._measure(self.held_out)
         if self.validation:
             measured["validation"] = figures(self.validation)
         test: Accuracy | None = None
@@ -249,14 +284,3 @@ class _Training:
         accuracy, found = self._measure(loader)
         self.run.save_evaluation(name, describe_evaluation(name, accuracy, found, split, loader))
         return accuracy
-
-
-def _fresh_state(recipe: Recipe, model: nn.Module | None) -> TrainingState:
-    """Step 0: the recipe's model from its seed (or the one given) and new optimisers."""
-    torch.manual_seed(recipe.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = (MlpMixer(recipe.model) if model is None else model).to(device)
-    if isinstance(model, MlpMixer):
-        model.activation_checkpointing = recipe.activation_checkpointing
-    average = Average(model, recipe.ema) if recipe.ema else None
-    return TrainingState(model, make_optimizers(model, recipe.optimizer), average)

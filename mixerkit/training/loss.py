@@ -24,17 +24,31 @@ class TargetLoss(nn.Module):
         self.weights_K: Tensor
         self.register_buffer("weights_K", weights, persistent=False)
 
-    def forward(self, logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
-        if self.spec.label_smoothing:
-            classes = targets_BK.shape[1]
-            smooth = self.spec.label_smoothing
-            targets_BK = targets_BK * (1 - smooth) + smooth / classes
+    def forward(
+        self, logits_BK: Tensor, targets_BK: Tensor, whole_weight: Tensor | None = None
+    ) -> Tensor:
+        """The mean loss; for a micro-batch, its share of the mean over a batch that weighs
+        `whole_weight`, so that the shares add up to the whole batch's loss."""
+        smooth_BK = self._smooth(targets_BK)
         if self.spec.kind == "softmax":
-            terms_BK = -targets_BK * F.log_softmax(logits_BK.float(), dim=1)
+            terms_BK = -smooth_BK * F.log_softmax(logits_BK.float(), dim=1)
         else:
             terms_BK = F.binary_cross_entropy_with_logits(
-                logits_BK.float(), targets_BK, reduction="none"
+                logits_BK.float(), smooth_BK, reduction="none"
             )
+        weight = self.weight(targets_BK) if whole_weight is None else whole_weight
         if self.spec.class_weights == "none":
-            return terms_BK.sum() / len(terms_BK)
-        return (terms_BK * self.weights_K).sum() / (targets_BK * self.weights_K).sum()
+            return terms_BK.sum() / weight
+        return (terms_BK * self.weights_K).sum() / weight
+
+    def weight(self, targets_BK: Tensor) -> Tensor:
+        """What the mean over these targets divides by: their number, or their weights' sum."""
+        if self.spec.class_weights == "none":
+            return targets_BK.new_tensor(float(len(targets_BK)))
+        return (self._smooth(targets_BK) * self.weights_K).sum()
+
+    def _smooth(self, targets_BK: Tensor) -> Tensor:
+        if not self.spec.label_smoothing:
+            return targets_BK
+        share = self.spec.label_smoothing
+        return targets_BK * (1 - share) + share / targets_BK.shape[1]

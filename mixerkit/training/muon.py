@@ -46,7 +46,10 @@ class Muon(torch.optim.Optimizer):
                 self._update(matrices, group)
 
     def _update(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
-        momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in matrices]
+        for p in matrices:
+            if "momentum" not in self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        momenta = [self.state[p]["momentum"] for p in matrices]
         gradients = [p.grad for p in matrices if p.grad is not None]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])

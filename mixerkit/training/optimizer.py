@@ -13,6 +13,11 @@ from mixerkit.training.muon import Muon
 def make_optimizers(model: nn.Module, spec: Optimizer) -> list[torch.optim.Optimizer]:
     """The optimisers of `spec`; weight decay touches kernels (two or more axes) only."""
     hidden = [p for name, p in model.named_parameters() if is_hidden_matrix(name, p)]
+    if spec.name == "muon" and not hidden:
+        raise UserError(
+            "Muon is for matrices inside `blocks`, and this model has none: use "
+            "optimizer.name=adamw."
+        )
     taken = {id(p) for p in hidden} if spec.name == "muon" else set()
     rest = [p for p in model.parameters() if id(p) not in taken]
     groups = [
@@ -20,11 +25,28 @@ def make_optimizers(model: nn.Module, spec: Optimizer) -> list[torch.optim.Optim
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
     if spec.name == "sgd":
-        return [torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, fused=True)]
+        return [DecoupledSgd(groups, lr=spec.lr, momentum=spec.momentum)]
     if spec.name == "adamw":
         return [torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=True)]
     muon = Muon(hidden, lr=spec.lr, weight_decay=spec.weight_decay, momentum=spec.momentum)
     return [muon, torch.optim.AdamW(groups, lr=spec.adamw_lr, betas=spec.betas, fused=True)]
+
+
+class DecoupledSgd(torch.optim.SGD):
+    """SGD with momentum whose weight decay is p ← p·(1 − lr·weight_decay), as in AdamW;
+    torch's own is added to the gradient and so runs through the momentum."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update; parameters without a gradient are left alone."""
+        decays = [group["weight_decay"] for group in self.param_groups]
+        for group in self.param_groups:
+            kept = 1 - group["lr"] * group["weight_decay"]
+            torch._foreach_mul_([p for p in group["params"] if p.grad is not None], kept)
+            group["weight_decay"] = 0.0
+        super().step()
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
 
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
@@ -70,4 +92,5 @@ def restore_optimizers(
         if name not in parameters:
             raise UserError(f"The checkpoint's optimiser state names no parameter: {full_name}.")
         parameter = parameters[name]
-        owners[id(parameter)].state[parameter][key] = value.clone()
+        copy = value.to(parameter.device, copy=True)
+        owners[id(parameter)].state[parameter][key] = copy

@@ -9,12 +9,10 @@ import torch
 
 from mixerkit.data.sources import Splits
 from mixerkit.model.cost import cost
-from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.loss import TargetLoss
-from mixerkit.training.optimizer import make_optimizers
 from mixerkit.training.setup import class_counts, count_steps, open_data, training_loader
-from mixerkit.training.state import TrainingState
+from mixerkit.training.state import TrainingState, fresh_state
 from mixerkit.training.update import Update
 
 WARM_UP_STEPS, MEASURED_STEPS = 2, 8
@@ -24,7 +22,7 @@ GIB = 2**30
 @dataclass(frozen=True)
 class Plan:
     """Figures of a run that has not been started. `seconds` are of training alone, from a
-    few real steps on this machine; bytes are closed forms."""
+    few real steps on this machine; `state_bytes` are those of optimiser and averaged weights."""
 
     data: str
     classes: int
@@ -38,7 +36,7 @@ class Plan:
     warmup_steps: int
     batch_size: int
     weights_bytes: int
-    optimizer_bytes: int
+    state_bytes: int
     activation_bytes: int
     seconds_per_step: float
     seconds: float
@@ -50,7 +48,7 @@ class Plan:
     def rows(self) -> list[tuple[str, str]]:
         """(what, how much) for people."""
         held_out = f"{self.validation_images:,} for validation, {self.test_images:,} for the test"
-        memory = self.weights_bytes * 2 + self.optimizer_bytes + self.activation_bytes
+        memory = self.weights_bytes * 2 + self.state_bytes + self.activation_bytes
         return [
             ("data", self.data),
             ("images", f"{self.training_images:,} for training, {held_out}"),
@@ -88,7 +86,7 @@ def plan(recipe: Recipe) -> Plan:
     priced = cost(recipe.model)
     state, seconds = _measure(recipe, splits)
     micro_batch = recipe.batch_size // recipe.accumulation
-    optimizer_bytes = sum(t.nbytes for t in state.tensors().values()) - 4 * priced.parameters
+    state_bytes = sum(t.nbytes for t in state.tensors().values()) - 4 * priced.parameters
     return Plan(
         data=splits.origin,
         classes=recipe.model.num_classes,
@@ -102,7 +100,7 @@ def plan(recipe: Recipe) -> Plan:
         warmup_steps=steps.warmup,
         batch_size=recipe.batch_size,
         weights_bytes=4 * priced.parameters,
-        optimizer_bytes=optimizer_bytes,
+        state_bytes=state_bytes,
         activation_bytes=priced.activation_bytes(micro_batch),
         seconds_per_step=seconds,
         seconds=seconds * steps.total,
@@ -113,9 +111,7 @@ def _measure(recipe: Recipe, splits: Splits) -> tuple[TrainingState, float]:
     """A few steps on real batches: the state they leave and the median seconds of a step."""
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    torch.manual_seed(recipe.seed)
-    model = MlpMixer(recipe.model)
-    state = TrainingState(model, make_optimizers(model, recipe.optimizer), None)
+    state = fresh_state(recipe)
     steps = count_steps(recipe, len(splits.train))
     update = Update(recipe, steps, TargetLoss(recipe.loss, class_counts(splits.train)), state)
     seconds = []

@@ -1,5 +1,6 @@
 """From a recipe to everything that a run is made of, except the run folder."""
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -90,6 +91,14 @@ def count_steps(recipe: Recipe, samples: int) -> Steps:
         max(1, steps(recipe.evaluate.every)),
         max(1, steps(recipe.save.every)),
     )
+
+
+def images_of(splits: Splits) -> str:
+    """How many images there are, and a checksum of the training labels in their order."""
+    labels = splits.train.labels
+    digest = hashlib.sha256(np.ascontiguousarray(labels, dtype="<i8").tobytes()).hexdigest()
+    held_out = len(splits.validation) if splits.validation is not None else 0
+    return f"{len(labels)} for training, {held_out} held out, labels {digest[:12]}"
 
 
 def class_counts(split: ImageSplit) -> np.ndarray:

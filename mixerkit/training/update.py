@@ -6,13 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from mixerkit.data.loader import Batch
-from mixerkit.errors import RunFailed
+from mixerkit.errors import RunFailed, UserError
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.loss import TargetLoss
 from mixerkit.training.optimizer import set_learning_rates
 from mixerkit.training.schedule import learning_rate_factor
 from mixerkit.training.setup import Steps
 from mixerkit.training.state import TrainingState
+
+# Keeps the random numbers of step 0 apart from those of the initial weights.
+STREAM = 7_919
 
 
 class Update:
@@ -21,9 +24,10 @@ class Update:
     def __init__(
         self, recipe: Recipe, steps: Steps, loss: TargetLoss, state: TrainingState
     ) -> None:
-        self.recipe, self.steps, self.loss, self.state = recipe, steps, loss, state
+        self.recipe, self.steps, self.state = recipe, steps, state
         self.forward: nn.Module = state.model
         self.device = next(state.model.parameters()).device
+        self.loss = loss.to(self.device)
         self.peaks = [float(o.param_groups[0]["lr"]) for o in state.optimizers]
 
     def __call__(self, batch: Batch) -> tuple[float, float]:
@@ -32,10 +36,12 @@ class Update:
         Raises `RunFailed`, with weights and optimiser untouched, when either is not finite.
         """
         state, recipe = self.state, self.recipe
-        torch.manual_seed(recipe.seed * 1_000_003 + state.step)  # dropout, stochastic depth
+        # Dropout and stochastic depth are functions of (seed, step): nothing to save.
+        torch.manual_seed(recipe.seed * 1_000_003 + state.step + STREAM)
         loss = self._backward(batch)
         norm = self._clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._forget_gradients()
             raise RunFailed(
                 f"The loss became {loss} and the gradient norm {norm} at step "
                 f"{state.step + 1}; this update was not made and the last checkpoint is kept. "
@@ -47,32 +53,40 @@ class Update:
         set_learning_rates(state.optimizers, self.peaks, factor)
         for optimizer in state.optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
         if state.average:
             state.average.update(state.model, state.step)
         state.step += 1
         return loss, norm
 
+    def micro_batches(self, batch: Batch) -> list[Batch]:
+        """The batch cut into as many equal parts as the recipe accumulates."""
+        size = self.recipe.batch_size // self.recipe.accumulation
+        parts = zip(batch.images.split(size), batch.targets.split(size), strict=True)
+        return [Batch(images.to(self.device), targets.to(self.device)) for images, targets in parts]
+
+    def loss_of(self, model: nn.Module, part: Batch, whole_weight: Tensor | None = None) -> Tensor:
+        """The loss of one micro-batch in the recipe's precision (`TargetLoss.forward`)."""
+        bfloat16 = self.recipe.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+            logits = model(part.images)
+        if logits.shape != part.targets.shape:
+            raise UserError(
+                f"The model gave outputs {list(logits.shape)} for targets "
+                f"{list(part.targets.shape)}: it needs one output for each class."
+            )
+        loss: Tensor = self.loss(logits, part.targets, whole_weight)
+        return loss
+
     def _backward(self, batch: Batch) -> float:
-        """Gradients of the mean loss over the micro-batches, and that loss."""
-        parts, size = self.recipe.accumulation, self.recipe.batch_size // self.recipe.accumulation
+        """Gradients of the whole batch's mean loss, and that loss."""
+        weight = self.loss.weight(batch.targets.to(self.device))
         total = 0.0
-        for images, targets in zip(
-            batch.images.split(size), batch.targets.split(size), strict=True
-        ):
-            loss = self.loss_of(self.forward, images, targets) / parts
+        for part in self.micro_batches(batch):
+            loss = self.loss_of(self.forward, part, weight)
             loss.backward()
             total += loss.item()
         return total
-
-    def loss_of(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-        """The loss of one micro-batch in the recipe's precision."""
-        images, targets = images.to(self.device), targets.to(self.device)
-        bfloat16 = self.recipe.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            logits = model(images)
-        loss: Tensor = self.loss(logits, targets)
-        return loss
 
     def _clip(self) -> float:
         parameters = [p for p in self.state.model.parameters() if p.grad is not None]
@@ -80,3 +94,7 @@ class Update:
         if self.recipe.optimizer.clip:
             nn.utils.clip_grads_with_norm_(parameters, self.recipe.optimizer.clip, norm)
         return float(norm)
+
+    def _forget_gradients(self) -> None:
+        for parameter in self.state.model.parameters():
+            parameter.grad = None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from mixerkit.checkpoint.load import load
@@ -170,6 +172,36 @@ def test_a_run_that_diverges_stops_and_says_what_to_try(tmp_path: Path) -> None:
         train(wild, tmp_path / "run")
 
 
+def test_a_run_is_not_resumed_with_another_recipe_or_other_images(
+    straight: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="other settings of seed"):
+        train(replace(RECIPE, seed=5), straight, resume=True)
+    fewer = tmp_path / "photos"
+    for name, grey in (("dark", 10), ("light", 200)):
+        (fewer / name).mkdir(parents=True)
+        for i in range(8):
+            Image.new("L", (28, 28), grey + i).save(fewer / name / f"{i}.png")
+    recipe = replace(
+        RECIPE, data=Data(source=str(fewer), holdout=4), batch_size=4, duration="2 epochs",
+        save=Save(), model=replace(RECIPE.model, num_classes=2),
+    )  # fmt: skip
+    train(recipe, tmp_path / "run")
+    (fewer / "dark" / "7.png").unlink()
+    with pytest.raises(UserError, match="other images"):
+        train(recipe, tmp_path / "run", resume=True)
+
+
+def test_a_finished_run_resumed_keeps_its_figures(straight: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(straight, copy)
+    before = json.loads((copy / "model" / "config.json").read_text())
+    result = train(RECIPE, copy, resume=True)
+    assert result.validation is not None
+    assert json.loads((copy / "model" / "config.json").read_text()) == before
+    assert_same_end(straight, copy)
+
+
 def test_a_warm_up_longer_than_the_run_is_refused_before_anything_is_written(
     tmp_path: Path,
 ) -> None:
@@ -182,5 +214,5 @@ def test_a_warm_up_longer_than_the_run_is_refused_before_anything_is_written(
 def test_a_plan_agrees_with_the_run(straight: Path, tmp_path: Path) -> None:
     found = plan(RECIPE)
     assert (found.steps, found.training_images, found.test_images) == (30, 500, 200)
-    saved = {k: v for k, v in final_tensors(straight).items() if not k.startswith("ema.")}
-    assert found.weights_bytes + found.optimizer_bytes == sum(t.nbytes for t in saved.values())
+    saved = sum(tensor.nbytes for tensor in final_tensors(straight).values())
+    assert found.weights_bytes + found.state_bytes == saved

@@ -1,16 +1,18 @@
 """One optimiser step: what it changes, and what it must not."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import Batch
-from mixerkit.errors import RunFailed
+from mixerkit.errors import RunFailed, UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
-from mixerkit.spec.recipe import Optimizer, Recipe, Schedule
+from mixerkit.spec.recipe import Loss, Optimizer, Recipe, Schedule
 from mixerkit.training.loss import TargetLoss
 from mixerkit.training.optimizer import make_optimizers
 from mixerkit.training.setup import Steps
@@ -37,7 +39,7 @@ def make(recipe: Recipe) -> Update:
         for p in model.parameters():
             p.add_(0.1 * torch.randn_like(p))
     state = TrainingState(model, make_optimizers(model, recipe.optimizer), None)
-    return Update(recipe, STEPS, TargetLoss(recipe.loss, np.ones(3)), state)
+    return Update(recipe, STEPS, TargetLoss(recipe.loss, np.array([10, 30, 80])), state)
 
 
 def batch(scale: float = 1.0) -> Batch:
@@ -52,26 +54,29 @@ def weights(update: Update) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
 def test_weight_decay_touches_kernels_only(name: str) -> None:
-    """With zero gradients, what moves is decay alone: kernels by exactly 1 − lr·decay."""
+    """With zero gradients, what moves is decay alone: kernels by exactly 1 − lr·decay a step."""
     update = make(replace(RECIPE, optimizer=replace(RECIPE.optimizer, name=name)))
     before, model = weights(update), update.state.model
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
-    for optimizer in update.state.optimizers:
-        optimizer.step()
+    for _ in range(5):
+        for optimizer in update.state.optimizers:
+            optimizer.step()
     for n, p in model.named_parameters():
         hidden = n.startswith("blocks.") and p.ndim == 2
         rate = 0.01 if name == "muon" and not hidden else 0.1
-        factor = 1 - rate * 0.5 if p.ndim >= 2 else 1.0
+        factor = (1 - rate * 0.5) ** 5 if p.ndim >= 2 else 1.0
         torch.testing.assert_close(p.detach(), before[n] * factor, msg=n)
 
 
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("weights", ["none", "balanced"])
 @pytest.mark.parametrize("parts", [2, 4, 8])
-def test_accumulation_gives_the_whole_batchs_gradient(parts: int) -> None:
-    whole = make(RECIPE)
-    cut = make(replace(RECIPE, accumulation=parts))
-    whole._backward(batch())
-    cut._backward(batch())
+def test_accumulation_gives_the_whole_batchs_gradient(parts: int, weights: str, kind: str) -> None:
+    recipe = replace(RECIPE, loss=Loss(kind=kind, class_weights=weights, label_smoothing=0.1))
+    whole = make(recipe)
+    cut = make(replace(recipe, accumulation=parts))
+    assert whole._backward(batch()) == pytest.approx(cut._backward(batch()), rel=1e-5)
     for a, b in zip(whole.state.model.parameters(), cut.state.model.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
 
@@ -104,5 +109,27 @@ def test_clipping_scales_the_gradient_and_reports_the_norm_before() -> None:
 
 def test_bfloat16_trains() -> None:
     update = make(replace(RECIPE, precision="bfloat16"))
+    seen: list[torch.dtype] = []
+    update.state.model.head.register_forward_hook(lambda *call: seen.append(call[2].dtype))
+    update(batch())
+    assert seen == [torch.bfloat16]
     losses = [update(batch())[0] for _ in range(8)]
     assert losses[-1] < losses[0]
+
+
+def test_a_model_with_another_number_of_outputs_is_refused() -> None:
+    update = make(RECIPE)
+    with pytest.raises(UserError, match="one output for each class"):
+        update(Batch(batch().images, torch.eye(4)[torch.arange(8) % 4]))
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    update = make(RECIPE)
+    with RunFolder.create(tmp_path / "run", RECIPE) as run:
+        update.state.save(run, keep=2)
+        with torch.no_grad():
+            update.state.model.head.weight[0, 0] = float("nan")
+        update.state.step = 1
+        with pytest.raises(RunFailed, match=r"head\.weight"):
+            update.state.save(run, keep=2)
+        assert run.checkpoints.steps() == [0]

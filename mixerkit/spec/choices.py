@@ -1,0 +1,35 @@
+"""Checks that every configuration makes: named choices and whole numbers."""
+
+from dataclasses import fields
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from mixerkit.errors import UserError, did_you_mean
+
+
+def check_choices(record: Any) -> None:
+    """Refuse a value that its field's `Literal` type does not list, naming the nearest."""
+    for name, choices in named_choices(type(record)).items():
+        value = getattr(record, name)
+        if value not in choices:
+            raise UserError(
+                f"{name} must be one of {', '.join(choices)}, found {value!r}."
+                f"{did_you_mean(str(value), choices)}"
+            )
+
+
+@cache
+def named_choices(kind: type) -> dict[str, tuple[str, ...]]:
+    """The fields of a dataclass whose type is a `Literal`, and what each may be."""
+    hints = get_type_hints(kind)
+    return {
+        field.name: get_args(hints[field.name])
+        for field in fields(kind)
+        if get_origin(hints[field.name]) is Literal
+    }
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Refuse anything but a whole number of at least `least`."""
+    if type(value) is not int or value < least:
+        raise UserError(f"{name} must be a whole number of at least {least}, found {value!r}.")
