@@ -1,5 +1,6 @@
 # Everything happens in .venv, which these targets make. Needed: python3 (3.11 or newer, with
-# venv) and make. `make` alone lists the targets.
+# venv) and make. `make` alone lists the targets. Tools are run as `python -m`: their scripts hold
+# the path at which .venv was made, and would fail in a clone that was moved.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,22 +13,22 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/plots.stamp ## train a small Mixer on real photographs, with a report: a few minutes
-	@$(BIN)/mixer demo --results results/demo.json
+	@$(BIN)/python -m mixerkit demo --results results/demo.json
 
 check: .venv/dev.stamp ## lint, types and the fast tests: what to run while working
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy
 	@$(BIN)/python -m pytest -m "not slow"
 
 test: .venv/dev.stamp ## everything that a change must pass, offline
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy
 	@$(BIN)/python -m pytest
 
-bench: .venv/dev.stamp ## measure speed against timm on this machine, into results/speed.json
-	@$(BIN)/mixer bench speed --out results/speed.json
+bench: .venv/dev.stamp ## measure speed against timm on this machine, into runs/speed.json
+	@$(BIN)/python -m mixerkit bench speed --out runs/speed.json
 
 clean: ## remove what these targets made, .venv included; runs/ and results/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,6 +5,8 @@ as one block without a traceback.
 """
 
 import difflib
+import shlex
+import sys
 from collections.abc import Iterable
 
 EXIT_DONE = 0
@@ -34,6 +36,11 @@ class Refused(RuntimeError):
     """A gate refused the result: the message carries the measured figures."""
 
     exit_code = EXIT_REFUSED
+
+
+def how_to_install(package: str) -> str:
+    """The command that adds `package` to this very Python, in any shell."""
+    return f"{shlex.quote(sys.executable)} -m pip install {package}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ The patterns are put together from parts, so that this file does not hold them i
 """
 
 import ast
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -26,11 +27,32 @@ PICKLE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"
 PICKLE_CALLS = {"torch.load", "torch.save"}
 
 
-def files() -> list[Path]:
-    """Everything that git tracks or would add."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+NOT_OURS = {"runs", "build", "dist", "__pycache__"}
+
+
+def tracked(root: Path) -> list[Path]:
+    """What git tracks below `root`; none where there is no git, or no repository."""
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
+    if not shutil.which("git"):
+        return []
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return [root / name for name in done.stdout.split("\0") if name]
+
+
+def walked(root: Path) -> list[Path]:
+    """Everything below `root` but hidden folders and what our commands leave there."""
+    parents = [(path, path.relative_to(root).parts[:-1]) for path in root.rglob("*")]
+    return [
+        path
+        for path, parts in parents
+        if not any(part in NOT_OURS or part.startswith(".") for part in parts)
+        and not any(part.endswith(".egg-info") for part in parts)
+    ]
+
+
+def files(root: Path = ROOT) -> list[Path]:
+    """The files of the project: of a clone, or of an archive without git."""
+    return sorted(path for path in tracked(root) or walked(root) if path.is_file())
 
 
 def forbidden_in(content: bytes) -> list[str]:
@@ -78,6 +100,13 @@ def test_the_package_neither_reads_nor_writes_pickles():
 
 def test_no_file_is_larger_than_two_megabytes():
     assert [path.name for path in files() if path.stat().st_size > 2_100_000] == []
+
+
+def test_an_archive_without_git_is_checked_too(tmp_path):
+    for name in ("README.md", "mixerkit/a.py", ".venv/x.py", "mixerkit/__pycache__/a.pyc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert files(tmp_path) == [tmp_path / "README.md", tmp_path / "mixerkit" / "a.py"]
 
 
 def test_the_checks_see_what_they_look_for(tmp_path):

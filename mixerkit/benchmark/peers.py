@@ -3,6 +3,7 @@
 It is the implementation that most people run, so speed and accuracy are compared with it.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -59,7 +60,7 @@ def timm_mixer(config: MixerConfig) -> nn.Module:
 
 def copy_to_timm(model: MlpMixer) -> nn.Module:
     """timm's Mixer with the same weights, and so the same logits, as `model`."""
-    peer = timm_mixer(model.config)
+    peer = timm_mixer(replace(model.config, head_bias=0.0))  # the bias itself is copied
     tensors = {timm_name(name): value for name, value in model.state_dict().items()}
     peer.load_state_dict(tensors, strict=True)
     return peer.train(model.training)
@@ -82,6 +83,7 @@ def _check_expressible(config: MixerConfig) -> None:
         "channel_mixer": config.channel_mixer != "mlp",
         "norm": not config.norm,
         "pad": config.pad,
+        "head_bias": config.head_bias != 0,
         "drop_path_kind": config.drop_path > 0 and config.drop_path_kind != "timm",
     }
     found = [

@@ -12,14 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixerkit.benchmark.measure import compare, interleave, matrix_products, peak_memory
-from mixerkit.benchmark.workload import MODES, Workload
+from mixerkit.benchmark.measure import compare, interleave, matrix_products
+from mixerkit.benchmark.workload import MODES, Say, Workload
 from mixerkit.model.mixer import MixerBlock, MlpMixer
 from mixerkit.model.token_mixers import TokenMlp, across_tokens
 from mixerkit.results import write_results
 
 Product = Callable[[Tensor, nn.Linear], Tensor]
-Say = Callable[[str], None]
 
 IN_USE = "batched product, weight expanded"
 PATCH_MAJOR = "patch-major activations"
@@ -129,7 +128,8 @@ QUICK_CASES = (("N/7", (2,), 3),)
 def measure(work: Workload, rounds: int) -> list[dict[str, Any]]:
     """One row for each way: seconds, speed-up over the way in use, peak memory."""
     model = MlpMixer(work.config)
-    calls = {way: work.call(mixer_by(way, model)) for way in WAYS}
+    twins = {way: mixer_by(way, model) for way in WAYS}
+    calls = {way: work.call(twin) for way, twin in twins.items()}
     products, operations = matrix_products(work.config, work.batch)
     seconds = interleave({**calls, "products": products}, rounds=rounds)
     rate = operations / compare(seconds, "products")["products"].seconds
@@ -137,7 +137,6 @@ def measure(work: Workload, rounds: int) -> list[dict[str, Any]]:
     for way, found in compare(seconds, IN_USE).items():
         if way == "products":
             continue
-        model.zero_grad(set_to_none=True)
         rows.append(
             {
                 **work.describe(),
@@ -145,7 +144,7 @@ def measure(work: Workload, rounds: int) -> list[dict[str, Any]]:
                 "seconds": found.seconds,
                 "speedup": found.speedup,
                 "speedup_quartiles": [found.low, found.high],
-                "peak_bytes": peak_memory(calls[way]),
+                "peak_bytes": work.peak_memory(twins[way]),
                 "matrix_rate": rate,
                 "rounds": rounds,
             }

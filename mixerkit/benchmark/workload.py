@@ -1,5 +1,6 @@
 """What the speed studies run: one forward pass or one training step on a batch of noise."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mixerkit.benchmark.measure import Call
+from mixerkit.benchmark.measure import Call, peak_memory
 from mixerkit.spec.mixer import MixerConfig, variant
 from mixerkit.spec.recipes import recipe
 
+Say = Callable[[str], None]
 Mode = Literal["forward", "training"]
 MODES: tuple[Mode, ...] = ("forward", "training")
 
@@ -58,6 +60,13 @@ class Workload:
 
         model.train(self.mode == "training")
         return training if self.mode == "training" else forward
+
+    def peak_memory(self, model: nn.Module) -> int | None:
+        """Bytes that one call adds to the process at worst, gradients of the weights included."""
+        model.zero_grad(set_to_none=True)
+        peak = peak_memory(self.call(model))
+        model.zero_grad(set_to_none=True)
+        return peak
 
     def describe(self) -> dict[str, str | int]:
         """The first columns of a results row."""

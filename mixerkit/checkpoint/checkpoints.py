@@ -35,9 +35,11 @@ class Checkpoints:
         self._sound: set[int] = set()  # steps that this process wrote or verified
 
     def steps(self) -> list[int]:
-        """Steps with a checkpoint, oldest first; not verified."""
-        found = (re.fullmatch(r"step-(\d{8,})", path.name) for path in self.folder.glob("step-*"))
-        return sorted(int(match[1]) for match in found if match)
+        """Steps with a checkpoint, oldest first; not verified. Other names are none of ours."""
+        folders = [path for path in self.folder.glob("step-*") if path.is_dir()]
+        named = [(path, re.fullmatch(r"step-(\d+)", path.name)) for path in folders]
+        found = [(path, int(match[1])) for path, match in named if match]
+        return sorted(step for path, step in found if path == self.at(step))
 
     def at(self, step: int) -> Path:
         """Where the checkpoint of `step` is, or would be."""
@@ -104,8 +106,11 @@ class Checkpoints:
             step = remaining.pop()
             try:
                 self._verify(step)
-                return read_tensors(self.at(step) / TENSORS), read_json(self.at(step) / STATE)
+                found = read_tensors(self.at(step) / TENSORS), read_json(self.at(step) / STATE)
+                self._sound.add(step)
+                return found
             except UserError as error:
+                self._sound.discard(step)
                 if not self.at(step).exists():  # the run's writer pruned it meanwhile
                     problems, remaining = [], self.steps()
                     continue
@@ -117,8 +122,8 @@ class Checkpoints:
         return None
 
     def _verify(self, step: int) -> None:
-        about = verify_folder(self.at(step))
-        if about.get("kind") != "checkpoint" or about.get("step") != step:
+        about = verify_folder(self.at(step), kind="checkpoint", must_list=(TENSORS, STATE))
+        if about.get("step") != step:
             raise UserError(f"{self.at(step)} is not the checkpoint of step {step}: it was moved.")
         if about.get("recipe") != self.recipe:
             raise UserError(f"{self.at(step)} was made by another recipe than this run's.")

@@ -1,22 +1,18 @@
-"""Files and folders that appear whole or not at all, the manifest that proves it, the lock.
+"""Files and folders that appear whole or not at all, and the manifest that proves it.
 
 Order of a folder: write into a temporary folder beside it, sync every file, the manifest
 last, sync the folder, rename it, sync its parent. What a killed process leaves behind carries
 the prefix `UNFINISHED` and is never read.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import socket
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,8 +23,6 @@ MANIFEST = "manifest.json"
 FORMAT, VERSION = "mixerkit manifest", 1
 JSON_LIMIT = 64 * 2**20
 """Bytes; a larger JSON file is refused before it is read."""
-LOCK_PATIENCE = 0.5
-"""Seconds. A reader that asks whether a run is active holds the lock for some microseconds."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -107,16 +101,23 @@ def _write_synced(path: Path, content: bytes) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file; errors name the file."""
+    return _mapping(path, _read_json_bytes(path))
+
+
+def _read_json_bytes(path: Path) -> bytes:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise UserError(f"{path} is not a plain file.")
         if path.stat().st_size > JSON_LIMIT:
             raise UserError(f"{path} is larger than the {JSON_LIMIT >> 20} MiB allowed for JSON.")
-        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-    except UserError:
-        raise
+
+
+def _mapping(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(content, dict):
@@ -166,26 +167,43 @@ def manifest_text(about: dict[str, Any], files: dict[str, dict[str, Any]]) -> by
     return json_bytes(content | {"sha256": digest})
 
 
-def verify_folder(path: Path) -> dict[str, Any]:
+def verify_folder(path: Path, *, kind: str = "", must_list: tuple[str, ...] = ()) -> dict[str, Any]:
     """Check every file of `path` against its manifest; returns what it says `about` itself.
 
-    Raises `UserError` naming the first file that is missing, cut or changed.
+    Raises `UserError` naming the first file that is missing, cut or changed, and when the folder
+    is of another `kind`, or its manifest does not vouch for every file of `must_list`.
     """
     manifest = read_manifest(path)
-    for name, entry in manifest["files"].items():
-        check_file(path, name, entry)
+    if kind and manifest["about"].get("kind") != kind:
+        raise UserError(f"{path} holds a {manifest['about'].get('kind')}, not a {kind}.")
+    for name in must_list:
+        listed_entry(path, name, manifest)
+    for name in manifest["files"]:
+        check_file(path, name, listed_entry(path, name, manifest))
     return dict(manifest["about"])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of `folder`, after checking it against the checksum that it carries."""
     path = folder / MANIFEST
-    manifest = read_json(path)
+    text = _read_json_bytes(path)
+    manifest = _mapping(path, text)
     about, files = manifest.get("about"), manifest.get("files")
     known = isinstance(about, dict) and isinstance(files, dict)
-    if not known or path.read_bytes() != manifest_text(about, files):  # type: ignore[arg-type]
+    if not known or text != manifest_text(about, files):  # type: ignore[arg-type]
         raise UserError(_damaged(path, "its text does not match its own SHA-256"))
     return manifest
+
+
+def listed_entry(folder: Path, name: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What `folder`'s manifest lists for the file `name`; a file it leaves out is a `UserError`."""
+    entry = manifest["files"].get(name)
+    if not isinstance(entry, dict):
+        raise UserError(
+            f"{folder / MANIFEST} does not list {name}, so that file cannot be checked. Restore "
+            f"the folder from a copy."
+        )
+    return entry
 
 
 def check_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
@@ -193,78 +211,27 @@ def check_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
     path = folder / name
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise UserError(_damaged(folder / MANIFEST, f"it lists '{name}', outside the folder"))
-    if not path.exists():
-        raise UserError(f"{path} is missing: {MANIFEST} lists it. Restore it from a copy.")
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise UserError(_damaged(path, "it is not a plain file"))
-    if path.stat().st_size != entry.get("size"):
-        sizes = f"{path.stat().st_size} bytes instead of {entry.get('size')}"
-        raise UserError(_damaged(path, sizes))
-    if describe_file(path) != entry:
-        raise UserError(_damaged(path, f"its SHA-256 differs from {MANIFEST}"))
+    try:
+        problem = _difference(path, entry)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: {MANIFEST} lists it. Restore it from a copy."
+        ) from None
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    if problem:
+        raise UserError(_damaged(path, problem))
+
+
+def _difference(path: Path, entry: dict[str, Any]) -> str:
+    """How a file differs from `entry`; empty when it does not."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        return "it is not a plain file"
+    if found.st_size != entry.get("size"):
+        return f"{found.st_size} bytes instead of {entry.get('size')}"
+    return "" if describe_file(path) == entry else f"its SHA-256 differs from {MANIFEST}"
 
 
 def _damaged(path: Path, found: str) -> str:
     return f"{path} was changed or damaged after it was saved: {found}. Restore it from a copy."
-
-
-# -- the lock -----------------------------------------------------------------------------
-
-
-class Lock:
-    """The right to write in a folder, held by one process at a time until `release`.
-
-    The system frees it when the process ends, however it ends. Readers never need it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        path = folder / "lock"
-        try:
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise UserError(f"Cannot write in {folder}: {error.strerror}.") from error
-        deadline = time.monotonic() + LOCK_PATIENCE
-        while not _lock(self._handle, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                os.close(self._handle)
-                raise UserError(
-                    f"{folder} is being written by {holder(folder) or 'another process'}. Wait "
-                    f"for it to end, stop it, or give another folder."
-                )
-            time.sleep(0.01)
-        since = datetime.now().astimezone().isoformat(" ", timespec="seconds")
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-        text = json.dumps(owner).encode()
-        os.pwrite(self._handle, text, 0)
-        os.ftruncate(self._handle, len(text))
-
-    def release(self) -> None:
-        """Let another process write; releasing twice is harmless."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
-
-
-def holder(folder: Path) -> str | None:
-    """Who writes in `folder` now ("process 12 on host a since …"), or None when nobody does."""
-    path = folder / "lock"
-    if not path.exists():
-        return None
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        if _lock(handle, fcntl.LOCK_SH):
-            return None
-        owner = json.loads(os.pread(handle, 4096, 0))
-        return f"process {owner['pid']} on host {owner['host']} since {owner['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, kind: int) -> bool:
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

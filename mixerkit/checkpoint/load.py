@@ -16,6 +16,7 @@ from mixerkit.checkpoint.files import (
     atomic_folder,
     check_file,
     json_bytes,
+    listed_entry,
     read_json,
     read_manifest,
     verify_folder,
@@ -31,6 +32,8 @@ from mixerkit.spec.strict import from_dict, to_dict
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 VERSION = 1
 KEYS = ("format", "version", "model", "preprocess", "about")
+ORIGIN = ("recipe", "data", "step")
+"""Keys of `about` that stay true under a fresh head, as measured figures do not."""
 ZOO = Path(__file__).parent.parent / "weights"
 """The packaged models: one model folder for each `zoo:NAME`."""
 
@@ -81,8 +84,9 @@ def load(
     """The model that `source` names, in evaluation mode, on the processor, in float32.
 
     `num_classes` other than the stored one replaces the head by a fresh one, and nothing else
-    may differ. `image_size` changes a variant; stored weights keep the size they were trained
-    at. The result carries `preprocess` (None for fresh weights), `about` and `source`.
+    may differ; `about` then loses its figures. `image_size` changes a variant; stored weights
+    keep the size they were trained at. The result carries `preprocess` (None for fresh weights),
+    `about` and `source`.
     """
     stored = find(source)
     if stored is None:
@@ -98,10 +102,11 @@ def load(
             f"they were trained at: leave image_size out, found {image_size}."
         )
     model = read_model(stored.weights, stored.config)
-    model.preprocess = stored.preprocess
+    model.preprocess, model.about = stored.preprocess, stored.about
     if num_classes is not None and num_classes != stored.config.num_classes:
         model = with_fresh_head(model, num_classes)
-    model.about, model.source = stored.about, str(source)
+        model.about = {key: value for key, value in stored.about.items() if key in ORIGIN}
+    model.source = str(source)
     return model.eval()
 
 
@@ -150,7 +155,7 @@ def _at(path: Path) -> Stored:
                 f"{path / MANIFEST} is missing, so the files beside it cannot be checked: restore "
                 f"it, or give {path / WEIGHTS} itself to load it unchecked."
             )
-        verify_folder(path)
+        verify_folder(path, kind="model", must_list=(WEIGHTS, CONFIG))
         return _read_config(path / WEIGHTS)
     if (path / "recipe.yaml").is_file():
         if (path / "model").is_dir():
@@ -170,10 +175,9 @@ def _beside_config(path: Path) -> Stored:
             f"Expected a folder or a .safetensors file beside its {CONFIG}, found {path}."
         )
     if (path.parent / MANIFEST).exists():
-        files = read_manifest(path.parent)["files"]
+        manifest = read_manifest(path.parent)
         for name in (path.name, CONFIG):
-            if name in files:
-                check_file(path.parent, name, files[name])
+            check_file(path.parent, name, listed_entry(path.parent, name, manifest))
     return _read_config(path)
 
 

@@ -67,8 +67,7 @@ def _check_shapes(weights: Path, model: MlpMixer, found: dict[str, Shape]) -> No
         raise UserError(
             f"{weights} does not fit the model that config.json beside it describes:\n  "
             + "\n  ".join(lines)
-            + "\nGive it the config.json that it was saved with. Other classes or another image "
-            "size are asked for when loading, with num_classes= or image_size=."
+            + "\nGive it the config.json that it was saved with."
         )
 
 

@@ -19,9 +19,7 @@ from mixerkit.checkpoint.checkpoints import Checkpoints
 from mixerkit.checkpoint.files import (
     MANIFEST,
     UNFINISHED,
-    Lock,
     describe_file,
-    holder,
     json_bytes,
     manifest_text,
     read_json,
@@ -31,6 +29,7 @@ from mixerkit.checkpoint.files import (
     write_atomic,
 )
 from mixerkit.checkpoint.load import save_model
+from mixerkit.checkpoint.lock import Lock, holder
 from mixerkit.checkpoint.rows import append_row, cut_back, cut_torn_line, durable_size, read_rows
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
@@ -80,8 +79,7 @@ class RunFolder:
                 f"{path} is not a run folder: expected {RECIPE} and {MANIFEST} in it. "
                 f"`mixer runs` lists the runs of a folder."
             )
-        if verify_folder(path).get("kind") != "run":
-            raise UserError(f"{path} holds a model, not a run.")
+        verify_folder(path, kind="run", must_list=(RECIPE,))
         run = cls(path, Lock(path) if writing else None)
         if writing:
             remove_unfinished(path)
@@ -267,10 +265,9 @@ def _occupied(path: Path) -> str:
     found, writer = _summary(path), holder(path)
     what = f"recipe '{found['recipe']}', step {found['step']}, {found['state']}"
     what = found["problem"] or (f"{what}, written by {writer}" if writer else what)
-    return (
-        f"{path} already holds a run ({what}). Go on with it: "
-        f"`mixer train --resume {shlex.quote(str(path))}`; or start another: give another --out."
-    )
+    resume = f"Go on with it: `mixer train --resume {shlex.quote(str(path))}`; or start another: "
+    start = resume if found["state"] == "stopped" else "To start another: "
+    return f"{path} already holds a run ({what}). {start}give another --out."
 
 
 def _write_run_manifest(path: Path) -> None:

@@ -4,11 +4,14 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from mixerkit.cli.arguments import Flag, parse
+from mixerkit.cli.program import command
 from mixerkit.cli.text import pairs
 from mixerkit.errors import EXIT_DONE, UserError
 
@@ -62,13 +65,11 @@ def _versions() -> dict[str, str]:
     return describe_versions()
 
 
-def _machine(key: str) -> Callable[[], Any]:
-    def look() -> Any:
-        from mixerkit.results import describe_machine
+@cache
+def _machine() -> dict[str, Any]:
+    from mixerkit.results import describe_machine
 
-        return describe_machine()[key] or "none"
-
-    return look
+    return describe_machine()
 
 
 def _threads() -> int:
@@ -102,39 +103,49 @@ def _compiler() -> str:
 
 
 def _pictures() -> str:
-    import importlib.util
+    from mixerkit.insight.canvas import HOW_TO_DRAW, can_draw
 
-    if importlib.util.find_spec("matplotlib"):
-        return "matplotlib is there: runs get a report"
-    return "no matplotlib: pip install mixerkit[plots] for report.html"
+    return "matplotlib is there: runs get a report" if can_draw() else f"no report: {HOW_TO_DRAW}"
 
 
 def _fashion_mnist() -> str:
     """Where it is without asking the network; the files' checksums are compared on the way."""
     from mixerkit.data.sources import open_source
 
+    with _offline():
+        try:
+            return open_source("fashion-mnist").origin
+        except UserError as error:
+            lines = str(error).splitlines()
+    looked = [line for line in lines if line.startswith("  - ") and "MIXERKIT_OFFLINE" not in line]
+    if not looked:  # it met files that are not whole, and says so in one line
+        return "\n".join(lines)
+    download = f"`{command('demo')}` downloads it once (30 MB)"
+    return "\n".join([f"not here; {download}. Looked:", *looked])
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """The one switch that data sources know for it is this variable."""
     before = os.environ.get("MIXERKIT_OFFLINE")
     os.environ["MIXERKIT_OFFLINE"] = "1"
     try:
-        return open_source("fashion-mnist").origin
-    except UserError as error:
-        looked = [line for line in str(error).splitlines() if "- /" in line]
-        return "\n".join(["not here; `mixer demo` downloads it once (30 MB). Looked:", *looked])
+        yield
     finally:
-        if before is None:
-            del os.environ["MIXERKIT_OFFLINE"]
-        else:
+        del os.environ["MIXERKIT_OFFLINE"]
+        if before is not None:
             os.environ["MIXERKIT_OFFLINE"] = before
 
 
 CHECKS: dict[str, Callable[[], Any]] = {
     "python": lambda: f"{sys.version.split()[0]} ({sys.executable})",
     "versions": _versions,
-    "processor": _machine("cpu"),
-    "cores": _machine("cores"),
+    "processor": lambda: _machine()["cpu"],
+    "cores": lambda: _machine()["cores"],
     "threads": _threads,
-    "memory_gib": _machine("memory_gib"),
-    "instruction_sets": _machine("instruction_set"),
+    "memory_gib": lambda: _machine()["memory_gib"],
+    "instruction_sets": lambda: _machine()["instruction_set"],
+    "gpu": lambda: _machine()["gpu"] or "none",
     "torch_uses": _torch_uses,
     "devices": _devices,
     "compiler": _compiler,

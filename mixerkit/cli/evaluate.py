@@ -1,11 +1,20 @@
 """`mixer evaluate`: how good a saved model is on labelled images."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mixerkit.cli.arguments import Flag, Word, leading_word, parse, shown_as, wants_help
+from mixerkit.cli.arguments import (
+    Flag,
+    Word,
+    leading_word,
+    parse,
+    shown_as,
+    value_of,
+    wants_help,
+)
 from mixerkit.cli.text import percent, plural, table
+from mixerkit.cli.train import located
 from mixerkit.errors import EXIT_DONE, UserError
 from mixerkit.spec.recipe import Data
 from mixerkit.spec.strict import from_dict
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   mixer evaluate runs/fashion-demo
   mixer evaluate zoo:fashion-demo --json
-  mixer evaluate runs/photos-64 --data.source more-photos --split train
+  mixer evaluate runs/photos-64 --data.source more-photos
 """
 
 SWITCHES = ("--json",)
@@ -37,7 +46,8 @@ class Evaluate:
     """Run folder, model folder or zoo:NAME."""
     data: Data = field(default_factory=Data)
     split: Literal["auto", "test", "validation", "train"] = "auto"
-    """The images to measure on; auto is the test split, or validation where there is none."""
+    """The images to measure on; auto is the test split, or validation where there is none, or
+    all images of other data that has neither."""
     batch_size: int = 256
     """Images computed at once."""
     json: Flag = False
@@ -50,7 +60,10 @@ def main(words: list[str]) -> int:
     if wants_help(words):
         parse(Evaluate, words, command="evaluate", examples=EXAMPLES)
     if not name:
-        raise UserError("Which model? mixer evaluate MODEL: a run folder or zoo:fashion-demo.")
+        raise UserError(
+            "Which model? It comes first: `mixer evaluate MODEL [options]`, where MODEL is a run "
+            "folder or zoo:fashion-demo."
+        )
     from mixerkit.checkpoint.load import load
 
     model = load(name)
@@ -59,9 +72,10 @@ def main(words: list[str]) -> int:
             f"{model.source}: this model does not say which classes it knows. Give a run folder, "
             f"a model folder or zoo:NAME."
         )
-    default = Evaluate(name, _own_data(model))
+    own = _own_data(model)
+    default = Evaluate(name, _data_named(words, own))
     given = parse(Evaluate, words, command="evaluate", examples=EXAMPLES, default=default)
-    split, origin = _choose_split(given)
+    split, origin = _choose_split(given, foreign=not _same_images(given.data, own))
     accuracy = _measure(model, given, split)
     if given.json:
         content = {"model": name, "data": split.name, "origin": origin} | asdict(accuracy)
@@ -77,12 +91,26 @@ def _own_data(model: "MlpMixer") -> Data:
     return from_dict(Data, about["data"]) if "data" in about else Data()
 
 
-def _choose_split(given: Evaluate) -> "tuple[ImageSplit, str]":
+def _data_named(words: list[str], own: Data) -> Data:
+    """The data that `words` name, else `own`. What training held out of its own data says nothing
+    about other data, which is taken whole."""
+    source, root = value_of("--data.source", words), value_of("--data.root", words)
+    named = replace(own, source=source or own.source, root=root or own.root)
+    return own if _same_images(named, own) else replace(named, holdout=0.0, split_seed=0)
+
+
+def _same_images(one: Data, other: Data) -> bool:
+    first, second = located(one), located(other)
+    return (first.source, first.root) == (second.source, second.root)
+
+
+def _choose_split(given: Evaluate, foreign: bool) -> "tuple[ImageSplit, str]":
     from mixerkit.data.sources import hold_out, open_source
 
     splits = open_source(given.data.source, given.data.root)
     splits = hold_out(splits, given.data.holdout, given.data.split_seed)
-    wanted = ("test", "validation") if given.split == "auto" else (given.split,)
+    automatic = SPLITS if foreign else ("test", "validation")  # nobody trained on `foreign` images
+    wanted = automatic if given.split == "auto" else (given.split,)
     for name in wanted:
         if getattr(splits, name) is not None:
             return getattr(splits, name), splits.origin

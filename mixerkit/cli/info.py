@@ -53,7 +53,9 @@ def main(words: list[str]) -> int:
     """Run `mixer info` with `words`."""
     name = leading_word(words, SWITCHES)
     if not name and not wants_help(words):
-        raise UserError("Which model? mixer info MODEL, for example: mixer info B/16.")
+        raise UserError(
+            "Which model? It comes first: `mixer info MODEL [options]`, such as `mixer info B/16`."
+        )
     stored, about = _stored(name) if name and not wants_help(words) else (None, {})
     default = Info(stored or variant(name or "B/16"), name)
     given = parse(Info, words, command="info", examples=EXAMPLES, default=default)

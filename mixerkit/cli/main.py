@@ -8,6 +8,7 @@ import os
 import sys
 from importlib import import_module
 
+from mixerkit.cli.program import program
 from mixerkit.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -67,8 +68,8 @@ def main(words: list[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"error: {where}{error.strerror or error}.", EXIT_FAILED)
-    except SystemExit:  # tyro has printed a command's help
-        return EXIT_DONE
+    except SystemExit as stop:  # tyro has printed a command's help
+        return stop.code if isinstance(stop.code, int) else EXIT_FAILED if stop.code else EXIT_DONE
 
 
 def _dispatch(words: list[str]) -> int:
@@ -92,14 +93,17 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    """Print what went wrong; the traceback only when MIXERKIT_DEBUG=1."""
+    """Print what went wrong; the traceback only when MIXERKIT_DEBUG=1.
+
+    Commands that the message suggests (`mixer …`) are printed so that they work from here.
+    """
     if os.environ.get("MIXERKIT_DEBUG", "0") not in ("", "0"):
         import traceback
 
         traceback.print_exc()
     with contextlib.suppress(OSError):
         sys.stdout.flush()  # what was printed before the error stays before it
-    print(f"mixer: {message}", file=sys.stderr)
+    print(f"mixer: {message.replace('`mixer ', f'`{program()} ')}", file=sys.stderr)
     return code
 
 

@@ -60,7 +60,9 @@ def main(words: list[str]) -> int:
 def find_images(words: tuple[str, ...]) -> Iterator[Path]:
     """The files that the words name: folders are searched, "-" is a list on standard input."""
     if not words:
-        raise UserError("Which images? mixer predict FILES, a folder, or - for a list on stdin.")
+        raise UserError(
+            "Which images? `mixer predict FILES`: files, folders, or - for a list on stdin."
+        )
     for word in words:
         if word == "-":
             yield from (Path(line) for line in sys.stdin.read().splitlines() if line)
@@ -80,6 +82,7 @@ def _in_folder(folder: Path) -> list[Path]:
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in EXTENSIONS
+        and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not found:

@@ -19,8 +19,7 @@ class Console:
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.live = stream, stream.isatty()
-        self.validation: float | None = None
-        self.printed = time.monotonic()
+        self.printed, self.described = time.monotonic(), 0  # when, and at which step
 
     def say(self, line: str) -> None:
         """One line for a person."""
@@ -28,11 +27,10 @@ class Console:
 
     def progress(self, now: "Progress") -> None:
         """Redraw the bar; print a line after an evaluation, or when long nothing was printed."""
-        evaluated = now.validation is not None and now.validation != self.validation
-        overdue = time.monotonic() - self.printed > SECONDS_BETWEEN_LINES
+        overdue = time.monotonic() - self.printed > SECONDS_BETWEEN_LINES and not self.live
         done = now.step == now.total
-        if evaluated or done or (overdue and not self.live):
-            self.validation, self.printed = now.validation, time.monotonic()
+        if (now.evaluated or done or overdue) and now.step != self.described:
+            self.printed, self.described = time.monotonic(), now.step
             self.say(describe(now))
         if self.live:
             columns = shutil.get_terminal_size().columns

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as
+from mixerkit.cli.program import command
 from mixerkit.cli.text import percent, table
 from mixerkit.errors import EXIT_DONE, UserError
 
@@ -51,13 +52,13 @@ def main(words: list[str]) -> int:
             if run["problem"]:
                 print(f"{run['path']}: {run['problem']}", file=sys.stderr)
     else:
-        print(f"No runs in {root}. `mixer demo` makes one.")
+        print(f"No runs in {root}. `{command('demo')}` makes one.")
     return EXIT_DONE
 
 
 def _report(given: Runs) -> int:
     if not given.folder:
-        raise UserError("Which run? mixer runs report RUN.")
+        raise UserError("Which run? `mixer runs report RUN`.")
     from mixerkit.checkpoint.run import RunFolder
     from mixerkit.insight.report import write_report
 

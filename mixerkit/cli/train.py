@@ -1,6 +1,7 @@
 """`mixer train`: a recipe, changed from the command line, into a run folder."""
 
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from mixerkit.cli.program import command
 from mixerkit.cli.text import clock, pairs, percent
 from mixerkit.errors import EXIT_DONE, UserError, exit_code_for_signal
 from mixerkit.spec.mixer import MixerConfig, variant
-from mixerkit.spec.recipe import Recipe
+from mixerkit.spec.recipe import Data, Recipe
 from mixerkit.spec.recipes import RECIPES, recipe
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _parse(words: list[str]) -> Train:
         )
     if not (name or resumed or wants_help(words)):
         raise UserError(
-            f"Which recipe? It comes first: mixer train RECIPE [options]. "
+            f"Which recipe? It comes first: `mixer train RECIPE [options]`. "
             f"Recipes: {', '.join(RECIPES)}, or a YAML file."
         )
     base = _run_recipe(resumed) if resumed else recipe(name or next(iter(RECIPES)))
@@ -121,6 +122,8 @@ def _run_recipe(folder: str) -> Recipe:
 
 def _refuse_changes(given: Train) -> None:
     """A run is resumed as it was started: another setting would make it another run."""
+    if given.dry_run:
+        raise UserError("--dry-run plans a new run, --resume goes on with one: leave one out.")
     stored = _run_recipe(given.resume)
     changed = [
         name
@@ -131,7 +134,7 @@ def _refuse_changes(given: Train) -> None:
         what = ", ".join(f"--{name}" for name in [*changed, *(["out"] if given.out else [])])
         raise UserError(
             f"A resumed run keeps its recipe and folder, found {what}: leave that out, or start "
-            f"a new run from {given.resume} (mixer train {given.resume} --out FOLDER …)."
+            f"a new run from {given.resume} with `mixer train {given.resume} --out FOLDER …`."
         )
 
 
@@ -142,6 +145,22 @@ def free_folder(settings: Recipe, source: str) -> Path:
     while folder.exists():
         folder, number = RUNS / f"{name}-{number}", number + 1
     return folder
+
+
+def located(data: Data) -> Data:
+    """`data` with whole paths for its folders: a recipe must mean the same from every folder."""
+    from mixerkit.data.sources import SOURCES
+
+    is_folder = data.source not in ("", *SOURCES) and Path(data.source).is_dir()
+    return replace(
+        data,
+        source=_whole(data.source) if is_folder else data.source,
+        root=_whole(data.root) if data.root else "",
+    )
+
+
+def _whole(path: str) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 (resolve() would follow links)
 
 
 def _dry_run(settings: Recipe, as_json: bool) -> int:
@@ -161,10 +180,15 @@ def run(
 ) -> "tuple[TrainingResult, Path | None]":
     """Train into `folder` while `console` watches, then write the report."""
     from mixerkit.cli.progress import Console
+    from mixerkit.insight.canvas import HOW_TO_DRAW, can_draw
     from mixerkit.training.loop import train
 
     watch = Console(console)
     watch.say(f"run:  {folder}")
+    if not can_draw():
+        watch.say(f"There will be no report: {HOW_TO_DRAW}")
+    if not resume:
+        settings = replace(settings, data=located(settings.data))
     result = train(settings, folder, resume=resume, watch=watch)
     if result.interrupted:
         again = command("train", "--resume", folder)

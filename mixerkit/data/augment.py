@@ -4,9 +4,11 @@ Letters: B images in a batch, I image channels, H and W height and width.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from torch import Tensor
 
@@ -20,61 +22,95 @@ ERASE_ASPECT = (0.3, 1 / 0.3)
 CROP_ASPECT = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
 
+SMALL_CANVAS = 6144  # bytes with the margins; above, one by one takes less time (measured)
+
 
 class BatchDraws:
-    """The numbers that decide what happens to each image of a batch.
+    """The numbers that decide what happens to each image of a batch; row b belongs to image b.
 
-    `indices`: of the images in their split. Entry b of each list belongs to image b (lists,
-    because reading single numbers out of arrays would take most of the time).
+    `indices`: of the images in their split. What the augmentation does not use is not drawn.
     """
 
     def __init__(self, augment: Augment, seed: int, epoch: int, indices: np.ndarray) -> None:
         self.augment, self.seed, self.epoch, self.indices = augment, seed, epoch, indices
-        reach = 2 * augment.shift + 1
-        shift = np.floor(self._draw(SHIFT, 2) * reach).astype(np.int64) - augment.shift
-        flip = self._draw(FLIP, 1)[:, 0] < (0.5 if augment.flip else 0.0)
-        self.shift: list[list[int]] = shift.tolist()
-        self.flip: list[bool] = flip.tolist()
-        self.place = self._draw(CROP, 2 + 2 * CROP_ATTEMPTS)
-        self.erase: list[list[float]] = self._draw(ERASE, 5).tolist()
+        B, reach = len(indices), 2 * augment.shift + 1
+        self.shift_B2 = np.zeros((B, 2), np.int64)
+        if augment.shift:
+            self.shift_B2 += np.floor(self._draw(SHIFT, 2) * reach).astype(np.int64) - augment.shift
+        self.flip_B = np.zeros(B, bool)
+        if augment.flip:
+            self.flip_B = self._draw(FLIP, 1)[:, 0] < 0.5
+        if augment.crop == "inception":
+            self.crop_place = self._draw(CROP, 2 + 2 * CROP_ATTEMPTS)
+        self.erase = self._draw(ERASE, 5) if augment.erase else np.ones((B, 5))
 
     def _draw(self, stream: int, count: int) -> np.ndarray:
         return uniforms(self.seed, self.epoch, self.indices, count, stream)
 
-    def cut(self, b: int, canvas_IHW: np.ndarray, out_IHW: np.ndarray) -> None:
-        """Fill `out_IHW` with a window of the canvas at a random place, shifted and flipped."""
-        (_, H, W), (_, canvas_h, canvas_w) = out_IHW.shape, canvas_IHW.shape
-        down, across = self.place[b, :2].tolist()
-        shift_y, shift_x = self.shift[b]
-        top = int(down * (canvas_h - H + 1)) + shift_y
-        left = int(across * (canvas_w - W + 1)) + shift_x
-        window(canvas_IHW, top, left, self.flip[b], out_IHW)
-        self._erase(b, out_IHW)
+    def cut(self, canvases: Sequence[np.ndarray] | np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+        """uint8 [B, I, H, W]: a window of each canvas at a random place, shifted and flipped.
+
+        `canvases`: uint8 [I, H', W'] each; one array [B, I, H', W'] is faster.
+        """
+        is_array = isinstance(canvases, np.ndarray)
+        channels, margin = len(canvases[0]), self.augment.shift
+        sizes = np.array([canvas.shape[1:] for canvas in (canvases[:1] if is_array else canvases)])
+        corners_B2 = self.shift_B2
+        if (sizes > hw).any():
+            corners_B2 = corners_B2 + (self._draw(CROP, 2) * (sizes - hw + 1)).astype(np.int64)
+        if is_array and channels * (sizes[0] + 2 * margin).prod() <= SMALL_CANVAS:
+            out_BIHW = small_windows(np.asarray(canvases), corners_B2, self.flip_B, margin, hw)
+        else:
+            out_BIHW = np.zeros((len(canvases), channels, *hw), np.uint8)
+            corners, flips = corners_B2.tolist(), self.flip_B.tolist()
+            for b, ((top, left), flip) in enumerate(zip(corners, flips, strict=True)):
+                window(canvases[b], top, left, flip, out_BIHW[b])
+        for b in np.flatnonzero(self.erase[:, 0] < self.augment.erase).tolist():
+            self._erase(b, out_BIHW[b])
+        return out_BIHW
 
     def crop(self, b: int, image: Image.Image, interpolation: str, out_IHW: np.ndarray) -> None:
         """Fill `out_IHW` with an inception crop of the whole image, shifted and flipped."""
-        box = inception_box(self.place[b], image.height, image.width, self.augment.crop_area)
+        box = inception_box(self.crop_place[b], image.height, image.width, self.augment.crop_area)
         size = (out_IHW.shape[2], out_IHW.shape[1])
         scaled = as_IHW(image.resize(size, FILTERS[interpolation], box=box))
-        top, left = self.shift[b]
-        window(scaled, top, left, self.flip[b], out_IHW)
-        self._erase(b, out_IHW)
+        top, left = self.shift_B2[b].tolist()
+        window(scaled, top, left, bool(self.flip_B[b]), out_IHW)
+        if self.erase[b, 0] < self.augment.erase:
+            self._erase(b, out_IHW)
 
     def _erase(self, b: int, out_IHW: np.ndarray) -> None:
-        chance, *draws = self.erase[b]
-        if chance >= self.augment.erase:
-            return
-        top, left, height, width = erase_box(draws, *out_IHW.shape[1:])
+        top, left, height, width = erase_box(self.erase[b, 1:].tolist(), *out_IHW.shape[1:])
         box = out_IHW[:, top : top + height, left : left + width]
         noise = uniforms(self.seed, self.epoch, self.indices[b : b + 1], box.size, NOISE)
         box[:] = (noise * 256).astype(np.uint8).reshape(box.shape)
 
 
+def small_windows(
+    canvases_BIHW: np.ndarray,
+    corners_B2: np.ndarray,
+    flip_B: np.ndarray,
+    margin: int,
+    hw: tuple[int, int],
+) -> np.ndarray:
+    """uint8 [B, I, H, W]: what `window` does, for all canvases in one go.
+
+    `corners_B2`: (top, left), at most `margin` outside the canvas.
+    """
+    *outer, canvas_h, canvas_w = canvases_BIHW.shape
+    padded_BIHW = np.zeros((*outer, canvas_h + 2 * margin, canvas_w + 2 * margin), np.uint8)
+    padded_BIHW[:, :, margin : margin + canvas_h, margin : margin + canvas_w] = canvases_BIHW
+    everywhere = sliding_window_view(padded_BIHW, hw, (2, 3))
+    top_B, left_B = corners_B2.T + margin
+    out_BIHW = everywhere[np.arange(len(top_B)), :, top_B, left_B]
+    out_BIHW[flip_B] = out_BIHW[flip_B][..., ::-1]
+    return out_BIHW
+
+
 def window(canvas_IHW: np.ndarray, top: int, left: int, flip: bool, out_IHW: np.ndarray) -> None:
     """Copy the window of `out_IHW`'s size at (top, left) of the canvas, mirrored if `flip`.
 
-    What lies outside the canvas stays as it is in `out_IHW`. A loop of such copies takes a
-    quarter to a fortieth of the time of gathering by index (docs/log.md).
+    What lies outside the canvas stays as it is in `out_IHW`.
     """
     (_, H, W), (_, canvas_h, canvas_w) = out_IHW.shape, canvas_IHW.shape
     first_row, end_row = max(0, -top), min(H, canvas_h - top)

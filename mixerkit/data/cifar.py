@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mixerkit.data.lists import read_lines
 from mixerkit.data.splits import ImageSplit, Splits
 from mixerkit.errors import UserError
 
@@ -47,7 +48,7 @@ def open_cifar100(folder: Path) -> Splits:
 
 
 def _open(kind: Cifar, folder: Path) -> Splits:
-    lines = (folder / kind.names_file).read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = read_lines(folder / kind.names_file)
     class_names = tuple(line.strip() for line in lines if line.strip())
     train = [_records(folder / name, kind, class_names) for name in kind.train_files]
     test = [_records(folder / kind.test_file, kind, class_names)]

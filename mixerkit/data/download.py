@@ -12,6 +12,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +33,8 @@ def fetch_from_mirror(mirror: str, names: list[str]) -> Iterator[Path]:
                 _copy(mirror + name, folder / name)
             except (OSError, ValueError) as error:
                 raise UserError(f"{mirror}: {getattr(error, 'reason', error)}") from error
+            except HTTPException as error:  # its text alone is whatever the server sent
+                raise UserError(f"{mirror}: no proper answer ({error!r})") from error
         yield folder
 
 

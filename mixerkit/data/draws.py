@@ -4,6 +4,8 @@ splitmix64 (Steele, Lea and Flood 2014) as a hash, in wrapping 64-bit integers: 
 numbers on every machine and with every version of NumPy and PyTorch.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 # One stream per purpose, so that switching one kind of augmentation on leaves the draws of
@@ -16,13 +18,19 @@ _MASK = (1 << 64) - 1
 
 def uniforms(seed: int, epoch: int, index: np.ndarray, count: int, stream: int = 0) -> np.ndarray:
     """float64 [len(index), count] in [0, 1), multiples of 2⁻⁵³."""
-    key = 0
-    for word in (seed, epoch, stream):
-        key = int(splitmix64(np.array([(key ^ word) & _MASK], np.uint64))[0])
-    start = splitmix64(np.asarray(index, dtype=np.int64).astype(np.uint64) ^ np.uint64(key))
+    key = np.uint64(_key(seed, epoch, stream))
+    start = splitmix64(np.asarray(index, dtype=np.int64).astype(np.uint64) ^ key)
     steps = np.arange(count, dtype=np.uint64) * np.uint64(_STEP)
     words = splitmix64(start[:, None] + steps)
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+@lru_cache(maxsize=64)  # the same for every batch of an epoch
+def _key(*words: int) -> int:
+    key = 0
+    for word in words:
+        key = int(splitmix64(np.array([(key ^ word) & _MASK], np.uint64))[0])
+    return key
 
 
 def splitmix64(state: np.ndarray) -> np.ndarray:

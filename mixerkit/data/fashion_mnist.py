@@ -59,7 +59,7 @@ def cache_folder() -> Path:
 
 
 def _download(tried: list[str]) -> Splits:
-    if os.environ.get("MIXERKIT_OFFLINE"):
+    if os.environ.get("MIXERKIT_OFFLINE", "0") not in ("", "0"):
         tried.append("the network: left out, because MIXERKIT_OFFLINE is set")
     else:
         names = [f"{name}.gz" for name in FILES]
@@ -88,8 +88,11 @@ def _keep(splits: Splits, folder: Path, names: list[str]) -> Splits:
         cache.mkdir(parents=True, exist_ok=True)
         for name in names:
             part = cache / f".{name}.{os.getpid()}"
-            part.write_bytes((folder / name).read_bytes())
-            part.replace(cache / name)
+            try:
+                part.write_bytes((folder / name).read_bytes())
+                part.replace(cache / name)
+            finally:
+                part.unlink(missing_ok=True)
     except OSError as error:
         note = f"could not be kept in {cache}: {error.strerror}"
     else:

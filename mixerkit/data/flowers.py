@@ -57,4 +57,12 @@ def _split(folder: Path, labels: np.ndarray, key: str, name: str) -> ImageSplit:
 
 def _numbers(path: Path, key: str) -> np.ndarray:
     """int64 [N] of a row, a column or a single number."""
-    return np.atleast_1d(read_mat(path, key)).astype(np.int64)
+    values = np.atleast_1d(read_mat(path, key))
+    if values.ndim == 1 and values.dtype.kind in "iuf":
+        numbers = values[(values >= 0) & (values < 2**31)].astype(np.int64)
+        if np.array_equal(numbers, values):
+            return numbers
+    raise UserError(
+        f"{path}: '{key}' must be a row of whole numbers, found {values.dtype} of shape "
+        f"{values.shape}: it is not the file that the authors give."
+    )

@@ -45,6 +45,7 @@ def open_folder(folder: Path) -> Splits:
     """
     left_out = LeftOut()
     if not _has_splits(folder):
+        _refuse_splits_under_other_names(folder)
         train = open_classes(folder, folder.name, left_out)
         return Splits(train, None, None, f"{folder}{left_out.note()}")
     _refuse_other_folders(folder)
@@ -54,7 +55,7 @@ def open_folder(folder: Path) -> Splits:
         if (folder / name).is_dir()
     }
     for name, split in found.items():
-        _check_same_classes(folder, found["train"], split, name)
+        check_same_classes(folder, found["train"], split, name)
     return Splits(found["train"], found.get("val"), found.get("test"), f"{folder}{left_out.note()}")
 
 
@@ -129,12 +130,30 @@ def _refuse_other_folders(folder: Path) -> None:
         )
 
 
-def _check_same_classes(folder: Path, train: ImageSplit, split: ImageSplit, name: str) -> None:
+def _refuse_splits_under_other_names(folder: Path) -> None:
+    """Folders without images of their own that share sub-folders are hardly classes."""
+    seen: dict[str, Path] = {}
+    for outer in _sub_folders(folder):
+        if any(path.suffix.lower() in EXTENSIONS for path in _visible(outer)):
+            continue
+        for inner in _sub_folders(outer):
+            first = seen.setdefault(inner.name, outer)
+            if first != outer:
+                raise UserError(
+                    f"{folder}: {first.name}/ and {outer.name}/ look like splits, not like "
+                    f"classes: they hold no image themselves, and both have a sub-folder "
+                    f"{inner.name}/. Rename splits to train/ and val/ (and test/), name one set "
+                    f"where there are several, or put the images of a class directly into it."
+                )
+
+
+def check_same_classes(folder: Path, train: ImageSplit, split: ImageSplit, name: str) -> None:
+    """`UserError` that lists the classes which only one of train/ and `name`/ has."""
     more = sorted(set(split.class_names) - set(train.class_names))
     less = sorted(set(train.class_names) - set(split.class_names))
     if more or less:
         differences = [
-            f"only in {where}/: {', '.join(names)}"
+            f"only in {where}/: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
             for where, names in ((name, more), ("train", less))
             if names
         ]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mixerkit.data.folder import LeftOut, open_classes
+from mixerkit.data.folder import LeftOut, check_same_classes, open_classes
+from mixerkit.data.lists import read_lines
 from mixerkit.data.matlab import read_mat
 from mixerkit.data.splits import ImageSplit, Splits
 from mixerkit.errors import UserError
@@ -22,16 +23,12 @@ def open_imagenet(folder: Path) -> Splits:
     """
     left_out = LeftOut()
     train = open_classes(folder / "train", "imagenet train", left_out)
-    words = _devkit_words(folder) if (folder / DEVKIT / "meta.mat").is_file() else {}
+    words = {wnid: text for _, wnid, text in _synsets(folder)} if _has_synsets(folder) else {}
     if any(path.is_dir() for path in (folder / "val").iterdir()):
         test = open_classes(folder / "val", "imagenet val", left_out)
     else:
         test = _flat_validation(folder, train.class_names, left_out)
-    if test.class_names != train.class_names:
-        raise UserError(
-            f"{folder}: train/ has {len(train.class_names)} classes and val/ "
-            f"{len(test.class_names)}: they must be the same folders."
-        )
+    check_same_classes(folder, train, test, "val")
     names = _readable(train.class_names, words)
     train, test = (
         ImageSplit(split.name, names, split.labels, None, split.paths) for split in (train, test)
@@ -46,14 +43,14 @@ def _flat_validation(folder: Path, wnids: tuple[str, ...], left_out: LeftOut) ->
         raise UserError(
             f"{folder / 'val'} has no sub-folders, so {truth} and meta.mat beside it are needed."
         )
-    by_number = _devkit_numbers(folder)
+    by_number = {number: wnid for number, wnid, _ in _synsets(folder)}
     paths = []
     for path in sorted((folder / "val").iterdir()):
         if path.suffix == ".JPEG":
             paths.append(path)
         elif not path.name.startswith("."):
             left_out.add(path)
-    numbers = [int(line) for line in truth.read_text(encoding="utf-8").split()]
+    numbers = _truth_numbers(truth)
     if len(paths) != len(numbers):
         raise UserError(f"{folder / 'val'} has {len(paths)} images, {truth} {len(numbers)} lines.")
     unknown = sorted({by_number.get(n, str(n)) for n in numbers} - set(wnids))
@@ -63,20 +60,34 @@ def _flat_validation(folder: Path, wnids: tuple[str, ...], left_out: LeftOut) ->
     return ImageSplit("imagenet val", wnids, labels, None, tuple(paths))
 
 
-def _devkit_numbers(folder: Path) -> dict[int, str]:
-    """The devkit's class number → WordNet number."""
-    synsets = read_mat(folder / DEVKIT / "meta.mat", "synsets")
-    return {
-        int(number): str(wnid)
-        for number, wnid in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)
-    }
+def _truth_numbers(truth: Path) -> list[int]:
+    """One class number for each line."""
+    lines = [line.strip() for line in read_lines(truth)]
+    for number, line in enumerate(lines, 1):
+        if not line.isdecimal():
+            raise UserError(f"{truth}, line {number}: expected a class number, found {line!r}.")
+    return [int(line) for line in lines]
 
 
-def _devkit_words(folder: Path) -> dict[str, str]:
-    """WordNet number → English words."""
-    synsets = read_mat(folder / DEVKIT / "meta.mat", "synsets")
-    pairs = zip(synsets["WNID"], synsets["words"], strict=True)
-    return {str(wnid): str(words) for wnid, words in pairs}
+def _has_synsets(folder: Path) -> bool:
+    return (folder / DEVKIT / "meta.mat").is_file()
+
+
+def _synsets(folder: Path) -> list[tuple[int, str, str]]:
+    """The devkit's class number, WordNet number and English words of each class."""
+    path = folder / DEVKIT / "meta.mat"
+    synsets = read_mat(path, "synsets")
+    try:
+        columns = [np.atleast_1d(synsets[name]) for name in ("ILSVRC2012_ID", "WNID", "words")]
+        return [
+            (int(number), str(wnid), str(words))
+            for number, wnid, words in zip(*columns, strict=True)
+        ]
+    except (IndexError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: expected a table 'synsets' with ILSVRC2012_ID, WNID and words ({error}): "
+            f"it is not the file of the devkit."
+        ) from error
 
 
 def _readable(wnids: tuple[str, ...], words: dict[str, str]) -> tuple[str, ...]:

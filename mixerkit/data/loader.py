@@ -108,12 +108,9 @@ class TrainLoader:
 
     def _windows(self, epoch: int, batches: list[np.ndarray]) -> Augmented:
         """Windows cut out of the canvases."""
-        for indices, canvases in fetch(batches, self.pixels.begin, self.workers):
+        for indices, canvases in self.pixels.batches(batches, self.workers):
             draws = BatchDraws(self.augment, self.seed, epoch, indices)
-            pixels_BIHW = self._zeros(len(indices))
-            for b, canvas_IHW in enumerate(canvases):
-                draws.cut(b, canvas_IHW, pixels_BIHW[b])
-            yield indices, pixels_BIHW
+            yield indices, draws.cut(canvases, self.preprocess.image_hw)
 
     def _cropped(self, epoch: int, batches: list[np.ndarray]) -> Augmented:
         """Inception crops of the whole images."""
@@ -127,7 +124,8 @@ class TrainLoader:
 
     def _crop(self, draws: BatchDraws, b: int) -> np.ndarray:
         image = self._image(int(draws.indices[b]))
-        pixels_1IHW = self._zeros(1)
+        shape = (1, self.preprocess.channels, *self.preprocess.image_hw)
+        pixels_1IHW = np.zeros(shape, np.uint8)
         draws.crop(b, image, self.preprocess.interpolation, pixels_1IHW[0])
         return pixels_1IHW
 
@@ -136,9 +134,6 @@ class TrainLoader:
         images = self.split.images
         image = open_image(self.split.paths[index]) if images is None else from_array(images[index])
         return image.convert("L" if self.preprocess.channels == 1 else "RGB")
-
-    def _zeros(self, count: int) -> np.ndarray:
-        return np.zeros((count, self.preprocess.channels, *self.preprocess.image_hw), np.uint8)
 
 
 class EvaluationLoader:
@@ -163,10 +158,10 @@ class EvaluationLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         numbers = np.arange(len(self.split))
         batches = np.split(numbers, numbers[self.batch_size :: self.batch_size])
-        for indices, images in fetch(batches, self.pixels.begin, self.workers):
-            images_BIHW = torch.from_numpy(np.stack(images))
+        for indices, images in self.pixels.batches(batches, self.workers):
+            images_BIHW = np.ascontiguousarray(images)
             labels_B = torch.from_numpy(self.split.labels[indices])
-            yield normalise(images_BIHW, self.preprocess), labels_B
+            yield normalise(torch.from_numpy(images_BIHW), self.preprocess), labels_B
 
     def picture(self, index: int) -> np.ndarray:
         """One image as the model sees it before normalisation, uint8 [I, H, W]."""

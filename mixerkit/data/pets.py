@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mixerkit.data.lists import read_lines
 from mixerkit.data.splits import ImageSplit, Splits, check_files
 from mixerkit.errors import UserError
 
@@ -29,11 +30,11 @@ def open_pets(folder: Path) -> Splits:
 def _read_list(path: Path) -> list[tuple[str, int]]:
     """(image name, label from 0) for each line `NAME CLASS SPECIES BREED`; # is a comment."""
     items = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip() or line.startswith("#"):
             continue
         words = line.split()
-        if len(words) != 4 or not words[1].isdigit() or int(words[1]) < 1:
+        if len(words) != 4 or not words[1].isdecimal() or int(words[1]) < 1:
             raise UserError(f"{path}, line {number}: expected 'NAME CLASS SPECIES BREED'.")
         items.append((words[0], int(words[1]) - 1))
     if not items:

@@ -5,7 +5,7 @@ Letters: N images in a split, I image channels, H and W height and width.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
@@ -42,10 +42,19 @@ class Pixels:
         self.keeps = _estimated_bytes(split, preprocess, prepare) <= memory * 2**30
         self.kept: list[np.ndarray | None] = [None] * len(split)
 
-    def begin(self, indices: np.ndarray) -> list[Work]:
+    def batches(
+        self, batches: Iterable[np.ndarray], workers: int
+    ) -> Iterator[tuple[np.ndarray, Sequence[np.ndarray] | np.ndarray]]:
+        """(indices, pixels of each) for every batch of indices, in order; the pixels are one
+        array when the split is stored as one. `workers` as in `fetch`."""
+        if self.stored_NIHW is None:
+            yield from fetch(batches, self._begin, workers)
+        else:
+            for indices in batches:
+                yield indices, self.stored_NIHW[indices]
+
+    def _begin(self, indices: np.ndarray) -> list[Work]:
         """For each image its pixels when they are in memory, else the call that makes them."""
-        if self.stored_NIHW is not None:
-            return [self.stored_NIHW[index] for index in indices.tolist()]
         return [
             partial(self._make, index) if (kept := self.kept[index]) is None else kept
             for index in indices.tolist()
@@ -53,8 +62,8 @@ class Pixels:
 
     def one(self, index: int) -> np.ndarray:
         """The pixels of a single image."""
-        (work,) = self.begin(np.array([index]))
-        return work() if callable(work) else work
+        ((_, pixels),) = self.batches([np.array([index])], workers=1)
+        return pixels[0]
 
     def _make(self, index: int) -> np.ndarray:
         """The pixels, decoded and resized now."""
@@ -108,7 +117,7 @@ def fetch(
     here, and they end with the iterator, also when it is dropped half-way.
     """
     waiting: deque[tuple[np.ndarray, list[Future[list[np.ndarray]]]]] = deque()
-    pool = ThreadPoolExecutor(workers or _processors())  # starts threads when work comes in
+    pool = ThreadPoolExecutor(workers or processors())  # starts threads when work comes in
     try:
         for indices in batches:
             works = begin(indices)
@@ -144,7 +153,7 @@ def _finished(
     return indices, [pixels for task in tasks for pixels in task.result()]
 
 
-def _processors() -> int:
+def processors() -> int:
     """Processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))

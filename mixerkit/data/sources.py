@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixerkit.data.cifar import CIFAR_10, CIFAR_100, Cifar, open_cifar10, open_cifar100
@@ -67,25 +67,46 @@ def open_source(source: str, root: str = "") -> Splits:
     variable MIXERKIT_DATA names; what cannot be found is a `UserError` that says what is
     expected where.
     """
-    roots = tuple(Path(folder) for folder in (root, os.environ.get("MIXERKIT_DATA")) if folder)
-    if root and not Path(root).is_dir():
+    roots = tuple(_path(folder) for folder in (root, os.environ.get("MIXERKIT_DATA")) if folder)
+    if root and not roots[0].is_dir():
         raise UserError(f"data.root must be a folder, found no folder {root}.")
-    if source == "fashion-mnist":
-        return open_fashion_mnist(roots)
     if source in SOURCES:
-        return _open_named(source, SOURCES[source], roots)
-    for folder in (Path(source), *(base / source for base in roots)):
+        note = _shadowed(source, roots)
+        try:
+            splits = _open_named(source, SOURCES[source], roots)
+        except UserError as error:
+            raise UserError(f"{error}{note and f' Not used: {note}.'}") from error
+        return replace(splits, origin=f"{splits.origin}{note and f'; not used: {note}'}")
+    path = _path(source)
+    for folder in (path, *(base / source for base in roots)):
         if source and folder.is_dir():
             return open_folder(folder)
-    kind = "is a file, not a folder" if Path(source).is_file() else "is no folder"
+    kind = "is a file, not a folder" if path.is_file() else "is no folder"
     raise UserError(
         f"The data source '{source}' {kind} and no named set.{did_you_mean(source, SOURCES)} "
         f"Named sets: {', '.join(SOURCES)}. A folder must have one sub-folder per class."
     )
 
 
+def _path(text: str) -> Path:
+    """The path, with ~ for the user's own folder."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"Cannot tell what ~ stands for in {text}: {error}") from error
+
+
+def _shadowed(name: str, roots: tuple[Path, ...]) -> str:
+    """What to say of a folder here that has the name of a named set; empty without one."""
+    own = Path(name)
+    if not own.is_dir() or own.resolve() in [(base / name).resolve() for base in roots]:
+        return ""
+    return f"the folder {name} here, which as a data source is written ./{name}"
+
+
 def _open_named(name: str, source: Source, roots: tuple[Path, ...]) -> Splits:
-    assert source.open is not None
+    if source.open is None:
+        return open_fashion_mnist(roots)
     places = [place for base in roots for place in (base / source.folder, base / name, base)]
     for folder in dict.fromkeys(places):
         if all((folder / item).exists() for item in source.expected):

@@ -3,7 +3,6 @@
 Letters: B images of a batch, I image channels, H and W height and width, K classes.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from mixerkit.data.augment import normalise
 from mixerkit.data.decode import fit, read
+from mixerkit.data.pixels import processors
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.preprocess import Preprocess
@@ -33,13 +33,13 @@ class Prediction:
 
 def predict_files(
     model: MlpMixer,
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     *,
     batch_size: int = 32,
     top: int = 5,
     workers: int = 0,
 ) -> Iterator[Prediction]:
-    """The `top` classes of every image file, in the order of `paths`.
+    """The `top` classes of every image file, in the order of `paths`, as they are computed.
 
     `workers` threads decode (0: one per processor). Runs in inference mode on the model's
     device. A file that cannot be used raises `UserError` naming it, after the predictions of
@@ -52,10 +52,24 @@ def predict_files(
         )
     if batch_size < 1 or top < 1:
         raise UserError(f"batch_size and top must be at least 1, found {batch_size} and {top}.")
+    if isinstance(paths, str | Path):
+        raise UserError(f"paths must be a list of files, found the single path {str(paths)!r}.")
+    decoded = _decoded([Path(path) for path in paths], model.preprocess, batch_size, workers)
+    return _predictions(model, model.preprocess, decoded, top)
+
+
+# The files of a batch, the images [I, H, W] of those before the first broken one, what is
+# wrong with that one.
+Decoded = tuple[tuple[Path, ...], list[np.ndarray], UserError | None]
+
+
+def _predictions(
+    model: MlpMixer, preprocess: Preprocess, decoded: Iterator[Decoded], top: int
+) -> Iterator[Prediction]:
     names = _class_names(model)
-    for files, images, broken in _decoded(paths, model.preprocess, batch_size, workers):
+    for files, images, broken in decoded:
         if images:
-            likely = _likeliest(model, model.preprocess, np.stack(images), min(top, len(names)))
+            likely = _likeliest(model, preprocess, np.stack(images), min(top, len(names)))
             for path, classes in zip(files, likely, strict=False):
                 yield Prediction(path, tuple((names[label], p) for label, p in classes))
         if broken:
@@ -70,10 +84,9 @@ def _class_names(model: MlpMixer) -> tuple[str, ...]:
 
 def _decoded(
     paths: Sequence[Path], preprocess: Preprocess, batch_size: int, workers: int
-) -> Iterator[tuple[tuple[Path, ...], list[np.ndarray], UserError | None]]:
-    """Batches of files with their images [I, H, W]: those before the first broken file, and
-    what is wrong with that."""
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+) -> Iterator[Decoded]:
+    """Every batch; unlike `pixels.fetch`, with the images before a broken one of its batch."""
+    pool = ThreadPoolExecutor(workers or processors())
     waiting: deque[tuple[tuple[Path, ...], list[Future[np.ndarray]]]] = deque()
     try:
         for start in range(0, len(paths), batch_size):
@@ -87,9 +100,7 @@ def _decoded(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _collect(
-    files: tuple[Path, ...], images: list[Future[np.ndarray]]
-) -> tuple[tuple[Path, ...], list[np.ndarray], UserError | None]:
+def _collect(files: tuple[Path, ...], images: list[Future[np.ndarray]]) -> Decoded:
     done: list[np.ndarray] = []
     for image in images:
         try:

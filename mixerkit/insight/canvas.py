@@ -4,6 +4,7 @@ matplotlib is imported inside functions and used through its objects, without py
 global changes and no display is needed.
 """
 
+import importlib.util
 import io
 import warnings
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mixerkit.errors import UserError
+from mixerkit.errors import UserError, how_to_install
 
 DPI = 200
 INK, QUIET, RULE, ACCENT = "#1f2328", "#6b7480", "#e4e7eb", "#2563c9"
@@ -54,15 +55,21 @@ STYLE: Any = {
 }
 
 
+HOW_TO_DRAW = f"matplotlib is not installed: {how_to_install('matplotlib')}"
+
+
+def can_draw() -> bool:
+    """Whether the package that draws is installed; it is not loaded."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """matplotlib with our settings for the length of one figure."""
     try:
         import matplotlib
     except ImportError as error:
-        raise UserError(
-            "Figures need matplotlib, which is not installed: pip install mixerkit[plots]"
-        ) from error
+        raise UserError(HOW_TO_DRAW) from error
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # A class name in a script that the font lacks is drawn as boxes; the report has it in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

@@ -6,6 +6,7 @@ import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from mixerkit.insight import page
@@ -46,7 +47,7 @@ class RunFacts:
 
 def tell(facts: RunFacts, pngs: Mapping[str, bytes]) -> str:
     """The whole page; sections whose figures are missing are left out."""
-    model, data = variant_of(facts.recipe.model), facts.recipe.data.source
+    model, data = variant_of(facts.recipe.model), PurePath(facts.recipe.data.source).name
     lead = f"Mixer {model} on {data}, trained by the recipe {facts.recipe.name}."
     sections = [
         page.heading(facts.name, f"{lead} {STATES.get(facts.state, facts.state)}"),

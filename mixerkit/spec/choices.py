@@ -9,7 +9,7 @@ from mixerkit.errors import UserError, did_you_mean
 
 def check_choices(record: Any) -> None:
     """Refuse a value that its field's `Literal` type does not list, naming the nearest."""
-    for name, choices in named_choices(type(record)).items():
+    for name, choices in named_choices(type(record)).items():  # type: ignore[arg-type]
         value = getattr(record, name)
         if value not in choices:
             raise UserError(

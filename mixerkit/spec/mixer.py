@@ -120,7 +120,7 @@ class MixerConfig:
 # N and T are ours, for images of 28 to 64 px; erf GELU because eager PyTorch computes it
 # three times as fast as tanh on a CPU (docs/log.md).
 FAMILIES: dict[str, dict[str, Any]] = {
-    "N": dict(width=64, depth=4, token_width=64, channel_width=256, image_size=28, gelu="erf"),
+    "N": dict(width=64, depth=4, token_width=32, channel_width=256, image_size=28, gelu="erf"),
     "T": dict(width=128, depth=6, token_width=64, channel_width=512, image_size=64, gelu="erf"),
     "S": dict(width=512, depth=8, token_width=256, channel_width=2048),
     "B": dict(width=768, depth=12, token_width=384, channel_width=3072),

@@ -78,7 +78,8 @@ class Data:
     workers: int = 0
     """Threads that decode images; 0 takes one per processor."""
     memory: float = 2.0
-    """GiB of decoded images that may be kept in memory; larger sets are decoded as needed."""
+    """GiB of decoded images that each split may keep; larger splits are decoded in every epoch,
+    and so are the training images when augment.crop is "inception"."""
 
     def __post_init__(self) -> None:
         check_choices(self)

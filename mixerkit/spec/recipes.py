@@ -14,13 +14,22 @@ def fashion_demo() -> Recipe:
     return Recipe(
         name="fashion-demo",
         model=variant("N/7", in_channels=1, num_classes=10),
-        data=Data(source="fashion-mnist", holdout=5000, resize="shortest"),
-        augment=Augment(flip=True, shift=2),
-        optimizer=Optimizer(name="muon", lr=0.02, adamw_lr=0.003, momentum=0.95),
+        data=Data(
+            source="fashion-mnist",
+            holdout=5000,
+            resize="shortest",
+            mean=(0.286,),
+            std=(0.353,),
+        ),
+        augment=Augment(flip=False, shift=1),
+        optimizer=Optimizer(
+            name="muon", lr=0.015, adamw_lr=0.003, momentum=0.95, betas=(0.9, 0.99)
+        ),
         schedule=Schedule(warmup="10 %", decay="linear"),
         loss=Loss(label_smoothing=0.05),
-        duration="12 epochs",
+        duration="11 epochs",
         batch_size=128,
+        compile="off",
     )
 
 

@@ -35,6 +35,7 @@ from mixerkit.training.state import fresh_state
 from mixerkit.training.update import Update
 
 SECONDS_BETWEEN_SIGNS = 0.5
+NAMES_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,20 @@ def train(
     asked = recipe.model.num_classes
     recipe, splits = open_data(recipe)
     watch.say(f"data: {splits.origin}")
-    if recipe.model.num_classes != asked:
-        watch.say(f"classes: {recipe.model.num_classes}, as in the data (recipe: {asked})")
+    watch.say(_classes(splits.train.class_names, asked))
     loader = training_loader(recipe, splits)
     next(iter(loader.epoch(0)))  # this and the next refuse what cannot run, before a folder is made
     count_steps(recipe, len(splits.train))
     with RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe) as run:
         _check_same(run, recipe, splits)
         return _Training(recipe, splits, loader, run, model, watch).run_all()
+
+
+def _classes(names: tuple[str, ...], asked: int) -> str:
+    """How many classes there are, the first few by name."""
+    shown = ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
+    differs = "" if len(names) == asked else f"; the recipe has {asked}, the data decide"
+    return f"classes: {len(names)} ({shown}){differs}"
 
 
 def _check_same(run: RunFolder, recipe: Recipe, splits: Splits) -> None:
@@ -182,7 +189,7 @@ class _Training:
                     self._log(clock)
                 if self.held_out and steps.due(state.step, steps.evaluate_every):
                     self._validate(self.held_out)
-                    self._tell(clock)
+                    self._tell(clock, evaluated=True)
                 if clock.due(SECONDS_BETWEEN_SIGNS) or state.step == steps.total:
                     self._tell(clock)
                 stopping = bool(interrupt.received)
@@ -226,7 +233,7 @@ class _Training:
         epoch = round(self.state.step / self.steps.per_epoch, 4)
         return {"step": self.state.step, "epoch": epoch, "split": split}
 
-    def _tell(self, clock: Clock) -> None:
+    def _tell(self, clock: Clock, evaluated: bool = False) -> None:
         step, total = self.state.step, self.steps.total
         speed = clock.average_steps_per_second(step)
         self.watch.progress(
@@ -238,6 +245,7 @@ class _Training:
                 validation=self.validation.top1 if self.validation else None,
                 images_per_second=speed * self.recipe.batch_size,
                 seconds_left=(total - step) / max(speed, 1e-9),
+                evaluated=evaluated,
             )
         )
 

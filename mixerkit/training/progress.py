@@ -12,7 +12,8 @@ from mixerkit.data.loader import Batch
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is; `validation` is the latest held-out top-1, None before the first."""
+    """Where a run is; `validation` is the latest held-out top-1, None before the first, and
+    `evaluated` says that it was measured just now."""
 
     step: int
     total: int
@@ -21,6 +22,7 @@ class Progress:
     validation: float | None
     images_per_second: float
     seconds_left: float
+    evaluated: bool = False
 
 
 class Watcher(Protocol):

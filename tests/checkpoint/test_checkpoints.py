@@ -1,6 +1,7 @@
 """No completed checkpoint is lost, none is silently wrong: kills, bit flips, pruning."""
 
 import errno
+import json
 import os
 import threading
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixerkit.checkpoint.files import UNFINISHED, verify_folder
+from mixerkit.checkpoint.files import UNFINISHED, discard, manifest_text, verify_folder
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import RunFailed, UserError
 from tests.checkpoint.conftest import Killed, flip_bit
@@ -108,6 +109,57 @@ def test_a_checkpoint_under_another_name_or_from_another_run_is_refused(run, tmp
     save(run, 2).rename(run.checkpoints.at(9))
     assert newest_step(run) == 1
     assert "it was moved" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_its_tensors_in_the_manifest_is_no_checkpoint(run, capsys):
+    save(run, 1)
+    folder = save(run, 2)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"]["tensors.safetensors"]
+    text = manifest_text(manifest["about"], manifest["files"])
+    (folder / "manifest.json").write_bytes(text)
+    assert newest_step(run) == 1
+    assert "does not list tensors.safetensors" in capsys.readouterr().err
+
+
+def test_names_that_we_never_give_are_passed_over(run: RunFolder):
+    save(run, 1)
+    others = ["step-000000012", "step-7", "step-x"]
+    for name in others:
+        (run.checkpoints.folder / name).mkdir()
+    (run.checkpoints.folder / "step-00000013").symlink_to("nowhere")
+    (run.checkpoints.folder / "step-00000014").write_text("a file")
+    assert run.checkpoints.steps() == [1] and newest_step(run) == 1
+    for step in (20, 21, 22):
+        save(run, step)
+    assert all((run.checkpoints.folder / name).exists() for name in others)
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+def test_what_is_pruned_while_it_is_read_is_no_problem(run, name, monkeypatch, capsys):
+    """The folder goes at the moment when the reader opens one of its files."""
+    save(run, 1)
+    folder, opened = save(run, 2), Path.open
+
+    def pruned_meanwhile(path: Path, *arguments, **options):
+        if path == folder / name:
+            monkeypatch.undo()
+            discard(folder)
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", pruned_meanwhile)
+    assert newest_step(run) == 1
+    assert not folder.exists() and capsys.readouterr().err == ""
+
+
+def test_a_verified_checkpoint_is_not_read_again_to_be_kept(run_path, recipe, monkeypatch):
+    with RunFolder.create(run_path, recipe) as run:
+        save(run, 1)
+    with RunFolder.open(run_path, writing=True) as run:
+        assert newest_step(run) == 1
+        monkeypatch.setattr("mixerkit.checkpoint.checkpoints.verify_folder", None)
+        save(run, 2)
+        assert run.checkpoints.steps() == [1, 2]
 
 
 def test_when_all_are_damaged_nothing_starts_from_nothing(run: RunFolder, capsys):

@@ -1,14 +1,10 @@
-"""Atomic writes under kills and umasks, manifests under bit flips, the lock between processes."""
+"""Atomic writes under kills and umasks, manifests under bit flips."""
 
-import fcntl
 import hashlib
 import json
 import os
 import random
 import stat
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -16,9 +12,7 @@ import pytest
 from mixerkit.checkpoint import files
 from mixerkit.checkpoint.files import (
     UNFINISHED,
-    Lock,
     atomic_folder,
-    holder,
     read_json,
     remove_unfinished,
     verify_folder,
@@ -191,47 +185,6 @@ def test_huge_json_is_refused_before_it_is_read(tmp_path: Path):
         file.truncate(2**40)  # sparse: takes no space
     with pytest.raises(UserError, match="larger than"):
         read_json(tmp_path / "huge.json")
-
-
-HOLD = """
-import sys, pathlib
-from mixerkit.checkpoint.files import Lock
-lock = Lock(pathlib.Path(sys.argv[1]))
-print("locked", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_a_second_process_is_told_who_writes_and_a_kill_frees_the_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LOCK_PATIENCE", 0.05)
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout and other.stdout.readline() == b"locked\n"
-        who = rf"process {other.pid} on host {os.uname().nodename} since \d{{4}}-\d\d-\d\d \d\d:"
-        with pytest.raises(UserError, match=who):
-            Lock(tmp_path)
-        assert holder(tmp_path)
-        other.kill()
-    assert holder(tmp_path) is None
-    Lock(tmp_path).release()
-
-
-def test_a_reader_that_asks_who_writes_does_not_keep_a_writer_out(tmp_path: Path):
-    Lock(tmp_path).release()
-    handle = os.open(tmp_path / "lock", os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_SH)  # what `holder` does, for much longer
-    reader = threading.Timer(0.05, os.close, [handle])
-    reader.start()
-    Lock(tmp_path).release()
-    reader.join()
-
-
-def test_a_lock_file_without_words_still_locks(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LOCK_PATIENCE", 0.05)
-    with (tmp_path / "lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process"):
-            Lock(tmp_path)
 
 
 def test_leftovers_are_recognised_by_their_prefix(tmp_path: Path):

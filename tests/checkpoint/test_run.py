@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixerkit.checkpoint import files
-from mixerkit.checkpoint.files import UNFINISHED, Lock, verify_folder
+from mixerkit.checkpoint import lock
+from mixerkit.checkpoint.files import UNFINISHED, manifest_text, verify_folder
 from mixerkit.checkpoint.load import load
+from mixerkit.checkpoint.lock import Lock
 from mixerkit.checkpoint.run import RunFolder, list_runs
 from mixerkit.errors import UserError
 from mixerkit.spec.recipe import Optimizer, Recipe
@@ -22,7 +23,7 @@ from tests.checkpoint.conftest import Killed, flip_bit
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Refuse a second writer at once."""
-    monkeypatch.setattr(files, "LOCK_PATIENCE", 0.02)
+    monkeypatch.setattr(lock, "LOCK_PATIENCE", 0.02)
 
 
 def test_what_was_stored_comes_back(run_path: Path, recipe):
@@ -52,13 +53,18 @@ def test_a_used_folder_is_refused_with_what_is_there_and_what_to_type(tmp_path: 
     path = tmp_path / "my run"
     with RunFolder.create(path, recipe) as run:
         run.save_checkpoint(40, {"x": torch.ones(1)}, {}, keep=2)
-        with pytest.raises(UserError, match=f"running, written by process {os.getpid()}"):
+        with pytest.raises(UserError, match=f"running, written by process {os.getpid()}") as busy:
             RunFolder.create(path, recipe)
+        assert "--resume" not in str(busy.value) and "--out" in str(busy.value)
     with pytest.raises(UserError) as refused:
         RunFolder.create(path, recipe)
     message = str(refused.value)
     assert "recipe 'tiny', step 40, stopped" in message and "--out" in message
     assert f"mixer train --resume {shlex.quote(str(path))}`" in message
+    flip_bit(path / "recipe.yaml", 3)
+    with pytest.raises(UserError, match=r"recipe\.yaml was changed or damaged") as damaged:
+        RunFolder.create(path, recipe)
+    assert "--resume" not in str(damaged.value) and "give another --out" in str(damaged.value)
 
 
 def test_a_folder_with_other_things_is_refused_and_left_alone(tmp_path: Path, recipe):
@@ -121,7 +127,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(run: RunFolder):
 
 WRITE_FOREVER = """
 import itertools, sys, pathlib
-from mixerkit.checkpoint.files import Lock
+from mixerkit.checkpoint.lock import Lock
 from mixerkit.checkpoint.rows import append_row
 folder = pathlib.Path(sys.argv[1])
 lock = Lock(folder)
@@ -179,6 +185,14 @@ def test_a_changed_recipe_is_detected(run: RunFolder):
     flip_bit(run.path / "recipe.yaml", 50)
     with pytest.raises(UserError, match=r"recipe\.yaml was changed or damaged"):
         RunFolder.open(run.path)
+
+
+def test_a_manifest_without_the_recipe_is_refused(run: RunFolder):
+    run.close()
+    (run.path / "manifest.json").write_bytes(manifest_text({"kind": "run"}, {}))
+    with pytest.raises(UserError, match=r"does not list recipe\.yaml"):
+        RunFolder.open(run.path)
+    assert list_runs(run.path)[0]["state"] == "damaged"
 
 
 def test_what_is_not_a_run_is_refused(tmp_path, model, preprocess, run):

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from mixerkit.checkpoint.run import RunFolder
+from mixerkit.cli.program import program
 from mixerkit.spec.recipes import recipe
 from tests.cli.tiny import RECIPE, make_photos
 
@@ -44,12 +45,18 @@ CASES = {
     "run folder is a file": (("train", "tiny.yaml", "--out", "tiny.yaml"), "is a file"),
     "resume of nothing": (("train", "--resume", "nowhere"), "`mixer runs` lists"),
     "resume with a recipe": (("train", "tiny.yaml", "--resume", "x"), "leave out 'tiny.yaml'"),
+    "dry run of a resumed run": (("train", "--resume", "old", "--dry-run"), "leave one out"),
     "no such model": (("info", "B/17x"), "No model 'B/17x'"),
     "no model named": (("info",), "Which model?"),
+    "options before the model": (("info", "--depth", "3", "B/16"), "It comes first: `mixer info"),
     "indivisible size for info": (("info", "B/16", "--image-size", "225"), "224 and 240"),
     "patch of no family": (("info", "B/15"), "multiple of the patch"),
     "evaluate fresh weights": (("evaluate", "N/7"), "N/7"),
     "evaluate no model": (("evaluate",), "Which model?"),
+    "evaluate options before the model": (
+        ("evaluate", "--data.source", "photos", "runs/a"),
+        "It comes first: `mixer evaluate MODEL",
+    ),
     "predict a missing file": (("predict", "nowhere.png", "--model", "N/7"), "nowhere.png"),
     "predict a folder without images": (("predict", "empty", "--model", "N/7"), "No images in"),
     "predict nothing": (("predict", "--model", "N/7"), "Which images?"),
@@ -70,8 +77,8 @@ def everything(folder: Path) -> dict[str, int]:
 
 def assert_refused(result: tuple[int, str, str], expected: str) -> None:
     code, out, err = result
-    assert expected in " ".join(err.split())
-    assert (code, out) == (2, "") or "run:" in out  # what a run says before it fails
+    assert expected in " ".join(err.split()).replace(f"`{program()} ", "`mixer ")
+    assert code == 2 and (out == "" or "run:" in out)  # what a run says before it fails
     assert "Traceback" not in err
     assert err.startswith("mixer: error:") and err.count("mixer:") == 1
 
@@ -79,7 +86,9 @@ def assert_refused(result: tuple[int, str, str], expected: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input(name, mixer, tiny, here):
     make_photos(here / "one", classes=("dark",), count=3)
-    (here / "empty").mkdir()
+    (here / "empty" / "folder.jpg").mkdir(parents=True)
+    (here / "old").mkdir()
+    (here / "old" / "recipe.yaml").write_text(RECIPE)
     words, expected = CASES[name]
     before = everything(here)
     assert_refused(mixer(*words), expected)

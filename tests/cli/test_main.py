@@ -6,6 +6,7 @@ import pytest
 
 from mixerkit.cli import main as main_module
 from mixerkit.cli.main import COMMANDS, main
+from mixerkit.cli.program import program
 from mixerkit.errors import Refused, RunFailed, UserError
 
 SCRIPT = """
@@ -86,6 +87,26 @@ def test_errors_become_one_message_and_an_exit_code(monkeypatch, capsys, error, 
     assert main(["info"]) == code
     err = capsys.readouterr().err
     assert err.startswith("Traceback") and err.endswith(text)
+
+
+def test_suggested_commands_work_from_here(monkeypatch, capsys):
+    def fail(words):
+        raise UserError("Type `mixer runs` or `mixer info B/16`. mixer alone is a word.")
+
+    monkeypatch.setattr(main_module, "_dispatch", fail)
+    main(["info"])
+    ours = program()
+    expected = f"mixer: error: Type `{ours} runs` or `{ours} info B/16`. mixer alone is a word.\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(("given", "code"), [(None, 0), (0, 0), (3, 3), ("words", 1)])
+def test_an_exit_keeps_its_code(monkeypatch, given, code):
+    def leave(words):
+        raise SystemExit(given)
+
+    monkeypatch.setattr(main_module, "_dispatch", leave)
+    assert main(["info"]) == code
 
 
 def test_a_bug_is_not_disguised(monkeypatch):

@@ -27,8 +27,8 @@ def test_table_aligns_texts_left_and_numbers_right():
     assert table([("name", "n"), ("a", "10")]) == "  name   n\n  a     10"
 
 
-def progress(step, validation=None):
-    return Progress(step, 10, step / 5, 0.5, validation, 1000.0, 3.0)
+def progress(step, validation=None, evaluated=False):
+    return Progress(step, 10, step / 5, 0.5, validation, 1000.0, 3.0, evaluated)
 
 
 class Terminal(io.StringIO):
@@ -39,10 +39,12 @@ class Terminal(io.StringIO):
 def test_without_a_terminal_each_evaluation_is_one_plain_line():
     stream = io.StringIO()
     console = Console(stream)
-    for now in (progress(1), progress(2, 0.8), progress(3, 0.8), progress(4, 0.9)):
-        console.progress(now)
+    console.progress(progress(1))
+    for step, accuracy in ((2, 0.8), (4, 0.8), (10, 0.9)):  # also where it has not changed
+        console.progress(progress(step, accuracy, evaluated=True))
+        console.progress(progress(step, accuracy))
     lines = stream.getvalue().splitlines()
-    assert len(lines) == 2 and "80.00 %" in lines[0] and "90.00 %" in lines[1]
+    assert len(lines) == 3 and "80.00 %" in lines[1] and "90.00 %" in lines[2]
     assert "\x1b" not in stream.getvalue() and "\r" not in stream.getvalue()
 
 

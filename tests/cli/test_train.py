@@ -1,12 +1,19 @@
+import html
 import json
+import re
+import shlex
+import shutil
+import sys
 from dataclasses import replace
 
 import pytest
 
 from mixerkit.checkpoint.run import RunFolder
-from mixerkit.cli.train import _parse
+from mixerkit.cli.train import _parse, located
 from mixerkit.spec.mixer import variant
+from mixerkit.spec.recipe import Data
 from mixerkit.spec.recipes import RECIPES, recipe
+from tests.cli.tiny import make_photos
 
 
 def test_every_part_of_the_recipe_can_be_changed():
@@ -101,6 +108,75 @@ def test_evaluate_measures_on_the_run_s_own_data(mixer, trained):
     assert code == 0 and "top-1" in out and "light" in out and "held out" in out
 
 
+def test_evaluate_takes_other_data_whole(mixer, trained, photos, here):
+    """The recipe held 8 of its own 40 images out; that is no reason to hold out of others."""
+    files = len(list(photos.rglob("*.png")))
+    words = ("evaluate", str(trained), "--data.source", "photos", "--json")
+    code, out, err = mixer(*words)
+    assert (code, err) == (0, "") and json.loads(out)["samples"] == files == 40
+    assert json.loads(mixer(*words, "--data.holdout", "6")[1])["samples"] == 6
+    assert (
+        json.loads(mixer(*words[:3], "../" + str(photos.relative_to(here.parent)), "--json")[1])[
+            "samples"
+        ]
+        == 40
+    )
+    make_photos(here / "split" / "train", count=3)
+    make_photos(here / "split" / "val", count=2)
+    found = json.loads(mixer("evaluate", str(trained), "--data.source=split", "--json")[1])
+    assert found["samples"] == 4 and found["data"] == "split val"
+
+
+def test_own_data_by_another_way_to_it_is_still_its_own(mixer, trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    words = ("evaluate", str(trained), "--data.source", "../photos", "--json")
+    assert json.loads(mixer(*words)[1])["samples"] == 8
+
+
+def test_the_report_s_command_does_it_again(mixer, tiny, here, monkeypatch):
+    """Also resuming and evaluating: from any folder, though the photos were given as ./photos."""
+    assert mixer("train", "tiny.yaml", "--out", "runs/first")[0] == 0
+    page = (here / "runs" / "first" / "report.html").read_text()
+    (line,) = re.findall(r"<pre><code>mixer (train .*?)</code></pre>", page)
+    monkeypatch.chdir(here / "runs" / "first")
+    code, _, err = mixer(*shlex.split(html.unescape(line)))
+    assert (code, err) == (0, "")
+    first, again = here / "runs" / "first", here / "runs" / "first-again"
+    weights = [run / "model" / "model.safetensors" for run in (first, again)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert mixer("train", "--resume", str(first))[0] == 0
+    assert json.loads(mixer("evaluate", "../first-again", "--json")[1])["samples"] == 8
+
+
+def test_named_sources_and_missing_folders_stay_as_they_are(here, monkeypatch):
+    (here / "cifar10").mkdir()
+    (here / "photos").mkdir()
+    (here / "inner").mkdir()
+    monkeypatch.chdir(here / "inner")
+    assert located(Data("cifar10", root="..")) == Data("cifar10", root=str(here))
+    assert located(Data("nowhere")) == Data("nowhere")
+    assert located(Data("../photos")) == Data(str(here / "photos"))
+    assert located(Data("")) == Data("")
+
+
+def test_without_matplotlib_it_is_said_before_training(mixer, tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, out, err = mixer("train", "tiny.yaml")
+    first = out.partition("epoch")[0]
+    assert code == 0 and "no report" in first and "-m pip install matplotlib" in first
+    assert "no report" in err
+
+
+def test_classes_are_named(mixer, tiny, here):
+    code, out, _ = mixer("train", "tiny.yaml", "--out", "a")
+    assert code == 0 and "classes: 2 (dark, light)\n" in out
+    make_photos(here / "many", classes=tuple(f"c{i:02}" for i in range(12)), count=2)
+    out = mixer("train", "tiny.yaml", "--data.source", "many", "--out", "b")[1]
+    assert (
+        "classes: 12 (c00, c01, c02, c03, c04, c05, c06, c07, c08, c09, …); the recipe has 2" in out
+    )
+
+
 def test_evaluate_refuses_other_classes_and_missing_splits(mixer, trained, photos):
     (photos / "dark").rename(photos / "dim")
     code, _, err = mixer("evaluate", str(trained), "--data.source", str(photos))
@@ -109,11 +185,12 @@ def test_evaluate_refuses_other_classes_and_missing_splits(mixer, trained, photo
     assert code == 2 and "it has validation, train" in err
 
 
-def test_report_can_be_written_again(mixer, trained):
-    (trained / "report.html").unlink()
-    code, out, _ = mixer("runs", "report", str(trained))
-    assert code == 0 and out.strip() == str(trained / "report.html")
-    assert (trained / "report.html").is_file()
+def test_report_can_be_written_again(mixer, trained, here):
+    run = shutil.copytree(trained, here / "copy")
+    (run / "report.html").unlink()
+    code, out, _ = mixer("runs", "report", str(run))
+    assert code == 0 and out.strip() == str(run / "report.html")
+    assert (run / "report.html").is_file()
 
 
 def test_shown_recipe_is_the_recipe(mixer, here):

@@ -43,11 +43,7 @@ def test_window_equals_pixel_by_pixel(height, width, top, left, flip):
 
 
 def cut_all(augment: Augment, canvases: np.ndarray, size: tuple[int, int], epoch: int = 0):
-    draws = BatchDraws(augment, 0, epoch, np.arange(len(canvases)))
-    out = np.zeros((len(canvases), canvases.shape[1], *size), np.uint8)
-    for b, canvas in enumerate(canvases):
-        draws.cut(b, canvas, out[b])
-    return out
+    return BatchDraws(augment, 0, epoch, np.arange(len(canvases))).cut(canvases, size)
 
 
 def noise(count: int, side: int) -> np.ndarray:

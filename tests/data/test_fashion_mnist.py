@@ -1,10 +1,15 @@
 """Fashion-MNIST: the format, the search order, the check of what arrives, the fall-backs."""
 
+import errno
 import gzip
 import hashlib
+import shlex
 import shutil
+import socketserver
 import stat
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +118,80 @@ def test_a_cache_that_cannot_be_written_is_said(files, tmp_path, monkeypatch):
     assert len(splits.train) == 600 and "could not be kept in" in splits.origin
 
 
-def fake_debian(tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> Path:
+@pytest.mark.usefixtures("official")
+def test_a_full_disk_leaves_no_half_file_in_the_cache(files, tmp_path, monkeypatch):
+    monkeypatch.delenv("MIXERKIT_OFFLINE")
+    monkeypatch.setattr(fashion_mnist, "MIRROR", f"{files.as_uri()}/")
+    write = Path.write_bytes
+
+    def half(path: Path, content: bytes) -> int:
+        write(path, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    assert "No space left on device" in open_source("fashion-mnist").origin
+    assert list((tmp_path / "cache" / "mixerkit" / "fashion-mnist").iterdir()) == []
+
+
+class Answer(socketserver.StreamRequestHandler):
+    """Sends the server's `answer`, whatever is asked."""
+
+    def handle(self) -> None:
+        while self.rfile.readline().strip():
+            pass
+        self.wfile.write(self.server.answer)
+
+
+@pytest.fixture
+def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[socketserver.TCPServer]:
+    """A server on this machine in the place of the official mirror."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.setattr(
+            fashion_mnist, "MIRROR", f"http://127.0.0.1:{server.server_address[1]}/"
+        )
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "answer, message",
+    [
+        (b"\x00garbage\r\n\r\n", "BadStatusLine"),
+        (b"", "closed connection"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc", "IncompleteRead"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "train-images"),
+        (b"HTTP/1.1 404 Gone away\r\nContent-Length: 0\r\n\r\n", "Gone away"),
+    ],
+)
+def test_what_a_mirror_answers_is_said(mirror, files, tmp_path, monkeypatch, answer, message):
+    fake_debian(tmp_path, files, monkeypatch, "True", mirror=fashion_mnist.MIRROR)
+    mirror.answer = answer
+    with pytest.raises(UserError) as caught:
+        open_source("fashion-mnist")
+    assert message in str(caught.value).splitlines()[3]
+
+
+@pytest.mark.parametrize("value, offline", [("0", False), ("", False), ("1", True), ("yes", True)])
+def test_offline_0_is_not_set(tmp_path, files, monkeypatch, value, offline):
+    fake_debian(tmp_path, files, monkeypatch, "True")
+    monkeypatch.setenv("MIXERKIT_OFFLINE", value)
+    with pytest.raises(UserError) as caught:
+        open_source("fashion-mnist")
+    assert ("MIXERKIT_OFFLINE is set" in str(caught.value)) == offline
+    assert ("E: no such package" in str(caught.value)) == (not offline)
+
+
+def fake_debian(
+    tmp_path: Path,
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: str,
+    mirror: str = "file:///nowhere/",
+) -> Path:
     """Programs named apt-get and dpkg-deb that note how they are called."""
     log = tmp_path / "log"
     programs = {
@@ -128,15 +206,18 @@ shutil.copytree({str(files)!r}, pathlib.Path(arguments[2]) / "usr/share/datasets
     for name, body in programs.items():
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(
-            f"#!{sys.executable} -S\nimport pathlib, shutil, sys\narguments = sys.argv[1:]\n"
+        script = path.with_suffix(".py")
+        script.write_text(
+            f"import pathlib, shutil, sys\narguments = sys.argv[1:]\n"
             f"with open({str(log)!r}, 'a') as log:\n    print({name!r}, *arguments, file=log)\n"
             f"{body}\n"
         )
+        python = f"{shlex.quote(sys.executable)} -S {shlex.quote(str(script))}"
+        path.write_text(f'#!/bin/sh\nexec {python} "$@"\n')
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.delenv("MIXERKIT_OFFLINE")
-    monkeypatch.setattr(fashion_mnist, "MIRROR", "file:///nowhere/")
+    monkeypatch.setattr(fashion_mnist, "MIRROR", mirror)
     return log
 
 

@@ -55,6 +55,11 @@ def test_split_folders(tmp_path):
         assert items(split) == [("a", f"{name}.png"), ("b", f"{name}.png")]
 
 
+def test_classes_may_have_sub_folders(tmp_path):
+    put(tmp_path, "cat/wild/1.png", "cat/2.png", "dog/wild/3.png", "owl/barn/4.png")
+    assert open_source(str(tmp_path)).train.class_names == ("cat", "dog", "owl")
+
+
 def test_a_class_may_be_called_train(tmp_path):
     put(tmp_path, "train/1.png", "plane/2.png")
     assert items(open_source(str(tmp_path)).train) == [("plane", "2.png"), ("train", "1.png")]
@@ -79,6 +84,12 @@ REFUSED = {
     ),
 }  # fmt: skip
 
+for first, second in (
+    ("Train", "Test"), ("training", "validation"), ("test", "val"), ("set 1", "set 2"),
+):  # fmt: skip
+    names = tuple(f"{folder}/{kind}/1.png" for folder in (first, second) for kind in ("a", "b"))
+    REFUSED[f"{first} and {second}"] = (names, "look like splits.*Rename splits to train/ and val/")
+
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(tmp_path, case):
@@ -102,3 +113,25 @@ def test_a_folder_below_the_data_folder(tmp_path, monkeypatch):
     assert len(open_source("my-photos", str(tmp_path)).train) == 2
     monkeypatch.setenv("MIXERKIT_DATA", str(tmp_path))
     assert len(open_source("my-photos").train) == 2
+
+
+def test_the_users_own_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    put(tmp_path, "photos/a/1.png", "photos/b/1.png")
+    assert open_source("~/photos").origin == str(tmp_path / "photos")
+    assert len(open_source("photos", "~").train) == 2
+    with pytest.raises(UserError, match=r"what ~ stands for in ~no such user/photos"):
+        open_source("~no such user/photos")
+
+
+def test_a_folder_with_the_name_of_a_named_set(tmp_path, monkeypatch, samples):
+    monkeypatch.chdir(put(tmp_path, "pets/a/1.png", "pets/b/1.png", "fashion-mnist/x.txt"))
+    with pytest.raises(UserError, match=r"pets was not found.*Not used: .* written \./pets\."):
+        open_source("pets")
+    assert len(open_source("./pets").train) == 2
+    origin = open_source("fashion-mnist", str(samples)).origin
+    assert origin.endswith(
+        "not used: the folder fashion-mnist here, which as a data source is written ./fashion-mnist"
+    )
+    monkeypatch.chdir(samples)
+    assert "not used" not in open_source("fashion-mnist", ".").origin

@@ -133,6 +133,23 @@ def test_pets_lists_that_cannot_be(tmp_path, lines, message):
         open_source("pets", str(tmp_path))
 
 
+def test_lists_that_are_not_text_are_named(tmp_path):
+    make_pets(tmp_path, "cat_1 1 1 1\n", "cat_2 1 1 1\n")
+    (tmp_path / "annotations" / "test.txt").write_bytes(b"caf\xe9_1 1 1 1\n")
+    with pytest.raises(UserError, match=r"test\.txt is not a text file in UTF-8"):
+        open_source("pets", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "numbers", [np.array(["x", "y"]), np.array([1.5, 2]), np.ones((2, 2)), [np.nan, 1], [-1, 2]]
+)
+def test_a_mat_file_of_another_layout_is_named(tmp_path, numbers):
+    make_flowers(tmp_path)
+    savemat(tmp_path / "imagelabels.mat", {"labels": numbers})
+    with pytest.raises(UserError, match=r"imagelabels\.mat: 'labels' must be a row of whole num"):
+        open_source("flowers102", str(tmp_path))
+
+
 WNIDS = {"n01440764": "tench, Tinca tinca", "n02012849": "crane", "n03126707": "crane"}
 
 
@@ -176,6 +193,33 @@ def test_imagenet_with_a_flat_validation_folder_and_the_devkit(tmp_path):
     assert splits.train.class_names == (
         "tench, Tinca tinca", "crane (n02012849)", "crane (n03126707)",
     )  # fmt: skip
+
+
+def test_imagenet_with_other_classes_in_val(tmp_path):
+    make_imagenet(tmp_path)
+    for wnid in ("n01440764", "n02012849", "n09999999"):
+        photo(tmp_path / "val" / wnid / "1.JPEG")
+    with pytest.raises(UserError, match=r"only in val/: n09999999; only in train/: n03126707"):
+        open_source("imagenet", str(tmp_path))
+
+
+def test_a_broken_devkit_is_named(tmp_path):
+    make_imagenet(tmp_path)
+    photo(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
+    make_devkit(tmp_path, [3])
+    data = tmp_path / "ILSVRC2012_devkit_t12" / "data"
+    truth = data / "ILSVRC2012_validation_ground_truth.txt"
+    for content, message in (
+        (b"x\n", "line 1: expected a class number, found 'x'"),
+        (b"\xff\n", "not a text file"),
+    ):
+        truth.write_bytes(content)
+        with pytest.raises(UserError, match=rf"ground_truth\.txt.*{message}"):
+            open_source("imagenet", str(tmp_path))
+    for table in (np.arange(3), np.array([("a",)], [("WNID", "O")])):
+        savemat(data / "meta.mat", {"synsets": table})
+        with pytest.raises(UserError, match=r"meta\.mat: expected a table 'synsets'"):
+            open_source("imagenet", str(tmp_path))
 
 
 def test_imagenet_with_a_flat_validation_folder_of_another_length(tmp_path):

@@ -98,9 +98,19 @@ def test_stopping_early_leaves_no_thread_behind(model, files):
 
 def test_models_that_cannot_name_classes_are_refused(model, files):
     with pytest.raises(UserError, match="cannot name classes"):
-        next(predict_files(MlpMixer(CONFIG), files))
+        predict_files(MlpMixer(CONFIG), files)
+
+
+def test_bad_arguments_are_refused_before_the_first_prediction(model, files):
     with pytest.raises(UserError, match="at least 1"):
-        next(predict_files(model, files, top=0))
+        predict_files(model, files, top=0)
+    with pytest.raises(UserError, match=r"must be a list of files, found .*0\.png"):
+        predict_files(model, str(files[0]))
+
+
+def test_paths_may_be_strings(model, files):
+    found = predict_files(model, [str(path) for path in files])
+    assert list(found) == list(predict_files(model, files))
 
 
 def test_labels_stand_in_for_missing_names(model, files):

@@ -58,11 +58,12 @@ def test_paper_rates_grow_with_depth_and_timm_rates_do_not():
         [0, 0.05, 0.1, 0.15, 0.2]
     )
     assert [block.drop_path.rate for block in timm.blocks] == [0.2] * 5
+    assert MlpMixer(small(depth=1, drop_path=0.2)).blocks[0].drop_path.rate == 0  # the first
 
 
 @pytest.mark.parametrize("kind, kept_value", [("paper", 1.0), ("timm", 1 / 0.7)])
 def test_stochastic_depth_leaves_out_whole_samples(kind, kept_value):
-    block = MixerBlock(small(depth=1, drop_path=0.3, drop_path_kind=kind), 0)
+    block = MixerBlock(small(depth=2, drop_path=0.3, drop_path_kind=kind), 1)
     drop = block.drop_path.train()
     found = drop(torch.ones(20_000, 3, 2)).flatten(1)
     assert (found == found[:, :1]).all()  # one decision for a sample
@@ -84,7 +85,7 @@ class Constant(nn.Module):
 
 
 def test_both_branches_draw_on_their_own():
-    block = MixerBlock(small(depth=1, drop_path=0.5), 0).train()
+    block = MixerBlock(small(depth=2, drop_path=0.5), 1).train()
     block.token_mixing, block.channel_mixing = Constant(1.0), Constant(2.0)
     found = block(torch.zeros(20_000, SMALL.num_patches, SMALL.width))[:, 0, 0]
     for outcome in (0.0, 1.0, 2.0, 3.0):  # none, tokens, channels, both

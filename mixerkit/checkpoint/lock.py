@@ -1,0 +1,73 @@
+"""The lock of a folder: one process writes in it at a time."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from datetime import datetime
+from pathlib import Path
+
+from mixerkit.errors import UserError
+
+LOCK_PATIENCE = 0.5
+"""Seconds. A reader that asks whether a run is active holds the lock for some microseconds."""
+
+
+class Lock:
+    """The right to write in a folder, held by one process at a time until `release`.
+
+    The system frees it when the process ends, however it ends. Readers never need it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "lock"
+        try:
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"Cannot write in {folder}: {error.strerror}.") from error
+        deadline = time.monotonic() + LOCK_PATIENCE
+        while not _lock(self._handle, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                os.close(self._handle)
+                raise UserError(
+                    f"{folder} is being written by {holder(folder) or 'another process'}. Wait "
+                    f"for it to end, stop it, or give another folder."
+                )
+            time.sleep(0.01)
+        since = datetime.now().astimezone().isoformat(" ", timespec="seconds")
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+        text = json.dumps(owner).encode()
+        os.pwrite(self._handle, text, 0)
+        os.ftruncate(self._handle, len(text))
+
+    def release(self) -> None:
+        """Let another process write; releasing twice is harmless."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+def holder(folder: Path) -> str | None:
+    """Who writes in `folder` now ("process 12 on host a since …"), or None when nobody does."""
+    path = folder / "lock"
+    if not path.exists():
+        return None
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        if _lock(handle, fcntl.LOCK_SH):
+            return None
+        owner = json.loads(os.pread(handle, 4096, 0))
+        return f"process {owner['pid']} on host {owner['host']} since {owner['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
