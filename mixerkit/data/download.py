@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
+from urllib.error import HTTPError
 
 from mixerkit.errors import UserError
 
@@ -67,6 +68,8 @@ def _open(address: str) -> IO[bytes]:
     asking.join(ANSWER_SECONDS + 1)
     if not result:
         raise OSError(f"no answer within {ANSWER_SECONDS} seconds")
+    if isinstance(result[0], HTTPError):
+        result[0].close()  # it is the answer too, with an open connection
     if isinstance(result[0], BaseException):
         raise result[0]
     return result[0]

@@ -159,7 +159,7 @@ class EvaluationLoader:
         numbers = np.arange(len(self.split))
         batches = np.split(numbers, numbers[self.batch_size :: self.batch_size])
         for indices, images in self.pixels.batches(batches, self.workers):
-            images_BIHW = np.ascontiguousarray(images)
+            images_BIHW = np.array(images, order="C")  # one layout, however they are stored
             labels_B = torch.from_numpy(self.split.labels[indices])
             yield normalise(torch.from_numpy(images_BIHW), self.preprocess), labels_B
 
