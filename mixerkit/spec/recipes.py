@@ -22,9 +22,7 @@ def fashion_demo() -> Recipe:
             std=(0.353,),
         ),
         augment=Augment(flip=False, shift=1),
-        optimizer=Optimizer(
-            name="muon", lr=0.01, adamw_lr=0.003, momentum=0.95, betas=(0.9, 0.99)
-        ),
+        optimizer=Optimizer(name="muon", lr=0.01, adamw_lr=0.003, momentum=0.95, betas=(0.9, 0.99)),
         schedule=Schedule(warmup="10 %", decay="linear"),
         loss=Loss(label_smoothing=0.05),
         duration="11 epochs",
