@@ -42,8 +42,17 @@ def across_tokens(x_BSC: Tensor, linear_TS: nn.Linear) -> Tensor:
     W[T, S] @ x[B, S, C] + b[T], one product per image with the weight shared: no transpose
     and no copy of the activations (results/token-mixing.json compares the alternatives).
     """
-    weight_BTS = linear_TS.weight.expand(len(x_BSC), -1, -1)
+    weight_TS, device = linear_TS.weight, x_BSC.device.type
+    if _autocasts(device) and weight_TS.dtype != torch.float64:
+        # autocast would cast the expanded weight, which stores a copy for every image
+        weight_TS = weight_TS.to(torch.get_autocast_dtype(device))
+    weight_BTS = weight_TS.expand(len(x_BSC), -1, -1)
     return torch.baddbmm(linear_TS.bias.unsqueeze(1), weight_BTS, x_BSC)
+
+
+def _autocasts(device: str) -> bool:
+    """Whether autocast is on for a device; some, such as "meta", do not know it."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 class TokenMlp(nn.Module):

@@ -112,3 +112,14 @@ def multiply_adds(config: MixerConfig) -> int:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_multiply_adds_equal_pytorchs_own_count(name):
     assert cost(CONFIGS[name]).macs == multiply_adds(CONFIGS[name])
+
+
+def test_bfloat16_keeps_no_copy_of_the_token_weights_for_each_image():
+    """Cast after it is expanded over the batch, the shared weight would be stored per image."""
+    config = MixerConfig(
+        image_size=32, patch_size=2, width=4, depth=2, token_width=64, channel_width=4
+    )
+    model, images = MlpMixer(config), torch.randn(16, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        kept = kept_for_backward(model, images)
+    assert kept < cost(config).activation_bytes(16)
