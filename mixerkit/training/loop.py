@@ -23,6 +23,7 @@ from mixerkit.training.keep import describe_evaluation, figures, keep_model
 from mixerkit.training.loss import TargetLoss
 from mixerkit.training.progress import Clock, Progress, Silent, Watcher
 from mixerkit.training.setup import (
+    Steps,
     class_counts,
     count_steps,
     evaluation_loader,
@@ -76,10 +77,10 @@ def train(
     watch.say(_classes(splits.train.class_names, asked))
     loader = training_loader(recipe, splits)
     next(iter(loader.epoch(0)))  # this and the next refuse what cannot run, before a folder is made
-    count_steps(recipe, len(splits.train))
+    steps = count_steps(recipe, len(splits.train))
     with RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe) as run:
         _check_same(run, recipe, splits)
-        return _Training(recipe, splits, loader, run, model, watch).run_all()
+        return _Training(recipe, splits, loader, steps, run, model, watch).run_all()
 
 
 def _classes(names: tuple[str, ...], asked: int) -> str:
@@ -115,19 +116,19 @@ class _Training:
         recipe: Recipe,
         splits: Splits,
         loader: TrainLoader,
+        steps: Steps,
         run: RunFolder,
         model: nn.Module | None,
         watch: Watcher,
     ) -> None:
         self.recipe, self.splits, self.loader = recipe, splits, loader
-        self.run, self.watch = run, watch
+        self.steps, self.run, self.watch = steps, run, watch
         self.choices = run.choices()
         threads = int(self.choices.get("threads", recipe.threads))
         if threads:
             torch.set_num_threads(threads)
         held_out = splits.validation
         self.held_out = None if held_out is None else evaluation_loader(recipe, splits, held_out)
-        self.steps = count_steps(recipe, len(splits.train))
         self.state = fresh_state(recipe, model)
         self.loss = math.nan  # of the newest step
         loss = TargetLoss(recipe.loss, class_counts(splits.train))

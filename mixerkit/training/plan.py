@@ -11,7 +11,13 @@ from mixerkit.data.sources import Splits
 from mixerkit.model.cost import cost
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.loss import TargetLoss
-from mixerkit.training.setup import class_counts, count_steps, open_data, training_loader
+from mixerkit.training.setup import (
+    Steps,
+    class_counts,
+    count_steps,
+    open_data,
+    training_loader,
+)
 from mixerkit.training.state import TrainingState, fresh_state
 from mixerkit.training.update import Update
 
@@ -84,7 +90,7 @@ def plan(recipe: Recipe) -> Plan:
     recipe, splits = open_data(recipe)
     steps = count_steps(recipe, len(splits.train))
     priced = cost(recipe.model)
-    state, seconds = _measure(recipe, splits)
+    state, seconds = _measure(recipe, splits, steps)
     micro_batch = recipe.batch_size // recipe.accumulation
     state_bytes = sum(t.nbytes for t in state.tensors().values()) - 4 * priced.parameters
     return Plan(
@@ -107,12 +113,11 @@ def plan(recipe: Recipe) -> Plan:
     )
 
 
-def _measure(recipe: Recipe, splits: Splits) -> tuple[TrainingState, float]:
+def _measure(recipe: Recipe, splits: Splits, steps: Steps) -> tuple[TrainingState, float]:
     """A few steps on real batches: the state they leave and the median seconds of a step."""
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     state = fresh_state(recipe)
-    steps = count_steps(recipe, len(splits.train))
     update = Update(recipe, steps, TargetLoss(recipe.loss, class_counts(splits.train)), state)
     seconds = []
     batches = training_loader(recipe, splits).epoch(0)
