@@ -1,25 +1,58 @@
 """mixerkit: MLP-Mixer in PyTorch. What `__all__` lists is the public interface.
 
-Names are looked up on first use, so that importing the package costs nothing.
+Names are looked up on first use, so that importing the package costs nothing; type checkers
+read the imports below.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixerkit.checkpoint.load import load as load
+    from mixerkit.data.sources import open_source as open_source
+    from mixerkit.errors import RunFailed as RunFailed, UserError as UserError
+    from mixerkit.evaluation.accuracy import evaluate as evaluate
+    from mixerkit.inference.predictor import predict_files as predict_files
+    from mixerkit.model.cost import cost as cost
+    from mixerkit.model.mixer import MlpMixer as MlpMixer
+    from mixerkit.spec.mixer import MixerConfig as MixerConfig, variant as variant
+    from mixerkit.spec.preprocess import Preprocess as Preprocess
+    from mixerkit.spec.recipe import (
+        Augment as Augment,
+        Data as Data,
+        Evaluate as Evaluate,
+        Loss as Loss,
+        Optimizer as Optimizer,
+        Recipe as Recipe,
+        Save as Save,
+        Schedule as Schedule,
+    )
+    from mixerkit.spec.recipes import recipe as recipe
+    from mixerkit.training.loop import TrainingResult as TrainingResult, train as train
 
 _HOME = {
+    "RunFailed": "mixerkit.errors",
+    "UserError": "mixerkit.errors",
     "MixerConfig": "mixerkit.spec.mixer",
     "variant": "mixerkit.spec.mixer",
     "Preprocess": "mixerkit.spec.preprocess",
+    "Augment": "mixerkit.spec.recipe",
+    "Data": "mixerkit.spec.recipe",
+    "Evaluate": "mixerkit.spec.recipe",
+    "Loss": "mixerkit.spec.recipe",
+    "Optimizer": "mixerkit.spec.recipe",
     "Recipe": "mixerkit.spec.recipe",
+    "Save": "mixerkit.spec.recipe",
+    "Schedule": "mixerkit.spec.recipe",
     "recipe": "mixerkit.spec.recipes",
     "MlpMixer": "mixerkit.model.mixer",
     "cost": "mixerkit.model.cost",
     "load": "mixerkit.checkpoint.load",
     "open_source": "mixerkit.data.sources",
     "evaluate": "mixerkit.evaluation.accuracy",
+    "TrainingResult": "mixerkit.training.loop",
     "train": "mixerkit.training.loop",
     "predict_files": "mixerkit.inference.predictor",
-    "UserError": "mixerkit.errors",
 }
 
 __all__ = sorted(_HOME)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from mixerkit.errors import UserError
+from mixerkit.errors import UserError, how_to_install
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
 
@@ -35,8 +35,7 @@ def timm_mixer(config: MixerConfig) -> nn.Module:
         from timm.models.mlp_mixer import MlpMixer as TimmMixer
     except ImportError as error:
         raise UserError(
-            "timm is needed for this comparison and is not installed: "
-            "pip install 'mixerkit[peers]'."
+            f"timm is needed for this comparison and is not installed: {how_to_install('timm')}"
         ) from error
     width = config.width
     # Half a unit more: timm takes the whole part of ratio × width.

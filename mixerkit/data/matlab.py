@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mixerkit.errors import UserError
+from mixerkit.errors import UserError, how_to_install
 
 
 def read_mat(path: Path, key: str) -> Any:
@@ -11,7 +11,7 @@ def read_mat(path: Path, key: str) -> Any:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise UserError(f"Reading {path.name} needs SciPy: pip install mixerkit[data].") from error
+        raise UserError(f"Reading {path.name} needs SciPy: {how_to_install('scipy')}") from error
     try:
         return loadmat(path, squeeze_me=True, variable_names=[key])[key]
     except KeyError as error:

@@ -3,8 +3,15 @@
 import pytest
 
 from mixerkit.spec.mixer import PUBLISHED, variant
-from mixerkit.spec.paper import CLAIMS, FINE_TUNING, LARGEST, PRETRAINING, RESULTS, VARIANTS
-from mixerkit.spec.paper import published as row_of
+from mixerkit.spec.paper import (
+    CLAIMS,
+    FINE_TUNING,
+    LARGEST,
+    PRETRAINING,
+    RESULTS,
+    VARIANTS,
+    published as row_of,
+)
 
 
 @pytest.mark.parametrize("row", VARIANTS, ids=lambda row: row.label)

@@ -6,8 +6,7 @@ from typing import Literal
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mixerkit.errors import UserError
 from mixerkit.spec.mixer import MixerConfig, variant
