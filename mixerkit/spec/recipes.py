@@ -25,7 +25,7 @@ def fashion_demo() -> Recipe:
         optimizer=Optimizer(name="muon", lr=0.01, adamw_lr=0.005, momentum=0.95, betas=(0.9, 0.99)),
         schedule=Schedule(warmup="10 %", decay="linear"),
         loss=Loss(label_smoothing=0.05),
-        duration="9 epochs",
+        duration="8 epochs",
         batch_size=128,
         compile="off",
     )
