@@ -8,11 +8,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixerkit.checkpoint.load import load as load
+    from mixerkit.checkpoint.load import load as load, load_weights as load_weights
+    from mixerkit.checkpoint.pretrained import (
+        from_pretrained as from_pretrained,
+        push_to_hub as push_to_hub,
+        save_pretrained as save_pretrained,
+    )
     from mixerkit.data.sources import open_source as open_source
     from mixerkit.errors import RunFailed as RunFailed, UserError as UserError
     from mixerkit.evaluation.accuracy import evaluate as evaluate
     from mixerkit.inference.predictor import predict_files as predict_files
+    from mixerkit.inference.tiles import tiled_logits as tiled_logits
     from mixerkit.model.cost import cost as cost
     from mixerkit.model.mixer import MlpMixer as MlpMixer
     from mixerkit.spec.mixer import MixerConfig as MixerConfig, variant as variant
@@ -48,11 +54,16 @@ _HOME = {
     "MlpMixer": "mixerkit.model.mixer",
     "cost": "mixerkit.model.cost",
     "load": "mixerkit.checkpoint.load",
+    "load_weights": "mixerkit.checkpoint.load",
+    "from_pretrained": "mixerkit.checkpoint.pretrained",
+    "push_to_hub": "mixerkit.checkpoint.pretrained",
+    "save_pretrained": "mixerkit.checkpoint.pretrained",
     "open_source": "mixerkit.data.sources",
     "evaluate": "mixerkit.evaluation.accuracy",
     "TrainingResult": "mixerkit.training.loop",
     "train": "mixerkit.training.loop",
     "predict_files": "mixerkit.inference.predictor",
+    "tiled_logits": "mixerkit.inference.tiles",
 }
 
 __all__ = sorted(_HOME)

@@ -35,8 +35,7 @@ def pytest_configure() -> None:
     sys.addaudithook(block_network)
     for name in ("http_proxy", "https_proxy"):  # holds for the commands that tests start
         os.environ[name] = os.environ[name.upper()] = NOWHERE
-    os.environ.pop("no_proxy", None)
-    os.environ.pop("NO_PROXY", None)
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
     torch.set_num_threads(1)
     settings.register_profile("mixerkit", deadline=None, derandomize=True, database=None)
     settings.load_profile("mixerkit")

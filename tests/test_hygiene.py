@@ -84,9 +84,11 @@ def unpickling(source: str) -> list[str]:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found.append(str(node.module))
+            only_the_error = [alias.name for alias in node.names] == ["UnpicklingError"]
+            found += [] if only_the_error else [str(node.module)]
         elif isinstance(node, ast.Call):
-            found.append(ast.unparse(node.func))
+            safely = "weights_only=True" in [ast.unparse(word) for word in node.keywords]
+            found += [] if safely else [ast.unparse(node.func)]
     return [
         name for name in found if name in PICKLE_CALLS or name.partition(".")[0] in PICKLE_MODULES
     ]
@@ -114,6 +116,8 @@ def test_the_checks_see_what_they_look_for(tmp_path):
     assert unpickling("import pickle\ntorch.load(path)\nfrom joblib import dump") == [
         "pickle", "joblib", "torch.load",
     ]  # fmt: skip
+    assert unpickling("torch.load(path, weights_only=False)") == ["torch.load"]
+    assert unpickling("from pickle import UnpicklingError, load") == ["pickle"]
     (tmp_path / "weights").write_bytes(b"\x80\x04rest")
     assert is_pickle(tmp_path / "weights")
 

@@ -15,7 +15,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "mixerkit"
 
-FOUNDATION = {"errors": set(), "spec": {"errors"}, "results": {"errors"}}
+FOUNDATION = {
+    "errors": set(), "spec": {"errors"}, "results": {"errors"}, "download": {"errors"},
+}  # fmt: skip
 PARTS = {
     "model": set(),
     "data": set(),
@@ -27,14 +29,14 @@ PARTS = {
     "benchmark": {"model", "checkpoint", "inference"},
 }
 PARTS |= {"study": set(PARTS), "cli": {*PARTS, "study"}, "__main__": {"cli"}}
-PARTS |= {"__init__": set(PARTS)}
+PARTS |= {"__init__": set(PARTS), "timm": {"model", "checkpoint"}}
 MAY_USE = FOUNDATION | {part: others | set(FOUNDATION) for part, others in PARTS.items()}
 
 HEAVY = {
     "timm", "matplotlib", "onnx", "onnxruntime", "openvino", "huggingface_hub", "datasets",
     "scipy", "sklearn", "torchvision", "pyarrow", "nncf",
 }  # fmt: skip
-WITHOUT_TORCH = ("spec/", "errors.py", "results.py", "model/cost.py")
+WITHOUT_TORCH = ("spec/", "errors.py", "results.py", "download.py", "model/cost.py")
 WITHOUT_TORCH_AT_IMPORT = (*WITHOUT_TORCH, "__init__.py", "__main__.py", "cli/main.py")
 
 

@@ -77,10 +77,11 @@ def _compare(own: list[float], reference: list[float]) -> Comparison:
 def matrix_products(config: MixerConfig, batch: int) -> tuple[Call, int]:
     """The four matrix products of one block and nothing else, and their floating-point
     operations. Plain matrices, nothing allocated: the ceiling for a model of this shape."""
-    tokens, channels = batch * config.num_patches, batch * config.width
+    tiles = config.num_patches // config.tile_patches
+    tokens, channels = batch * config.num_patches, batch * tiles * config.width
     shapes = [
-        (channels, config.num_patches, config.token_width),
-        (channels, config.token_width, config.num_patches),
+        (channels, config.tile_patches, config.token_width),
+        (channels, config.token_width, config.tile_patches),
         (tokens, config.width, config.channel_width),
         (tokens, config.channel_width, config.width),
     ]

@@ -9,19 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from mixerkit.checkpoint.layouts import TIMM, their_name
 from mixerkit.errors import UserError, how_to_install
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
-
-# Our tensor names and timm's, block prefix left out.
-BLOCK_NAMES = {
-    "token_norm": "norm1",
-    "token_mixing.fc1": "mlp_tokens.fc1",
-    "token_mixing.fc2": "mlp_tokens.fc2",
-    "channel_norm": "norm2",
-    "channel_mixing.fc1": "mlp_channels.fc1",
-    "channel_mixing.fc2": "mlp_channels.fc2",
-}
 
 
 def timm_mixer(config: MixerConfig) -> nn.Module:
@@ -60,20 +51,9 @@ def timm_mixer(config: MixerConfig) -> nn.Module:
 def copy_to_timm(model: MlpMixer) -> nn.Module:
     """timm's Mixer with the same weights, and so the same logits, as `model`."""
     peer = timm_mixer(replace(model.config, head_bias=0.0))  # the bias itself is copied
-    tensors = {timm_name(name): value for name, value in model.state_dict().items()}
+    tensors = {str(their_name(TIMM, name)): value for name, value in model.state_dict().items()}
     peer.load_state_dict(tensors, strict=True)
     return peer.train(model.training)
-
-
-def timm_name(name: str) -> str:
-    """timm's name of one of our tensors: `blocks.0.token_norm.weight` → `blocks.0.norm1.weight`."""
-    if name.startswith("stem."):
-        return name.replace("stem.", "stem.proj.")
-    if not name.startswith("blocks."):
-        return name
-    blocks, index, rest = name.split(".", 2)
-    part, _, tensor = rest.rpartition(".")
-    return f"{blocks}.{index}.{BLOCK_NAMES[part]}.{tensor}"
 
 
 def _check_expressible(config: MixerConfig) -> None:
@@ -82,6 +62,7 @@ def _check_expressible(config: MixerConfig) -> None:
         "channel_mixer": config.channel_mixer != "mlp",
         "norm": not config.norm,
         "pad": config.pad,
+        "tiles": config.tiles != 1,
         "head_bias": config.head_bias != 0,
         "drop_path_kind": config.drop_path > 0 and config.drop_path_kind != "timm",
     }

@@ -27,9 +27,17 @@ JSON_LIMIT = 64 * 2**20
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Put `content` at `path` so that a reader, or a kill, sees the old file or the new one."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary file to write, which takes the place of `path` if the block succeeds."""
     temporary = _temporary(path)
     try:
-        _write_synced(temporary, content)
+        yield temporary
+        sync(temporary)
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

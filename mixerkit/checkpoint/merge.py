@@ -1,78 +1,155 @@
-"""Weights from a file into the model that they claim to be, strictly: all of it or an error."""
+"""Weights from a file under our names: all of them, or one error that lists what differs."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mixerkit.checkpoint.tensors import Shape, not_finite, read_shapes, read_tensors
+from mixerkit.checkpoint.layouts import Sizes
+from mixerkit.checkpoint.recognise import Contents, contents, open_weights
+from mixerkit.checkpoint.stored import Stored
+from mixerkit.checkpoint.tensors import TensorFile, not_finite
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
 
 NAMES_SHOWN = 5
+NUMBERS = ("F32", "F16", "BF16")
+"""What is read; the two narrow kinds become float32, which changes no value."""
 
 
-def read_model(weights: Path, config: MixerConfig) -> MlpMixer:
-    """The model of `config` with the weights of a safetensors file.
+def read_tensors_of(stored: Stored) -> dict[str, Tensor]:
+    """Every tensor of the model, float32, under our names and with our order of axes.
 
-    Memory is taken only after the file's header has proved to fit. One `UserError` lists every
-    tensor that is missing, unexpected, or of another shape or type.
+    Memory is taken only after names and shapes have proved to fit, and for one tensor at a time.
     """
-    found = read_shapes(weights)
-    model = _without_memory(weights, config, len(found))
-    _check_shapes(weights, model, found)
-    tensors = read_tensors(weights)
-    check_finite(tensors, str(weights))
+    with open_weights(stored.weights) as file:
+        found = contents(file)
+        _check_depth(stored, len(file.shapes))
+        _check_fit(stored, found, file)
+        tensors = {
+            name: in_our_order(file.read(found.places[name].name), found, name)
+            for name in sizes_of(stored.config)
+        }
+    check_finite(tensors, str(stored.weights))
+    return tensors
+
+
+def in_our_order(tensor: Tensor, found: Contents, name: str) -> Tensor:
+    """A tensor as it lies in the file → float32 with our axes, in memory of its own."""
+    size = found.sizes[name]
+    if not found.places[name].flax:
+        return tensor.float()
+    if name == "stem.weight":
+        return tensor.permute(3, 2, 0, 1).float().contiguous()
+    if len(size) == 2:
+        return tensor.reshape(size[::-1]).T.float().contiguous()
+    return tensor.reshape(size).float()
+
+
+def sizes_of(config: MixerConfig) -> Sizes:
+    """Name and shape of every tensor of a model, without taking memory for it."""
+    with torch.device("meta"):
+        return {name: tuple(t.shape) for name, t in MlpMixer(config).state_dict().items()}
+
+
+def assemble(config: MixerConfig, tensors: dict[str, Tensor]) -> MlpMixer:
+    """The model that has `tensors` themselves as its parameters; nothing is copied."""
+    with torch.device("meta"):
+        model = MlpMixer(config)
     model.load_state_dict(tensors, assign=True)
-    return model
+    return model.requires_grad_(True)
 
 
-def with_fresh_head(model: MlpMixer, num_classes: int) -> MlpMixer:
-    """The same body under a newly initialised head; the old class names no longer apply."""
-    fresh = MlpMixer(replace(model.config, num_classes=num_classes))
-    body = {n: t for n, t in model.state_dict().items() if not n.startswith("head.")}
-    fresh.load_state_dict(body, strict=False)
-    if model.preprocess:
-        fresh.preprocess = replace(model.preprocess, class_names=())
-    return fresh
-
-
-def _without_memory(weights: Path, config: MixerConfig, tensors: int) -> MlpMixer:
-    if config.depth > tensors:
+def _check_depth(stored: Stored, tensors: int) -> None:
+    """Refuse, before a model is built to compare with, a depth that the file cannot hold."""
+    if stored.config.depth > tensors:
         raise UserError(
-            f"{weights} holds {tensors} tensors, too few for the depth of {config.depth} that "
-            f"config.json gives."
+            f"{stored.weights} holds {tensors} tensors, too few for the depth of "
+            f"{stored.config.depth} that it or its config.json claims."
         )
+
+
+def _check_fit(stored: Stored, found: Contents, file: TensorFile) -> None:
+    """One error that lists every tensor that is missing, unexpected, or of another kind."""
     try:
-        with torch.device("meta"):
-            return MlpMixer(config)
+        wanted = sizes_of(stored.config)
     except (RuntimeError, TypeError, OverflowError) as error:
         raise UserError(
-            f"{weights.with_name('config.json')} describes a model too large to exist."
+            f"{stored.weights.with_name('config.json')} describes a model too large to exist."
         ) from error
+    lines = differences(wanted, found.sizes)
+    lines += [f"unexpected: {name}" for name in found.unknown]
+    dtypes = {place.name: file.shapes[place.name].dtype for place in found.places.values()}
+    lines += [
+        f"{name}: expected numbers of {', '.join(NUMBERS)}, found {dtype}"
+        for name, dtype in dtypes.items()
+        if dtype not in NUMBERS
+    ]
+    if not lines:
+        return
+    ours = found.layout.name == "mixerkit"
+    what = "the model that config.json beside it describes" if ours else f"{found.layout.title}"
+    advice = (
+        "Give it the config.json that it was saved with."
+        if ours
+        else "The file is incomplete, or of another architecture."
+    )
+    raise UserError(
+        f"{stored.weights} does not fit {what}:\n  " + "\n  ".join(lines) + f"\n{advice}"
+    )
 
 
-def _check_shapes(weights: Path, model: MlpMixer, found: dict[str, Shape]) -> None:
-    wanted = {name: Shape("F32", tuple(t.shape)) for name, t in model.state_dict().items()}
+def differences(wanted: Sizes, found: Sizes) -> list[str]:
+    """One line for each tensor that is missing, unexpected, or of another shape."""
     lines = [f"missing: {name}" for name in wanted if name not in found]
     lines += [f"unexpected: {name}" for name in found if name not in wanted]
     lines += [
-        f"{name}: expected {_shape(wanted[name])}, found {_shape(found[name])}"
+        f"{name}: expected {list(wanted[name])}, found {list(found[name])}"
         for name in wanted
         if name in found and wanted[name] != found[name]
     ]
+    return lines
+
+
+FUNCTION = ("gelu", "norm_eps", "patch_size", "tile_grid", "pad", "token_mixer", "channel_mixer")
+"""What changes a model's outputs and need not show in the shapes."""
+
+
+def merge_into(model: MlpMixer, stored: Stored) -> None:
+    """Put stored weights into an existing model of the same configuration, all of them.
+
+    On any difference one `UserError` lists it and names the arguments of `load` that would
+    bridge it; the model is then as it was.
+    """
+    lines = differences(sizes_of(model.config), sizes_of(stored.config))
+    lines += [
+        f"{name}: the model has {getattr(model.config, name)}, the weights were made for "
+        f"{getattr(stored.config, name)}"
+        for name in FUNCTION
+        if getattr(model.config, name) != getattr(stored.config, name)
+    ]
     if lines:
         raise UserError(
-            f"{weights} does not fit the model that config.json beside it describes:\n  "
+            f"{stored.weights} does not fit this model:\n  "
             + "\n  ".join(lines)
-            + "\nGive it the config.json that it was saved with."
+            + f"\n{_bridge(model.config, stored.config)}"
         )
+    tensors = read_tensors_of(stored)
+    own = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
 
 
-def _shape(shape: Shape) -> str:
-    return f"{shape.dtype} {list(shape.size)}"
+def _bridge(wanted: MixerConfig, found: MixerConfig) -> str:
+    """The arguments of `load` that make the weights fit, or that there are none."""
+    names = ("image_size", "patch_size", "in_channels", "num_classes", "gelu")
+    asked = {n: getattr(wanted, n) for n in names if getattr(wanted, n) != getattr(found, n)}
+    if asked and sizes_of(replace(found, **asked)) == sizes_of(wanted):
+        arguments = ", ".join(f"{name}={value!r}" for name, value in asked.items())
+        return f"mixerkit.load(…, {arguments}) gives a model with these weights."
+    return "They are of another architecture."
 
 
 def check_finite(tensors: dict[str, Tensor], what: str) -> None:

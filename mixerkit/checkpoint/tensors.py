@@ -1,7 +1,7 @@
 """Named tensors in a safetensors file: exact bits, no code, and errors that name the file."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,18 @@ class Shape:
 
     dtype: str
     size: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """An opened file of named tensors: shapes at once, contents one by one.
+
+    `read` gives a tensor in memory of its own.
+    """
+
+    path: Path
+    shapes: dict[str, Shape]
+    read: Callable[[str], Tensor]
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -44,19 +56,31 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return apart
 
 
-def read_shapes(path: Path) -> dict[str, Shape]:
-    """Dtype and size of every tensor, from the header alone."""
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[TensorFile]:
+    """The tensors of a safetensors file, to be read one at a time."""
     with _opened(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        return {
+        shapes = {
             name: Shape(part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()
         }
+        yield TensorFile(path, shapes, lambda name: _read_one(path, name))
+
+
+def _read_one(path: Path, name: str) -> Tensor:
+    """One tensor, from a mapping of the file of its own.
+
+    Pages of a mapping count as memory of the process until it is closed: one mapping for all
+    tensors would hold the whole file beside the copies.
+    """
+    with _opened(path) as file:
+        return file.get_tensor(name).clone()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Every tensor, in memory of its own: the file may be removed or replaced afterwards."""
-    with _opened(path) as file:
-        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    with open_safetensors(path) as file:
+        return {name: file.read(name) for name in file.shapes}
 
 
 @contextmanager

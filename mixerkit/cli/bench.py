@@ -3,8 +3,9 @@
 import json
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -17,13 +18,24 @@ EXAMPLES = """\
   mixer bench time-to-accuracy
 """
 
-Study = Literal["speed", "token-mixing", "optimizers", "time-to-accuracy"]
+Study = Literal["speed", "token-mixing", "optimizers", "time-to-accuracy", "loading", "surgery"]
+
+# Each module has `study(out, say, quick) -> rows`.
+STUDIES = {
+    "speed": "mixerkit.benchmark.throughput",
+    "token-mixing": "mixerkit.benchmark.token_mixing",
+    "loading": "mixerkit.benchmark.loading",
+    "optimizers": "mixerkit.study.optimizers",
+    "time-to-accuracy": "mixerkit.study.time_to_accuracy",
+    "surgery": "mixerkit.study.surgery",
+}
 
 
 @dataclass(frozen=True)
 class Bench:
     """Measure on this machine: the `speed` of our models against timm's, ways to compute
-    `token-mixing`, the `optimizers`, or the training `time-to-accuracy` against timm's Mixer.
+    `token-mixing`, the `optimizers`, the training `time-to-accuracy` against timm's Mixer, the time
+    and memory of `loading` B/16, or what `surgery` to other image sizes costs in accuracy.
 
     Close other programs first: the figures are only as quiet as the machine.
     """
@@ -47,26 +59,8 @@ def main(words: list[str]) -> int:
     def say(line: str) -> None:
         print(line, file=console, flush=True)
 
-    rows = _measure(given.study, out, say, given.quick)
+    rows = import_module(STUDIES[given.study]).study(out, say, given.quick)
     say(f"written: {out}")
     if given.json:
         print(json.dumps(rows, indent=2))
     return EXIT_DONE
-
-
-def _measure(study: Study, out: Path, say: Any, quick: bool) -> list[dict[str, Any]]:
-    if study == "speed":
-        from mixerkit.benchmark.throughput import study as speed
-
-        return speed(out, say, quick)
-    if study == "token-mixing":
-        from mixerkit.benchmark.token_mixing import study as token_mixing
-
-        return token_mixing(out, say, quick)
-    if study == "optimizers":
-        from mixerkit.study.optimizers import study as optimizers
-
-        return optimizers(out, say, quick)
-    from mixerkit.study.time_to_accuracy import study as time_to_accuracy
-
-    return time_to_accuracy(out, say, quick)

@@ -36,8 +36,9 @@ SWITCHES = ("--json",)
 class Info:
     """The walk of shapes through MODEL, with parameters and multiply-adds (MACs) of every step.
 
-    MODEL is a run folder or model folder, zoo:NAME, or a variant (S/32, S/16, B/32, B/16, L/32,
-    L/16, H/14, article, or any patch side that divides the image), whose settings can be changed.
+    MODEL is a run folder, model folder, file of weights, zoo:NAME, or a variant (S/32, S/16, B/32,
+    B/16, L/32, L/16, H/14, article, or any patch side that divides the image), whose settings can
+    be changed.
     """
 
     config: Annotated[MixerConfig, WITHOUT_PREFIX]
@@ -74,10 +75,14 @@ def _stored(source: str) -> tuple[MixerConfig | None, dict[str, Any]]:
     """Configuration and origin of saved weights; (None, {}) for a variant label."""
     if is_variant(source) and not Path(source).exists():
         return None, {}
-    from mixerkit.checkpoint.load import find
+    from mixerkit.checkpoint.find import find, published
 
+    known = published(source)
+    if known:  # nothing is fetched to say what a published model is
+        config = variant(known.variant, num_classes=known.num_classes, gelu=known.gelu)
+        return config, {"trained_on": known.trained_on, "top1_imagenet": known.top1}
     found = find(source)
-    return (found.config, found.about) if found else (None, {})
+    return (found.config, found.about | {"notes": list(found.notes)}) if found else (None, {})
 
 
 def _as_json(given: Info, about: dict[str, Any]) -> str:
@@ -118,10 +123,14 @@ def _origin(about: dict[str, Any]) -> list[str]:
     if "recipe" in about:
         source = about.get("data", {}).get("source", "its data")
         lines.append(f"trained by {about['recipe']} on {source}, {about.get('step', 0):,} steps")
+    elif "trained_on" in about:
+        lines.append(f"trained on {about['trained_on']}")
+    if about.get("top1_imagenet"):
+        lines.append(f"ImageNet top-1 {about['top1_imagenet']:.2f} %, as published")
     for split in ("validation", "test"):
         if split in about:
             lines.append(f"{split} accuracy {100 * about[split]['top1']:.2f} %")
-    return lines
+    return lines + [f"assumed: {note}" for note in about.get("notes", ())]
 
 
 def walk(config: MixerConfig, priced: Cost) -> list[tuple[str, str, str, str]]:
@@ -175,7 +184,7 @@ def _sum_row(name: str, parts: tuple[Part, ...]) -> tuple[str, str, str, str]:
 
 def _says(config: MixerConfig, part: Part) -> str:
     """The part's name without its block, and what its matrices do."""
-    S, C, K = config.num_patches, config.width, config.num_classes
+    S, C, K = config.tile_patches, config.width, config.num_classes
     name = part.name.removeprefix("block 1 ")
     tokens = f"{S} → {config.token_width} → {S}"
     channels = f"{C} → {config.channel_width} → {C}"

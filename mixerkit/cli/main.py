@@ -6,6 +6,7 @@ Nothing heavy is imported before a command is known, so that `mixer --help` answ
 import contextlib
 import os
 import sys
+import warnings
 from importlib import import_module
 
 from mixerkit.cli.program import program
@@ -28,6 +29,8 @@ COMMANDS = {
     "info": "the walk of shapes through a model, its parameters and its cost",
     "recipes": "the recipes that come with mixerkit",
     "runs": "your runs, how far they are and how good; write a report again",
+    "zoo": "the published models: what they are, and fetching them",
+    "convert": "a model in another layout, or for another resolution",
     "doctor": "what mixerkit found on this machine",
     "bench": "measure speed on this machine",
 }
@@ -52,6 +55,7 @@ SIGINT, SIGPIPE = 2, 13
 
 def main(words: list[str] | None = None) -> int:
     """Run one command line and return its exit code (see `mixerkit.errors`)."""
+    warnings.formatwarning = _as_note  # type: ignore[assignment]
     try:
         code = _dispatch(sys.argv[1:] if words is None else words)
         sys.stdout.flush()
@@ -105,6 +109,11 @@ def _say(message: str, code: int) -> int:
         sys.stdout.flush()  # what was printed before the error stays before it
     print(f"mixer: {message.replace('`mixer ', f'`{program()} ')}", file=sys.stderr)
     return code
+
+
+def _as_note(message: Warning | str, *_: object) -> str:
+    """A warning as a line for people, without file and line number."""
+    return f"mixer: note: {message}\n"
 
 
 def _drop_stdout() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from mixerkit.cli.arguments import Flag, Words, parse, shown_as
 from mixerkit.cli.text import percent
 from mixerkit.errors import EXIT_DONE, UserError
+from mixerkit.spec.mixer import Size
 
 if TYPE_CHECKING:
     from mixerkit.inference.predictor import Prediction
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   mixer predict shirt.png boot.png
   mixer predict my-photos --model runs/photos-64 --top 1
+  mixer predict panorama.jpg --model runs/photos-64 --tiles 2
   find . -name '*.jpg' | mixer predict - --model runs/photos-64 --json
 """
 
@@ -37,6 +39,11 @@ class Predict:
     """Classes shown for each image."""
     batch_size: int = 32
     """Images computed at once."""
+    image_size: Size | None = None
+    """Another image size than the model's own, one side or height and width (`mixer convert`)."""
+    tiles: int = 0
+    """Look at the whole photograph in overlapping tiles, so many along its short side; 0 looks at
+    the centre, as in training."""
     json: Flag = False
     """Print one JSON document: a list with one object for each image."""
 
@@ -48,8 +55,10 @@ def main(words: list[str]) -> int:
     from mixerkit.checkpoint.load import load
     from mixerkit.inference.predictor import predict_files
 
-    model = load(given.model)
-    found = predict_files(model, paths, batch_size=given.batch_size, top=given.top)
+    model = load(given.model, image_size=given.image_size)
+    found = predict_files(
+        model, paths, batch_size=given.batch_size, top=given.top, tiles=given.tiles
+    )
     if given.json:
         _print_json(found)
     else:

@@ -8,15 +8,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
-from typing import IO
-from urllib.error import HTTPError
 
+from mixerkit.download import Expected, fetch
 from mixerkit.errors import UserError
 
 ANSWER_SECONDS = 5
@@ -30,49 +26,14 @@ def fetch_from_mirror(mirror: str, names: list[str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mixerkit-") as temporary:
         folder = Path(temporary)
         for name in names:
-            try:
-                _copy(mirror + name, folder / name)
-            except (OSError, ValueError) as error:
-                raise UserError(f"{mirror}: {getattr(error, 'reason', error)}") from error
-            except HTTPException as error:  # its text alone is whatever the server sent
-                raise UserError(f"{mirror}: no proper answer ({error!r})") from error
+            fetch(
+                mirror + name,
+                folder / name,
+                Expected(most=MAX_FILE_BYTES),
+                patience=ANSWER_SECONDS,
+                tries=1,
+            )
         yield folder
-
-
-def _copy(address: str, path: Path) -> None:
-    """Download one file, with one line of progress that writes over itself on a terminal."""
-    got = 0
-    with _open(address) as answer, path.open("wb") as file:
-        while chunk := answer.read(1 << 20):
-            got += len(chunk)
-            if got > MAX_FILE_BYTES:
-                raise OSError(f"{path.name} is larger than {MAX_FILE_BYTES >> 20} MiB")
-            file.write(chunk)
-            if sys.stderr.isatty():
-                print(f"\r{path.name}: {got / 1e6:.1f} MB", end="", file=sys.stderr, flush=True)
-    _say(f"{chr(13) if sys.stderr.isatty() else ''}{path.name}: {got / 1e6:.1f} MB")
-
-
-def _open(address: str) -> IO[bytes]:
-    """The opened answer; in a thread, because no time-out covers looking up a host name."""
-    result: list[IO[bytes] | BaseException] = []
-
-    def ask() -> None:
-        try:
-            result.append(urllib.request.urlopen(address, timeout=ANSWER_SECONDS))
-        except BaseException as error:
-            result.append(error)
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(ANSWER_SECONDS + 1)
-    if not result:
-        raise OSError(f"no answer within {ANSWER_SECONDS} seconds")
-    if isinstance(result[0], HTTPError):
-        result[0].close()  # it is the answer too, with an open connection
-    if isinstance(result[0], BaseException):
-        raise result[0]
-    return result[0]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 from mixerkit.data.download import fetch_from_debian, fetch_from_mirror
 from mixerkit.data.idx import read_idx
 from mixerkit.data.splits import ImageSplit, Splits
+from mixerkit.download import cache_folder, is_offline
 from mixerkit.errors import UserError
 
 MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -42,7 +43,7 @@ def open_fashion_mnist(roots: tuple[Path, ...]) -> Splits:
         if _complete(folder):
             return _load(folder, str(folder), official=False)
     tried += [f"{root}: the four files are not there" for root in roots]
-    for folder in (SYSTEM_FOLDER, cache_folder()):
+    for folder in (SYSTEM_FOLDER, cache_folder() / "fashion-mnist"):
         try:
             if _complete(folder):
                 return _load(folder, str(folder), official=True)
@@ -52,14 +53,8 @@ def open_fashion_mnist(roots: tuple[Path, ...]) -> Splits:
     return _download(tried)
 
 
-def cache_folder() -> Path:
-    """Where downloaded files are kept for this user."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mixerkit" / "fashion-mnist"
-
-
 def _download(tried: list[str]) -> Splits:
-    if os.environ.get("MIXERKIT_OFFLINE", "0") not in ("", "0"):
+    if is_offline():
         tried.append("the network: left out, because MIXERKIT_OFFLINE is set")
     else:
         names = [f"{name}.gz" for name in FILES]
@@ -83,7 +78,7 @@ def _download(tried: list[str]) -> Splits:
 
 def _keep(splits: Splits, folder: Path, names: list[str]) -> Splits:
     """Copy the checked files into the user's cache; each appears there whole or not at all."""
-    cache = cache_folder()
+    cache = cache_folder() / "fashion-mnist"
     try:
         cache.mkdir(parents=True, exist_ok=True)
         for name in names:

@@ -96,7 +96,7 @@ def _weight_figures(model: MlpMixer | None) -> dict[str, bytes]:
     for i in range(min(BLOCKS_DRAWN, model.config.depth)):
         linear = model.config.token_mixer == "linear"
         what = "Token-mixing weights" if linear else "Token-mixing units"
-        columns = model.config.grid[1] if linear else 0
+        columns = model.config.tile_grid[1] if linear else 0
         sheet = figures.weight_sheet(token_units(model, i), f"{what}, block {i + 1}", columns)
         drawn[f"token-units-{i + 1}"] = sheet
     return drawn

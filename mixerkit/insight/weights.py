@@ -57,7 +57,7 @@ def token_units(model: MlpMixer, block: int) -> Pictures:
     """
     mixing = model.blocks[block].get_submodule("token_mixing")
     weight_TS = _token_weight(mixing).weight.detach().float().cpu().numpy()
-    units_Thw = weight_TS.reshape(len(weight_TS), *model.config.grid)
+    units_Thw = weight_TS.reshape(len(weight_TS), *model.config.tile_grid)
     linear = isinstance(mixing, TokenLinear)
     order_T = np.arange(len(units_Thw)) if linear else pair_opposites(units_Thw)
     return Pictures(_to_unit_range(units_Thw[order_T]), order_T)

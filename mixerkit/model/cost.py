@@ -76,10 +76,13 @@ def _norm(config: MixerConfig, name: str) -> Part:
 
 
 def _token_mixing(config: MixerConfig, name: str) -> Part:
-    S, C, T = config.num_patches, config.width, config.token_width
+    """Tiles share the parameters; each costs what one does."""
+    S, C, T, shape = config.tile_patches, config.width, config.token_width, config.num_patches
+    tiles = config.num_patches // S
     if config.token_mixer == "linear":
-        return Part(name, (S, C), S * S + S, S * S * C, S * C)
-    return Part(name, (S, C), 2 * S * T + T + S, 2 * S * T * C, S * C + 2 * T * C)
+        return Part(name, (shape, C), S * S + S, tiles * S * S * C, tiles * S * C)
+    saved = tiles * (S * C + 2 * T * C)
+    return Part(name, (shape, C), 2 * S * T + T + S, tiles * 2 * S * T * C, saved)
 
 
 def _channel_mixing(config: MixerConfig, name: str) -> Part:

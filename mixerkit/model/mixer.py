@@ -24,13 +24,14 @@ class PatchEmbedding(nn.Module):
     """Cut the image into patches and map each one to C channels: [B, I, H, W] → [B, S, C].
 
     A convolution with stride P, written as the matrix product that it is; `weight` keeps the
-    convolution's shape [C, I, P, P]. Tokens are in raster order.
+    convolution's shape [C, I, P, P]. Tokens are in raster order. An image of K tiles becomes K
+    samples of S/K tokens each, [B·K, S/K, C]: the blocks then mix every tile on its own.
     """
 
     def __init__(self, config: MixerConfig) -> None:
         super().__init__()
         self.image_hw, self.patch_hw = config.image_hw, config.patch_hw
-        self.grid, self.pad = config.grid, config.pad
+        self.tile_grid, self.tiles, self.pad = config.tile_grid, config.tiles_hw, config.pad
         self.weight = nn.Parameter(torch.empty(config.width, config.in_channels, *self.patch_hw))
         self.bias = nn.Parameter(torch.empty(config.width))
 
@@ -44,17 +45,28 @@ class PatchEmbedding(nn.Module):
             )
         if self.pad:
             x_BIHW = self._pad_same(x_BIHW)
-        (down, across), (patch_h, patch_w) = self.grid, self.patch_hw
-        batch, tokens, pixels = len(x_BIHW), down * across, channels * patch_h * patch_w
-        x = x_BIHW.reshape(batch, channels, down, patch_h, across, patch_w)
-        x_BSQ = x.permute(0, 2, 4, 1, 3, 5).reshape(batch, tokens, pixels)
+        (rows, columns), (patch_h, patch_w) = self.tile_grid, self.patch_hw
+        (down, across), tokens = self.tiles, rows * columns
+        batch, pixels = len(x_BIHW), channels * patch_h * patch_w
+        x = x_BIHW.reshape(batch, channels, down, rows, patch_h, across, columns, patch_w)
+        x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)
+        x_BSQ = x.reshape(batch * down * across, tokens, pixels)
         return F.linear(x_BSQ, self.weight.flatten(1), self.bias)
+
+    def in_raster(self, x_BSC: Tensor) -> Tensor:
+        """Tokens of an image's tiles, [B·K, S/K, C], in raster order over the image: [B, S, C]."""
+        (rows, columns), (down, across) = self.tile_grid, self.tiles
+        if down * across == 1:
+            return x_BSC
+        batch, channels = len(x_BSC) // (down * across), x_BSC.shape[-1]
+        x = x_BSC.reshape(batch, down, across, rows, columns, channels)
+        return x.transpose(2, 3).reshape(batch, down * rows * across * columns, channels)
 
     def _pad_same(self, x_BIHW: Tensor) -> Tensor:
         """Zeros as Flax's SAME puts them: half before, the odd one after."""
         edges: list[int] = []
-        for image, patch, cells in zip(self.image_hw, self.patch_hw, self.grid, strict=True):
-            missing = cells * patch - image
+        for image, patch in zip(self.image_hw, self.patch_hw, strict=True):
+            missing = -image % patch
             edges = [missing // 2, missing - missing // 2, *edges]
         return F.pad(x_BIHW, edges)
 
@@ -91,17 +103,20 @@ CHANNEL_MIXER_CLASSES = {"mlp": ChannelMlp, "linear": ChannelLinear}
 class DropPath(nn.Module):
     """Stochastic depth: leave a branch out of whole samples with probability `rate`.
 
-    `rescale` divides what is kept by 1 − rate (timm does, the authors do not).
+    `rescale` divides what is kept by 1 − rate (timm does, the authors do not). The `tiles` of an
+    image are left out together.
     """
 
-    def __init__(self, rate: float, rescale: bool) -> None:
+    def __init__(self, rate: float, rescale: bool, tiles: int = 1) -> None:
         super().__init__()
-        self.rate, self.rescale = rate, rescale
+        self.rate, self.rescale, self.tiles = rate, rescale, tiles
 
     def forward(self, branch_BSC: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return branch_BSC
-        keep_B11 = torch.rand(len(branch_BSC), 1, 1, device=branch_BSC.device) >= self.rate
+        images = len(branch_BSC) // self.tiles
+        keep_B11 = torch.rand(images, 1, 1, device=branch_BSC.device) >= self.rate
+        keep_B11 = keep_B11.repeat_interleave(self.tiles, dim=0)
         kept = branch_BSC * keep_B11.to(branch_BSC.dtype)
         return kept / (1 - self.rate) if self.rescale else kept
 
@@ -115,7 +130,9 @@ class MixerBlock(nn.Module):
         self.token_mixing = TOKEN_MIXER_CLASSES[config.token_mixer](config)
         self.channel_norm = layer_norm(config)
         self.channel_mixing = CHANNEL_MIXER_CLASSES[config.channel_mixer](config)
-        self.drop_path = DropPath(drop_path_rate(config, index), config.drop_path_kind == "timm")
+        tiles = config.tiles_hw[0] * config.tiles_hw[1]
+        rescale = config.drop_path_kind == "timm"
+        self.drop_path = DropPath(drop_path_rate(config, index), rescale, tiles)
 
     def forward(self, x_BSC: Tensor) -> Tensor:
         x_BSC = x_BSC + self.drop_path(self.token_mixing(self.token_norm(x_BSC)))
@@ -133,9 +150,10 @@ class MlpMixer(nn.Module):
         super().__init__()
         self.config = config
         self.activation_checkpointing = False
-        self.preprocess: Preprocess | None = None  # this, `about` and `source`: set by `load`
+        self.preprocess: Preprocess | None = None  # this and the next three are set by `load`
         self.about: dict[str, Any] = {}
         self.source = "fresh weights"
+        self.notes: tuple[str, ...] = ()
         self.stem = PatchEmbedding(config)
         self.blocks = nn.ModuleList(MixerBlock(config, i) for i in range(config.depth))
         self.norm = layer_norm(config)
@@ -145,7 +163,11 @@ class MlpMixer(nn.Module):
         initialize(self)
 
     def tokens(self, x_BIHW: Tensor) -> Tensor:
-        """The tokens after the last norm, [B, S, C]."""
+        """The tokens after the last norm, [B, S, C], in raster order."""
+        return self.stem.in_raster(self._tokens(x_BIHW))
+
+    def _tokens(self, x_BIHW: Tensor) -> Tensor:
+        """As the blocks leave them: tile by tile, [B·K, S/K, C]."""
         x_BSC = self.stem(x_BIHW)
         for block in self.blocks:
             if self.activation_checkpointing and self.training:
@@ -156,7 +178,8 @@ class MlpMixer(nn.Module):
 
     def features(self, x_BIHW: Tensor) -> Tensor:
         """What the head sees: the mean over the tokens, [B, C]."""
-        return self.tokens(x_BIHW).mean(dim=1)
+        x_BSC = self._tokens(x_BIHW)
+        return x_BSC.reshape(len(x_BIHW), self.config.num_patches, self.config.width).mean(dim=1)
 
     def forward(self, x_BIHW: Tensor) -> Tensor:
         return self.head(self.features(x_BIHW))
@@ -167,14 +190,16 @@ class MlpMixer(nn.Module):
         after that branch was added), `blocks.0.channel_mixing`, …, `norm` [B, S, C],
         `features` [B, C] and `logits` [B, K]. Stochastic depth is off."""
         stages: dict[str, Tensor] = OrderedDict()
-        x_BSC = stages["stem"] = self.stem(x_BIHW)
+        in_raster = self.stem.in_raster
+        x_BSC = self.stem(x_BIHW)
+        stages["stem"] = in_raster(x_BSC)
         for i, block in enumerate(self.blocks):
             assert isinstance(block, MixerBlock)
             x_BSC = x_BSC + block.token_mixing(block.token_norm(x_BSC))
-            stages[f"blocks.{i}.token_mixing"] = x_BSC
+            stages[f"blocks.{i}.token_mixing"] = in_raster(x_BSC)
             x_BSC = x_BSC + block.channel_mixing(block.channel_norm(x_BSC))
-            stages[f"blocks.{i}.channel_mixing"] = x_BSC
-        stages["norm"] = self.norm(x_BSC)
+            stages[f"blocks.{i}.channel_mixing"] = in_raster(x_BSC)
+        stages["norm"] = in_raster(self.norm(x_BSC))
         stages["features"] = stages["norm"].mean(dim=1)
         if self.config.num_classes:
             stages["logits"] = self.head(stages["features"])

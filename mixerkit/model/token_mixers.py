@@ -60,8 +60,8 @@ class TokenMlp(nn.Module):
 
     def __init__(self, config: MixerConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.num_patches, config.token_width)
-        self.fc2 = nn.Linear(config.token_width, config.num_patches)
+        self.fc1 = nn.Linear(config.tile_patches, config.token_width)
+        self.fc2 = nn.Linear(config.token_width, config.tile_patches)
         self.act = Gelu(config.gelu)
         self.drop = dropout(config.dropout)
 
@@ -75,7 +75,7 @@ class TokenLinear(nn.Module):
 
     def __init__(self, config: MixerConfig) -> None:
         super().__init__()
-        self.fc = nn.Linear(config.num_patches, config.num_patches)
+        self.fc = nn.Linear(config.tile_patches, config.tile_patches)
 
     def forward(self, x_BSC: Tensor) -> Tensor:
         return across_tokens(x_BSC, self.fc)

@@ -19,13 +19,12 @@ def as_pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
-def collapsed(size: Any, name: str) -> Size:
+def collapsed(size: Any, name: str, unit: str = "number of pixels") -> Size:
     """One int for a square, else a (height, width) tuple; refuses anything else."""
     pair = size if isinstance(size, tuple | list) else (size, size)
     if len(pair) != 2 or not all(type(n) is int and n > 0 for n in pair):
         raise UserError(
-            f"{name} must be a positive whole number of pixels or a pair (height, width), "
-            f"found {size!r}."
+            f"{name} must be a positive whole {unit} or a pair (height, width), found {size!r}."
         )
     return pair[0] if pair[0] == pair[1] else (pair[0], pair[1])
 
@@ -40,7 +39,9 @@ class MixerConfig:
     the rate linearly from 0 with depth and does not rescale (big_vision); "timm" uses one
     rate for all blocks and divides by the share kept. `pad` accepts images that the patch
     does not divide and pads them with zeros as Flax's SAME does; `norm=False` takes every
-    LayerNorm out (the article's teaching form).
+    LayerNorm out (the article's teaching form). `tiles` (a number, or down and across) cuts the
+    image into parts whose tokens are mixed apart with the same weights (paper, appendix C):
+    `token_width` and the token mixing's matrices are those of one tile.
     """
 
     image_size: Size = 224
@@ -61,10 +62,12 @@ class MixerConfig:
     drop_path_kind: Literal["paper", "timm"] = "paper"
     head_bias: float = 0.0
     pad: bool = False
+    tiles: Size = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", collapsed(self.image_size, "image_size"))
         object.__setattr__(self, "patch_size", collapsed(self.patch_size, "patch_size"))
+        object.__setattr__(self, "tiles", collapsed(self.tiles, "tiles", "number of tiles"))
         for name in ("in_channels", "width", "depth", "token_width", "channel_width"):
             check_whole(name, getattr(self, name), least=1)
         check_whole("num_classes", self.num_classes, least=0)
@@ -93,6 +96,9 @@ class MixerConfig:
                     f"{patch} px: the nearest valid sizes are {below} and {above} "
                     f"(or pad=True to pad with zeros)."
                 )
+        for side, cells, tiles in zip(("rows", "columns"), self.grid, self.tiles_hw, strict=True):
+            if cells % tiles:
+                raise UserError(f"{cells} {side} of patches cannot be cut into {tiles} tiles.")
 
     @property
     def image_hw(self) -> tuple[int, int]:
@@ -114,6 +120,21 @@ class MixerConfig:
     def num_patches(self) -> int:
         """S, the number of tokens."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def tiles_hw(self) -> tuple[int, int]:
+        """Tiles (down, across)."""
+        return as_pair(self.tiles)
+
+    @property
+    def tile_grid(self) -> tuple[int, int]:
+        """Patches (down, across) of one tile: of the whole image when there is one."""
+        return self.grid[0] // self.tiles_hw[0], self.grid[1] // self.tiles_hw[1]
+
+    @property
+    def tile_patches(self) -> int:
+        """The tokens that token mixing joins."""
+        return self.tile_grid[0] * self.tile_grid[1]
 
 
 # Widths and depth by family; the patch comes from the label ("B/16"). S to H: paper, table 1.

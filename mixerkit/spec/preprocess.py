@@ -1,5 +1,6 @@
 """How an image file becomes a model's input: saved with every model and used everywhere."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,6 +46,8 @@ class Preprocess:
                     f"{name} needs 1 number or one for each of the {self.channels} channels, "
                     f"found {len(values)}."
                 )
+            if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+                raise UserError(f"{name} must be finite numbers, found {list(values)!r}.")
         if min(self.std) <= 0:
             raise UserError(f"std must be positive, found {self.std!r}.")
         if self.resize_to and self.resize_to < max(self.image_hw):

@@ -10,7 +10,11 @@ from mixerkit.spec.strict import from_dict, read_yaml, shown
 
 
 def fashion_demo() -> Recipe:
-    """A small Mixer on Fashion-MNIST in under three minutes on two cores."""
+    """A small Mixer on Fashion-MNIST in under three minutes on two cores.
+
+    `mixer demo`; on two AVX2 cores 2:38 from start to report and 90.8 % of the test images
+    (results/fashion-demo.json). docs/log.md tells how its settings were found.
+    """
     return Recipe(
         name="fashion-demo",
         model=variant("N/7", in_channels=1, num_classes=10),

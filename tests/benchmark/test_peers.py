@@ -97,5 +97,5 @@ def test_a_missing_timm_says_what_to_install(monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without_timm)
-    with pytest.raises(UserError, match=r"pip install 'mixerkit\[peers\]'"):
+    with pytest.raises(UserError, match="pip install timm"):
         timm_mixer(RECTANGLE)

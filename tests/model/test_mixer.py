@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mixerkit.errors import UserError
-from mixerkit.model.mixer import MixerBlock, MlpMixer
+from mixerkit.model.mixer import DropPath, MixerBlock, MlpMixer
 from mixerkit.spec.mixer import MixerConfig, variant
 from tests.model.random_weights import SMALL, random_images, random_mixer
 
@@ -213,3 +213,14 @@ def test_tensor_names_are_the_documented_ones(repository):
     documented = (repository / "docs" / "architecture.md").read_text(encoding="utf-8")
     for name in ("stem", *(f"blocks.{{i}}.{name}" for name in BLOCK), "norm", "head"):
         assert f"`{name}`" in documented, name
+
+
+def test_the_tiles_of_an_image_are_left_out_together():
+    kept = DropPath(0.5, False, tiles=4).train()(torch.ones(64 * 4, 3, 2)).reshape(64, 4, 6)
+    assert (kept == kept[:, :1, :1]).all() and 0.2 < kept.mean() < 0.8
+
+
+def test_an_empty_batch_gives_empty_logits():
+    for tiles in (1, 2):
+        model = MlpMixer(variant("N/7", num_classes=5, tiles=tiles))
+        assert model(torch.zeros(0, 3, 28, 28)).shape == (0, 5)

@@ -1,0 +1,68 @@
+"""The Hugging Face hub: fetching a model's folder from it, and putting one there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mixerkit.checkpoint.files import MANIFEST, read_json
+from mixerkit.checkpoint.stored import CONFIG, WEIGHTS
+from mixerkit.download import is_offline
+from mixerkit.errors import UserError, how_to_install
+
+HUB = "hf://"
+REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?"
+
+
+def fetch_from_hub(source: str) -> Path:
+    """The folder with config.json and model.safetensors of `hf://org/name[@revision]`.
+
+    Raises `UserError` when huggingface_hub is not installed, the repository has no such files,
+    or MIXERKIT_OFFLINE forbids to ask and they are not in the cache.
+    """
+    name = source.removeprefix(HUB)
+    if not re.fullmatch(REPOSITORY, name):
+        raise UserError(f"Expected hf://ORG/NAME or hf://ORG/NAME@REVISION, found '{source}'.")
+    hub = _library(source)
+    repository, _, revision = name.partition("@")
+    options = {"revision": revision or None, "local_files_only": is_offline()}
+
+    def fetched(file: str) -> Path:
+        try:
+            return Path(hub.hf_hub_download(repository, file, **options))
+        except Exception as error:  # the library has a class of its own for every mishap
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"{source}: {file} could not be fetched: {reason[0]:.300}") from error
+
+    config = fetched(CONFIG)
+    if "architecture" not in read_json(config):  # timm's folders have no manifest, ours must
+        fetched(MANIFEST)
+    fetched(WEIGHTS)
+    return config.parent
+
+
+def put_on_hub(folder: Path, repository: str, *, private: bool, message: str) -> str:
+    """Put the files of a model folder into `org/name`, which is made if need be; the address."""
+    if not re.fullmatch(REPOSITORY, repository):
+        raise UserError(f"Expected ORG/NAME, found '{repository}'.")
+    if is_offline():
+        raise UserError(f"MIXERKIT_OFFLINE forbids to publish {repository}: unset it.")
+    library = _library(f"{HUB}{repository}")
+    try:
+        library.create_repo(repository, private=private, exist_ok=True)
+        done = library.upload_folder(
+            repo_id=repository, folder_path=str(folder), commit_message=message
+        )
+    except Exception as error:  # as above
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{repository} could not be published: {reason[0]:.300}") from error
+    return str(done)
+
+
+def _library(source: str) -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UserError(
+            f"{source} needs the hub's library: {how_to_install('huggingface_hub')}"
+        ) from error
+    return huggingface_hub

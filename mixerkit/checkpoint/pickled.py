@@ -1,0 +1,123 @@
+"""PyTorch's .pth files: read by its weights-only reader, so that no code in them runs."""
+
+import argparse
+import pickletools
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixerkit.checkpoint.tensors import Shape, TensorFile
+from mixerkit.errors import UserError
+
+WEIGHTS_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model", "params")
+"""Where training scripts put the weights inside what they save; the first that is there."""
+DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
+LARGEST_PROGRAM = 1 << 20
+"""Bytes of the pickle that describes the tensors: some hundred for each."""
+ALLOWED = {
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    "torch Size",
+    "argparse Namespace",  # the arguments of a training script: plain values
+    *(f"torch {kind}Storage" for kind in ("Float", "Half", "BFloat16", "Double", "Long", "Int")),
+    *(f"torch {kind}Storage" for kind in ("Bool", "Byte", "Char", "Short")),
+}
+"""What a file of weights may name; PyTorch's weights-only reader allows more, and some of that
+can be made to grow without end."""
+
+
+@contextmanager
+def open_pth(path: Path) -> Iterator[TensorFile]:
+    """The tensors of a .pth file, to be read one at a time.
+
+    Raises `UserError` for what is cut short, needs more than tensors and plain containers, or
+    declares tensors larger than the memory that the file gives them.
+    """
+    _check_archive(path)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except UnpicklingError as error:
+        raise UserError(
+            f"{path} holds Python objects besides tensors, which could run code: they are never "
+            f"loaded. Save its state_dict alone, best as safetensors."
+        ) from error
+    except Exception as error:  # broken bytes make the reader fail in many ways
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise UserError(f"Cannot read {path}: {reason[0]:.200}") from error
+    tensors = _tensors(path, content)
+    shapes = {
+        name: Shape(DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape))
+        for name, t in tensors.items()
+    }
+    yield TensorFile(path, shapes, lambda name: tensors[name].clone())
+
+
+def _check_archive(path: Path) -> None:
+    """A .pth is a zip file whose parts are stored as they are: nothing in it can expand."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            programs = [e for e in entries if e.filename.endswith("data.pkl")]
+            small = all(e.file_size <= LARGEST_PROGRAM for e in programs)
+            texts = [archive.read(e) for e in programs] if small else []
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    except Exception as error:  # zipfile has a dozen kinds
+        raise UserError(
+            f"{path} is no whole .pth file of PyTorch 1.6 or newer ({error}): copy it again, or "
+            f"load it in PyTorch and save its state_dict as safetensors."
+        ) from error
+    size = path.stat().st_size
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise UserError(f"{path} is compressed, which PyTorch's files never are.")
+    if sum(entry.file_size for entry in entries) > size:
+        raise UserError(f"{path} declares more bytes than its {size:,}.")
+    if not small:
+        raise UserError(f"{path}: its description of the tensors is too large to be one.")
+    for text in texts:
+        _check_program(path, text)
+
+
+def _check_program(path: Path, text: bytes) -> None:
+    """Refuse, before it is run, a pickle that names anything but tensors and plain containers."""
+    try:
+        steps = [(step.name, argument) for step, argument, _ in pickletools.genops(text)]
+    except Exception as error:
+        raise UserError(f"Cannot read {path}: its description is broken ({error}).") from error
+    named = {str(argument) for name, argument in steps if name in ("GLOBAL", "INST")}
+    if any(name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4") for name, _ in steps):
+        named.add("something in a way that PyTorch does not")
+    if refused := sorted(named - ALLOWED):
+        raise UserError(
+            f"{path} holds Python objects besides tensors, which could run code: they are never "
+            f"loaded ({', '.join(refused)}). Save its state_dict alone, best as safetensors."
+        )
+
+
+def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
+    """The named tensors, from under the key where training scripts put them."""
+    for key in WEIGHTS_UNDER:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    found = {}
+    for name, value in content.items() if isinstance(content, dict) else ():
+        if isinstance(name, str) and isinstance(value, Tensor):
+            found[name] = value
+    if not found:
+        raise UserError(f"{path} holds no named tensors of weights.")
+    declared, size = sum(t.numel() * t.element_size() for t in found.values()), path.stat().st_size
+    if declared > size:  # a shared or repeated storage would grow when it is copied
+        raise UserError(
+            f"{path} is {size:,} bytes, and its tensors say that they are {declared:,}: it was "
+            f"not loaded."
+        )
+    return found

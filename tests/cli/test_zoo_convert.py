@@ -1,0 +1,104 @@
+"""`mixer zoo` and `mixer convert` as a user types them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mixerkit.checkpoint.load import load
+from mixerkit.cli.main import main
+from mixerkit.spec.zoo import PUBLISHED
+from tests.checkpoint import published
+from tests.checkpoint.published import TINY
+
+
+@pytest.fixture
+def npz(tmp_path):
+    return published.write(tmp_path / "tiny.npz", published.linen(TINY))
+
+
+def test_the_zoo_is_listed_with_what_each_model_is(capsys):
+    assert main(["zoo"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(PUBLISHED)
+    row = next(line for line in lines if "b16-imagenet1k-google" in line)
+    assert "ImageNet-1k from scratch" in row and "76.44" in row and "228.47" in row
+    assert main(["zoo", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["name"] for row in rows} == set(PUBLISHED)
+
+
+def test_one_model_is_shown(capsys):
+    assert main(["zoo", "show", "zoo:b16-imagenet1k-google"]) == 0
+    text = capsys.readouterr().out
+    for part in ("values in [-1, 1]", "goog_in21k_ft_in1k", "ReaL 82.36 %", "mixer_models"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["zoo", "show", "b16-imagenet1k-googel"], "Did you mean 'b16-imagenet1k-google'"),
+        (["zoo", "fetch"], "Which model?"),
+        (["zoo", "list", "x"], "takes no name"),
+        (["predict", "{npz}", "--model", "zoo:b16"], "No model 'zoo:b16'"),
+        (["convert", "B/16", "out"], "a variant without weights"),
+        (["convert", "{npz}", "out.pth"], "are not written"),
+        (["convert", "zoo:nothing", "out"], "No model 'zoo:nothing'"),
+        (["convert", "{npz}", "{npz}"], "already exists"),
+        (["convert", "{npz}", "no/such/out"], "No folder"),
+        (["convert", "{npz}", "out.npz", "--image-size", "24", "--to", "google"], "enlargement"),
+        (["convert", "{npz}", "out", "--image-size", "13"], "nearest valid sizes"),
+        (["convert", "{npz}", "out.pth", "--to", "google"], ".npz file"),
+        (["convert", "{npz}", "out", "--methd", "area"], "--method"),
+    ],
+)
+def test_bad_input_is_one_message(npz, words, says, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main([word.replace("{npz}", str(npz)) for word in words]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_offline_says_where_a_zoo_file_belongs(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("MIXERKIT_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(["info", "zoo:s32-gsam-google"]) == 0  # needs no file
+    assert "trained on ImageNet-1k from scratch with GSAM" in capsys.readouterr().out
+    assert main(["zoo", "fetch", "s32-gsam-google"]) == 2
+    error = capsys.readouterr().err
+    assert "MIXERKIT_OFFLINE" in error and "Mixer-S_32.npz" in error
+
+
+def test_convert_says_what_it_assumed_and_what_is_lost(npz, tmp_path, capsys):
+    assert main(["convert", str(npz), str(tmp_path / "ours")]) == 0
+    text = capsys.readouterr().out
+    assert "Assumed:" in text and "GELU is tanh" in text and "Lost:" not in text
+    assert main(["convert", str(tmp_path / "ours"), str(tmp_path / "t.safetensors")]) == 0
+    text = capsys.readouterr().out
+    assert "Assumed:" not in text and "compute the erf GELU" in text
+    back = load(tmp_path / "t.safetensors", gelu="tanh")
+    first = load(npz)
+    assert all(
+        torch.equal(a, b) for a, b in zip(back.parameters(), first.parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "tiles"),
+    [
+        (["--image-size", "24"], (24, 24), 2),
+        (["--image-size", "24", "--enlargement", "dense"], (24, 24), 1),
+        (["--image-size", "16", "20", "--method", "pinv"], (16, 20), 1),
+        (["--patch-size", "2", "--in-channels", "1", "--num-classes", "0"], (12, 12), 1),
+    ],
+)
+def test_convert_to_another_resolution(npz, tmp_path, options, size, tiles, capsys):
+    assert main(["convert", str(npz), str(tmp_path / "out"), *options, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    model = load(tmp_path / "out")
+    assert model.config.image_hw == size and model.config.tiles == tiles
+    assert report["parameters"] == sum(p.numel() for p in model.parameters())
+    images = np.zeros((1, model.config.in_channels, *size), np.float32)
+    assert model(torch.from_numpy(images)).isfinite().all()
