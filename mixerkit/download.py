@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -120,7 +121,9 @@ def _insist(transfer: "_Transfer", tries: int) -> Message:
             got = transfer.got()
             if attempt + 1 == tries:
                 kept = f" {got:,} bytes are kept: run again to go on from there." if got else ""
-                raise UserError(f"{transfer.address}: {error}.{kept}") from error
+                raise UserError(
+                    f"{transfer.address} could not be fetched: {error}.{kept}"
+                ) from error
             time.sleep(PAUSE * 2**attempt)
     raise AssertionError("tries must be positive")
 
@@ -165,6 +168,11 @@ class _Transfer:
             return self._refused(error, got)
         except OSError as error:
             reason = getattr(error, "reason", error)
+            if isinstance(reason, socket.gaierror):
+                raise UserError(
+                    f"{self.address} could not be fetched: no network, or no such server "
+                    f"({reason.strerror})."
+                ) from error
             raise _Interrupted(str(reason) or type(error).__name__) from error
         except UserError:
             raise

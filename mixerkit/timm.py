@@ -278,7 +278,7 @@ def _cfg(label: str, model: Published | None) -> dict[str, Any]:
         fixed_input_size=True,
         mean=(0.5,) * 3,
         std=(0.5,) * 3,
-        first_conv=None,  # channels are changed by ours, which knows the stem's kernel
+        first_conv="stem",
         classifier="head",
         license="apache-2.0",
     )

@@ -42,8 +42,8 @@ def in_layout(model: MlpMixer, layout: Layout) -> dict[str, Tensor]:
     config = model.config
     if config.tiles != 1:
         raise UserError(
-            "Shared tiles are mixerkit's own form of a larger image: load the model with "
-            "enlargement=dense, or keep its native size, to write it for others."
+            "Shared tiles are mixerkit's own form of a larger image. To write the model for "
+            "others, make it dense (`--enlargement dense`), or go back to its native image size."
         )
     if (config.token_mixer, config.channel_mixer, config.norm) != ("mlp", "mlp", True):
         raise UserError(f"{layout.title} holds the paper's Mixer only, with its norms and MLPs.")

@@ -22,7 +22,11 @@ def fetch_published(model: Published) -> Path:
         return fetch_from_hub(model.file)
     path = cached(model)
     base = os.environ.get("MIXERKIT_ZOO") or GOOGLE
-    fetch(f"{base.rstrip('/')}/{model.file}", path, expected(model), verify=check_archive)
+    try:
+        fetch(f"{base.rstrip('/')}/{model.file}", path, expected(model), verify=check_archive)
+    except UserError as error:
+        advice = "" if str(path) in str(error) else f" Or get the file elsewhere, to {path}."
+        raise UserError(f"{error}{advice}") from error
     return path
 
 

@@ -142,7 +142,7 @@ def walk(config: MixerConfig, priced: Cost) -> list[tuple[str, str, str, str]]:
         ("", "shape", "parameters", "MACs"),
         ("image", _shape(config.in_channels, height, width), "", ""),
         (
-            f"cut into {down} × {across} patches of {patch_h} × {patch_w} px",
+            f"cut into {down} × {across} patches of {patch_h} × {patch_w} px{_tiles(config)}",
             _shape(config.num_patches, values),
             "",
             "",
@@ -158,6 +158,12 @@ def walk(config: MixerConfig, priced: Cost) -> list[tuple[str, str, str, str]]:
         _row(part, _says(config, part)) for part in priced.parts[last:] if _present(config, part)
     ]
     return rows
+
+
+def _tiles(config: MixerConfig) -> str:
+    """What is said of shared tiles, where there are any."""
+    (down, across), each = config.tiles_hw, config.tile_patches
+    return "" if down * across == 1 else f", {down} × {across} tiles of {each} mixed apart"
 
 
 def _index(priced: Cost, start: str) -> int:

@@ -22,7 +22,7 @@ from mixerkit.errors import (
 
 # Command → what it does. The module of the same name in this package has `main(words) -> int`.
 COMMANDS = {
-    "demo": "train a small Mixer on real photographs: about two minutes, one report",
+    "demo": "train a small Mixer on real photographs: under three minutes, one report",
     "train": "train by a recipe, into a run folder that you keep",
     "evaluate": "accuracy, calibration and the figures of every class",
     "predict": "the likeliest classes of image files",

@@ -59,6 +59,8 @@ def main(words: list[str]) -> int:
     found = predict_files(
         model, paths, batch_size=given.batch_size, top=given.top, tiles=given.tiles
     )
+    for note in model.notes:
+        print(f"assumed: {note}", file=sys.stderr)
     if given.json:
         _print_json(found)
     else:

@@ -19,9 +19,12 @@ EXAMPLES = """\
 """
 
 
+ACTIONS = ("list", "show", "fetch")
+
+
 @dataclass(frozen=True)
 class Zoo:
-    """List the published models, show one, or fetch one into the cache.
+    """List the published models (`list`), `show` one, or `fetch` one into the cache.
 
     Every command that takes a model takes zoo:NAME, and fetches it on first use. MIXERKIT_OFFLINE=1
     forbids the network; MIXERKIT_ZOO names a mirror of the authors' files.
@@ -37,6 +40,8 @@ class Zoo:
 
 def main(words: list[str]) -> int:
     """Run `mixer zoo` with `words`."""
+    if words and not words[0].startswith("-") and words[0] not in ACTIONS:
+        words = ["show", *words]  # `mixer zoo NAME`
     given = parse(Zoo, words, command="zoo", examples=EXAMPLES)
     name = given.name.removeprefix("zoo:")
     if given.action == "list":
@@ -110,7 +115,5 @@ def _sentences(model: Published) -> list[tuple[str, str]]:
         rows.append(("ImageNet", f"top-1 {model.top1:.2f} %{real} ({model.source})"))
     if model.note:
         rows.append(("note", model.note))
-    rows += [
-        ("same as", f"timm's {alias}") for alias, name in SAME_AS.items() if name == model.name
-    ]
+    rows += [("same as", f"hf://{alias}") for alias, name in SAME_AS.items() if name == model.name]
     return rows

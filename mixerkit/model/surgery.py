@@ -293,7 +293,7 @@ def _to_size(
 ) -> Model:
     """Shared tiles compute what the native model does, so every size starts from one tile."""
     if image == config.image_hw:
-        return config, tensors
+        return separate(config, tensors) if enlargement == "dense" else (config, tensors)
     if config.tiles != 1:
         native = [n * side for n, side in zip(config.tile_grid, config.patch_hw, strict=True)]
         config = replace(config, image_size=(native[0], native[1]), tiles=1)

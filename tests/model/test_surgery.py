@@ -200,6 +200,13 @@ def test_an_enlarged_model_goes_anywhere_that_its_native_model_goes(size):
     assert all(torch.equal(wanted[name], through[name]) for name in wanted)
 
 
+def test_shared_tiles_become_dense_at_the_same_size():
+    larger, shared = surgery.enlarge(TINY, random_mixer(TINY).state_dict(), 2)
+    config, tensors = surgery.adapt(larger, shared, enlargement="dense")
+    wanted, expected = surgery.separate(larger, shared)
+    assert config == wanted and all(torch.equal(tensors[n], expected[n]) for n in expected)
+
+
 def test_variance_of_the_activations_is_kept_for_smooth_fields():
     """Token mixing of a smooth random field gives hidden units of the native size's variance."""
     config = variant("B/16", depth=1, width=64, token_width=128)
