@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mixerkit.checkpoint.load import load
 from mixerkit.errors import UserError, how_to_install
@@ -80,7 +79,7 @@ class TimmMixer(MlpMixer):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images → the tokens after the last norm, [B, S, C]."""
-        return self._in_raster(self.norm(self._blocks(x)), x)
+        return self._in_raster(self._tokens(self._tiled(x)), x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Tokens [B, S, C] → logits, or what the head would see."""
@@ -98,18 +97,6 @@ class TimmMixer(MlpMixer):
         down, across = x_BIHW.shape[2] // height, x_BIHW.shape[3] // width
         fits = (down * height, across * width) == tuple(x_BIHW.shape[2:])
         return (down, across) if self.dynamic_img_size and fits else (1, 1)
-
-    def _blocks(self, x_BIHW: Tensor, count: int | None = None) -> Tensor:
-        """The stream after `count` blocks (all), tile by tile."""
-        x_BSC = self.stem(self._tiled(x_BIHW))
-        for block in self.blocks[:count]:
-            x_BSC = self._block(block, x_BSC)
-        return x_BSC
-
-    def _block(self, block: nn.Module, x_BSC: Tensor) -> Tensor:
-        if self.activation_checkpointing and self.training:
-            return checkpoint(block, x_BSC, use_reentrant=False)
-        return block(x_BSC)
 
     def _tiled(self, x_BIHW: Tensor) -> Tensor:
         """Larger images as more samples of the native size."""
@@ -144,11 +131,11 @@ class TimmMixer(MlpMixer):
             raise UserError(f"output_fmt must be NCHW or NLC, found {output_fmt!r}.")
         taken, last = feature_take_indices(len(self.blocks), indices)
         kept: list[Tensor] = []
-        tokens = self._blocks(x, 0)
+        tokens = self.stem(self._tiled(x))
         for i, block in enumerate(self.blocks):
             if stop_early and i > last:
                 break
-            tokens = self._block(block, tokens)
+            tokens = self._through(block, tokens)
             if i in taken:
                 stage = self._in_raster(self.norm(tokens) if norm else tokens, x)
                 kept.append(stage if output_fmt == "NLC" else self._as_map(stage, x))

@@ -6,11 +6,11 @@ A source is, in this order: an existing path (run folder, model folder, file of 
 
 from pathlib import Path
 
-from mixerkit.checkpoint.stored import CONFIG, NOTHING_TOLD, Stored, Told, at, foreign
+from mixerkit.checkpoint.stored import CONFIG, NOTHING_TOLD, Stored, Told, as_published, at
 from mixerkit.checkpoint.zoo import fetch_published
 from mixerkit.errors import UserError, did_you_mean
 from mixerkit.spec.mixer import VARIANTS, is_variant
-from mixerkit.spec.zoo import PUBLISHED, Published
+from mixerkit.spec.zoo import PUBLISHED
 
 PACKAGED = Path(__file__).parent.parent / "weights"
 """The packaged models: one model folder for each `zoo:NAME`."""
@@ -45,12 +45,6 @@ def find(source: str | Path, told: Told = NOTHING_TOLD) -> Stored | None:
     raise _not_found(source)
 
 
-def published(source: str | Path) -> Published | None:
-    """The published model that `source` names, without fetching it."""
-    name = str(source).removeprefix("zoo:")
-    return PUBLISHED.get(name) if str(source).startswith("zoo:") else None
-
-
 def _existing(source: str | Path) -> Path | None:
     try:
         path = Path(source).expanduser()
@@ -71,9 +65,7 @@ def _from_zoo(name: str, told: Told) -> Stored:
     path = fetch_published(known)
     if path.is_dir():
         return at(path, told)
-    told = Told(told.native_size, told.gelu or known.gelu)
-    about = {"zoo": known.name, "trained_on": known.trained_on}
-    return foreign(path, told, preprocess=known.preprocess, about=about)
+    return as_published(path, known, told)
 
 
 def _not_found(source: str) -> UserError:

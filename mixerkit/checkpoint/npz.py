@@ -1,5 +1,6 @@
 """NumPy .npz files without pickles: sizes are read and judged before memory is taken."""
 
+import math
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,20 +93,13 @@ def _header(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Ar
         )
     if any(side < 0 for side in size):
         raise UserError(f"{path}: '{entry.filename}' says its shape is {list(size)}.")
-    wanted = _count(size) * dtype.itemsize
+    wanted = math.prod(size) * dtype.itemsize
     if entry.file_size != header_bytes + wanted:
         raise UserError(
             f"{path}: '{entry.filename}' says {list(size)}, which is {wanted:,} bytes, but holds "
             f"{entry.file_size - header_bytes:,}."
         )
     return _Array(entry, dtype.str, tuple(int(side) for side in size), fortran, header_bytes)
-
-
-def _count(size: tuple[int, ...]) -> int:
-    count = 1
-    for side in size:
-        count *= int(side)
-    return count
 
 
 def _reader(
@@ -123,7 +117,7 @@ def _reader(
 def _tensor(file: IO[bytes], array: _Array, path: Path) -> Tensor:
     """The numbers, read straight into the memory that they stay in."""
     dtype = np.dtype(array.description)
-    values = np.empty(_count(array.size), dtype)
+    values = np.empty(math.prod(array.size), dtype)
     view = memoryview(values.view(np.uint8))  # type: ignore[arg-type]
     filled = 0
     while filled < len(view):

@@ -264,14 +264,21 @@ def _timm_folder(folder: Path, weights: Path, told: Told) -> Stored:
     truth = published_as(tag)
     if truth is None or not _is(truth, stored.config):
         return stored
-    known = foreign(
-        weights,
-        Told(told.native_size, told.gelu or truth.gelu),
-        preprocess=truth.preprocess,
-        about={"timm": tag, "zoo": truth.name, "trained_on": truth.trained_on},
-        likely_size=preprocess.image_size,
+    known = as_published(weights, truth, told, preprocess.image_size)
+    return replace(known, about=stored.about | known.about, warning=correction(tag))
+
+
+def as_published(
+    path: Path, published: Published, told: Told, likely_size: Size | None = None
+) -> Stored:
+    """A file of weights that is known to be the published one."""
+    return foreign(
+        path,
+        Told(told.native_size, told.gelu or published.gelu),
+        preprocess=published.preprocess,
+        about={"zoo": published.name, "trained_on": published.trained_on},
+        likely_size=likely_size,
     )
-    return replace(known, warning=correction(tag))
 
 
 def _is(published: Published, config: MixerConfig) -> bool:

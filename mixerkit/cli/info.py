@@ -21,6 +21,7 @@ from mixerkit.cli.text import short, size, table
 from mixerkit.errors import EXIT_DONE, UserError
 from mixerkit.model.cost import Cost, Part, cost
 from mixerkit.spec.mixer import MixerConfig, is_variant, variant, variant_of
+from mixerkit.spec.zoo import published
 
 EXAMPLES = """\
   mixer info B/16
@@ -75,12 +76,12 @@ def _stored(source: str) -> tuple[MixerConfig | None, dict[str, Any]]:
     """Configuration and origin of saved weights; (None, {}) for a variant label."""
     if is_variant(source) and not Path(source).exists():
         return None, {}
-    from mixerkit.checkpoint.find import find, published
-
     known = published(source)
     if known:  # nothing is fetched to say what a published model is
         config = variant(known.variant, num_classes=known.num_classes, gelu=known.gelu)
         return config, {"trained_on": known.trained_on, "top1_imagenet": known.top1}
+    from mixerkit.checkpoint.find import find
+
     found = find(source)
     return (found.config, found.about | {"notes": list(found.notes)}) if found else (None, {})
 

@@ -170,11 +170,13 @@ class MlpMixer(nn.Module):
         """As the blocks leave them: tile by tile, [B·K, S/K, C]."""
         x_BSC = self.stem(x_BIHW)
         for block in self.blocks:
-            if self.activation_checkpointing and self.training:
-                x_BSC = checkpoint(block, x_BSC, use_reentrant=False)
-            else:
-                x_BSC = block(x_BSC)
+            x_BSC = self._through(block, x_BSC)
         return self.norm(x_BSC)
+
+    def _through(self, block: nn.Module, x_BSC: Tensor) -> Tensor:
+        if self.activation_checkpointing and self.training:
+            return checkpoint(block, x_BSC, use_reentrant=False)
+        return block(x_BSC)
 
     def features(self, x_BIHW: Tensor) -> Tensor:
         """What the head sees: the mean over the tokens, [B, C]."""

@@ -115,6 +115,12 @@ SAME_AS = {
 }
 """timm's uploads → what they are."""
 
+
+def published(source: str) -> Published | None:
+    """The published model that `zoo:NAME` names, or None for every other source."""
+    return PUBLISHED.get(source.removeprefix("zoo:")) if source.startswith("zoo:") else None
+
+
 MISLABELLED = {
     f"mixer_{size}_224.goog_in21k_ft_in1k": f"{size}-imagenet1k-google" for size in ("b16", "l16")
 }

@@ -94,23 +94,23 @@ def held_out_accuracy(model: MlpMixer, settings: Recipe) -> float:
     return measure(found, labels, splits.train.class_names).top1
 
 
-def trained(model: MlpMixer, settings: Recipe, folder: Path) -> tuple[float, float]:
-    """(held-out accuracy, seconds) after training `model` by `settings`."""
+def trained(model: MlpMixer, settings: Recipe, folder: Path) -> tuple[float, int]:
+    """(held-out accuracy, steps taken) after training `model` by `settings`."""
     with tempfile.TemporaryDirectory(dir=folder) as run:
         done = train(settings, Path(run) / "run", model=model)
     assert done.validation is not None
-    return done.validation.top1, done.seconds
+    return done.validation.top1, done.steps
 
 
-def native(folder: Path, epochs: int, say: Say) -> tuple[Path, Recipe, float]:
-    """The model that all others start from: its folder, recipe and accuracy."""
+def native(folder: Path, epochs: int, say: Say) -> tuple[Path, Recipe, float, int]:
+    """The model that all others start from: its folder, recipe, accuracy and steps."""
     base = base_recipe(epochs)
     model = MlpMixer(base.model)
-    accuracy, seconds = trained(model, base, folder)
-    say(f"native, {epochs} epochs: {accuracy:.4f} in {seconds:.0f} s")
+    accuracy, steps = trained(model, base, folder)
+    say(f"native, {epochs} epochs: {accuracy:.4f} after {steps} steps")
     settings, splits = open_data(base)
     save_model(folder / "native", model, preprocess_of(settings, splits), {})
-    return folder / "native", base, accuracy
+    return folder / "native", base, accuracy, steps
 
 
 def rows_of(case: Case, source: Path, base: Recipe, folder: Path, epochs: tuple[int, ...],
@@ -121,24 +121,24 @@ def rows_of(case: Case, source: Path, base: Recipe, folder: Path, epochs: tuple[
         for count in (0, *epochs):
             model = load(source, **case.changes, **arguments)
             settings = for_model(base, model, count or 1, FINE_TUNING_RATE)
-            accuracy, seconds = (
+            accuracy, steps = (
                 trained(model, settings, folder)
                 if count
                 else (held_out_accuracy(model, settings), 0)
             )
-            rows.append(row(case, way, count, accuracy, seconds, model))
+            rows.append(row(case, way, count, accuracy, steps, model))
             say(sentence(rows[-1]))
     for count in epochs:
         config = load(source, **case.changes, enlargement="resample").config
         model = MlpMixer(config)
-        accuracy, seconds = trained(model, for_model(base, model, count, 1.0), folder)
-        rows.append(row(case, "from scratch", count, accuracy, seconds, model))
+        accuracy, steps = trained(model, for_model(base, model, count, 1.0), folder)
+        rows.append(row(case, "from scratch", count, accuracy, steps, model))
         say(sentence(rows[-1]))
     return rows
 
 
 def row(
-    case: Case, way: str, epochs: int, accuracy: float, seconds: float, model: MlpMixer
+    case: Case, way: str, epochs: int, accuracy: float, steps: int, model: MlpMixer
 ) -> dict[str, Any]:
     """One row of the results."""
     priced = cost(model.config)
@@ -147,7 +147,7 @@ def row(
         "way": way,
         "epochs": epochs,
         "held_out_accuracy": round(accuracy, 4),
-        "training_seconds": round(seconds, 1),
+        "steps": steps,
         "tokens": model.config.num_patches,
         "parameters": priced.parameters,
         "million_macs": round(priced.macs / 1e6, 3),
@@ -158,7 +158,7 @@ def sentence(found: dict[str, Any]) -> str:
     """A row for a person."""
     return (
         f"{found['case']}, {found['way']}, {found['epochs']} epochs: "
-        f"{found['held_out_accuracy']:.4f} ({found['training_seconds']:.0f} s)"
+        f"{found['held_out_accuracy']:.4f} ({found['steps']} steps)"
     )
 
 
@@ -199,9 +199,9 @@ def study(out: Path, say: Say, quick: bool = False) -> list[dict[str, Any]]:
     cases, epochs = (CASES[2:3], ()) if quick else (CASES, EPOCHS)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        source, base, accuracy = native(folder, 1 if quick else NATIVE_EPOCHS, say)
+        source, base, accuracy, steps = native(folder, 1 if quick else NATIVE_EPOCHS, say)
         trained_for = int(base.duration.split()[0])
-        rows = [row(Case("28 px", {}), "native", trained_for, accuracy, 0.0, load(source))]
+        rows = [row(Case("28 px", {}), "native", trained_for, accuracy, steps, load(source))]
         for case in cases:
             rows += rows_of(case, source, base, folder, epochs, say)
             keep(out, rows, base, quick)

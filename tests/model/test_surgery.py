@@ -12,23 +12,13 @@ from mixerkit.model.cost import cost
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig, variant
 from tests import oracle
-from tests.model.random_weights import random_images, random_mixer
+from tests.model.random_weights import SMALL, random_images, random_mixer
 
 SHAPES = {
     "S/32": variant("S/32", depth=3, num_classes=9),
     "B/16": variant("B/16", depth=2, num_classes=9),
     "H/14": variant("H/14", depth=1, num_classes=9),
 }
-TINY = MixerConfig(
-    image_size=(8, 12),
-    patch_size=4,
-    in_channels=2,
-    width=6,
-    depth=2,
-    token_width=5,
-    channel_width=7,
-    num_classes=3,
-)
 
 
 def assembled(config: MixerConfig, tensors: surgery.Tensors) -> MlpMixer:
@@ -63,8 +53,8 @@ def test_an_enlarged_models_logits_are_the_mean_of_its_tiles(name, factor):
 
 
 def test_unequal_tiles_and_tokens_in_raster_order():
-    model = random_mixer(TINY)
-    larger, shared = surgery.enlarge(TINY, model.state_dict(), (3, 2))
+    model = random_mixer(SMALL)
+    larger, shared = surgery.enlarge(SMALL, model.state_dict(), (3, 2))
     dense, separated = surgery.separate(larger, shared)
     images = random_images(larger, 2)
     with torch.inference_mode():
@@ -81,11 +71,11 @@ def test_unequal_tiles_and_tokens_in_raster_order():
 
 
 def test_a_dense_enlarged_model_is_the_oracles_mixer():
-    model = random_mixer(TINY)
-    dense, tensors = surgery.separate(*surgery.enlarge(TINY, model.state_dict(), 2))
+    model = random_mixer(SMALL)
+    dense, tensors = surgery.separate(*surgery.enlarge(SMALL, model.state_dict(), 2))
     images = random_images(dense, 2)
     weights = {name: tensor.numpy() for name, tensor in tensors.items()}
-    wanted = oracle.mixer(images.numpy(), weights, patch=(4, 4), depth=2, gelu=TINY.gelu)
+    wanted = oracle.mixer(images.numpy(), weights, patch=(4, 4), depth=2, gelu=SMALL.gelu)
     with torch.inference_mode():
         assert oracle.difference(assembled(dense, tensors)(images), wanted) < 1e-10
 
@@ -106,14 +96,14 @@ def test_costs_at_448_px_as_published(name, parameters, gmacs):
 
 
 def test_closed_form_costs_of_tiles_are_the_models():
-    larger = replace(TINY, image_size=(16, 36), tiles=(2, 3))
+    larger = replace(SMALL, image_size=(16, 36), tiles=(2, 3))
     model = MlpMixer(larger)
     assert cost(larger).parameters == sum(p.numel() for p in model.parameters())
-    assert cost(larger).parameters == cost(TINY).parameters
+    assert cost(larger).parameters == cost(SMALL).parameters
 
 
 def test_gradients_do_not_cross_tiles():
-    larger = replace(TINY, image_size=(8, 24), tiles=(1, 2))
+    larger = replace(SMALL, image_size=(8, 24), tiles=(1, 2))
     model = random_mixer(larger)
     images = random_images(larger, 1).requires_grad_()
     tokens = model.tokens(images).reshape(1, *larger.grid, -1)
@@ -128,7 +118,7 @@ def test_gradients_do_not_cross_tiles():
 @pytest.mark.parametrize("method", surgery.METHODS)
 @pytest.mark.parametrize("size", [(8, 12), (16, 12), (20, 28), (4, 8), 12])
 def test_resampled_weights_have_the_shapes_of_the_new_size(method, size):
-    config, tensors = surgery.resample(TINY, random_mixer(TINY).state_dict(), size, method)
+    config, tensors = surgery.resample(SMALL, random_mixer(SMALL).state_dict(), size, method)
     assert config.image_hw == ((size, size) if isinstance(size, int) else size)
     model = assembled(config, tensors)
     with torch.inference_mode():
@@ -137,8 +127,8 @@ def test_resampled_weights_have_the_shapes_of_the_new_size(method, size):
 
 @pytest.mark.parametrize("method", surgery.METHODS)
 def test_the_same_size_changes_no_bit(method):
-    tensors = random_mixer(TINY).state_dict()
-    _, same = surgery.resample(TINY, tensors, TINY.image_size, method)
+    tensors = random_mixer(SMALL).state_dict()
+    _, same = surgery.resample(SMALL, tensors, SMALL.image_size, method)
     assert all(same[name] is tensors[name] for name in tensors)
 
 
@@ -153,7 +143,7 @@ def test_a_constant_field_is_read_and_written_as_before(method, grid):
         "blocks.0.token_mixing.fc2.bias": torch.full((6,), 2.0, dtype=torch.float64),
     }
     size = (4 * grid[0], 4 * grid[1])
-    _, new = surgery.resample(TINY, tensors, size, method)
+    _, new = surgery.resample(SMALL, tensors, size, method)
     ones = torch.ones(grid[0] * grid[1], dtype=torch.float64)
     read = new["blocks.0.token_mixing.fc1.weight"] @ ones
     torch.testing.assert_close(read, reading.sum(1))
@@ -163,10 +153,10 @@ def test_a_constant_field_is_read_and_written_as_before(method, grid):
 
 
 def test_pinv_reads_an_enlarged_field_exactly():
-    tensors = random_mixer(TINY).state_dict()
-    config, new = surgery.resample(TINY, tensors, (20, 32), "pinv")
+    tensors = random_mixer(SMALL).state_dict()
+    config, new = surgery.resample(SMALL, tensors, (20, 32), "pinv")
     field = torch.randn(6, 3, dtype=torch.float64)
-    U = surgery.resize_matrix(TINY.grid, config.grid, "bilinear")
+    U = surgery.resize_matrix(SMALL.grid, config.grid, "bilinear")
     name = "blocks.1.token_mixing.fc1.weight"
     torch.testing.assert_close(new[name] @ (U @ field), tensors[name] @ field)
 
@@ -192,16 +182,16 @@ def test_averaging_is_exact_integration(new):
 
 @pytest.mark.parametrize("size", [(8, 12), (16, 12), (24, 36), 20, (4, 8)])
 def test_an_enlarged_model_goes_anywhere_that_its_native_model_goes(size):
-    tensors = random_mixer(TINY).state_dict()
-    larger, shared = surgery.enlarge(TINY, tensors, 2)
-    direct, wanted = surgery.adapt(TINY, tensors, image_size=size)
+    tensors = random_mixer(SMALL).state_dict()
+    larger, shared = surgery.enlarge(SMALL, tensors, 2)
+    direct, wanted = surgery.adapt(SMALL, tensors, image_size=size)
     found, through = surgery.adapt(larger, shared, image_size=size)
     assert found == direct
     assert all(torch.equal(wanted[name], through[name]) for name in wanted)
 
 
 def test_shared_tiles_become_dense_at_the_same_size():
-    larger, shared = surgery.enlarge(TINY, random_mixer(TINY).state_dict(), 2)
+    larger, shared = surgery.enlarge(SMALL, random_mixer(SMALL).state_dict(), 2)
     config, tensors = surgery.adapt(larger, shared, enlargement="dense")
     wanted, expected = surgery.separate(larger, shared)
     assert config == wanted and all(torch.equal(tensors[n], expected[n]) for n in expected)
@@ -225,9 +215,9 @@ def test_variance_of_the_activations_is_kept_for_smooth_fields():
 
 
 def test_shared_tiles_are_resampled_tile_by_tile():
-    tensors = random_mixer(TINY).state_dict()
-    larger, shared = surgery.enlarge(TINY, tensors, 2)
-    once, direct = surgery.resample(TINY, tensors, (12, 16))
+    tensors = random_mixer(SMALL).state_dict()
+    larger, shared = surgery.enlarge(SMALL, tensors, 2)
+    once, direct = surgery.resample(SMALL, tensors, (12, 16))
     twice, tiled = surgery.resample(larger, shared, (24, 32))
     assert twice.tiles == 2 and twice.tile_grid == once.grid
     assert all(torch.equal(direct[name], tiled[name]) for name in direct)
@@ -239,11 +229,11 @@ def test_shared_tiles_are_resampled_tile_by_tile():
 @pytest.mark.parametrize("patch", [8, 5, (6, 4)])
 def test_an_enlarged_patch_gives_what_the_patch_gave(patch):
     """FlexiViT's property: an image enlarged patch by patch has the same tokens."""
-    model = random_mixer(TINY)
-    config, tensors = surgery.resize_patches(TINY, model.state_dict(), patch, keep="grid")
-    assert config.grid == TINY.grid
-    images = random_images(TINY, 2)
-    B = surgery.resize_matrix(TINY.patch_hw, config.patch_hw, "bilinear")
+    model = random_mixer(SMALL)
+    config, tensors = surgery.resize_patches(SMALL, model.state_dict(), patch, keep="grid")
+    assert config.grid == SMALL.grid
+    images = random_images(SMALL, 2)
+    B = surgery.resize_matrix(SMALL.patch_hw, config.patch_hw, "bilinear")
     patches = images.reshape(2, 2, 2, 4, 3, 4).permute(0, 1, 2, 4, 3, 5).flatten(4)
     resized = (patches @ B.T).unflatten(-1, config.patch_hw).permute(0, 1, 2, 4, 3, 5)
     larger = resized.reshape(2, 2, *config.image_hw)
@@ -253,18 +243,18 @@ def test_an_enlarged_patch_gives_what_the_patch_gave(patch):
 
 
 def test_a_patch_size_alone_keeps_the_image_size():
-    tensors = random_mixer(TINY).state_dict()
-    config, new = surgery.adapt(TINY, tensors, patch_size=2)
+    tensors = random_mixer(SMALL).state_dict()
+    config, new = surgery.adapt(SMALL, tensors, patch_size=2)
     assert config.image_hw == (8, 12) and config.grid == (4, 6) and config.tiles == 1
     assembled(config, new)
-    config, _ = surgery.adapt(TINY, tensors, patch_size=8, image_size=(16, 24))
-    assert config.grid == TINY.grid
+    config, _ = surgery.adapt(SMALL, tensors, patch_size=8, image_size=(16, 24))
+    assert config.grid == SMALL.grid
 
 
 def test_grey_images_give_what_they_gave_as_equal_channels():
-    model = random_mixer(TINY)
-    grey = random_images(TINY, 2)[:, :1]
-    config, tensors = surgery.change_channels(TINY, model.state_dict(), 1)
+    model = random_mixer(SMALL)
+    grey = random_images(SMALL, 2)[:, :1]
+    config, tensors = surgery.change_channels(SMALL, model.state_dict(), 1)
     with torch.inference_mode():
         same = model(grey.expand(-1, 2, -1, -1))
         assert oracle.difference(assembled(config, tensors)(grey), same) < 1e-12
@@ -274,21 +264,21 @@ def test_grey_images_give_what_they_gave_as_equal_channels():
 
 
 def test_other_classes_get_a_head_of_zeros_and_none_gives_features():
-    model = random_mixer(TINY)
-    config, tensors = surgery.change_classes(TINY, model.state_dict(), 7)
-    images = random_images(TINY, 2)
+    model = random_mixer(SMALL)
+    config, tensors = surgery.change_classes(SMALL, model.state_dict(), 7)
+    images = random_images(SMALL, 2)
     with torch.inference_mode():
         assert not assembled(config, tensors)(images).any()
-        config, tensors = surgery.change_classes(TINY, model.state_dict(), 0)
+        config, tensors = surgery.change_classes(SMALL, model.state_dict(), 0)
         assert torch.equal(assembled(config, tensors)(images), model.features(images))
 
 
 def test_nothing_is_changed_in_place():
-    tensors = random_mixer(TINY).state_dict()
+    tensors = random_mixer(SMALL).state_dict()
     before = {name: tensor.clone() for name, tensor in tensors.items()}
-    surgery.adapt(TINY, tensors, image_size=(16, 24), enlargement="dense")
-    surgery.adapt(TINY, tensors, image_size=20, in_channels=1, num_classes=2)
-    surgery.adapt(TINY, tensors, patch_size=2)
+    surgery.adapt(SMALL, tensors, image_size=(16, 24), enlargement="dense")
+    surgery.adapt(SMALL, tensors, image_size=20, in_channels=1, num_classes=2)
+    surgery.adapt(SMALL, tensors, patch_size=2)
     assert all(torch.equal(before[name], tensors[name]) for name in before)
 
 
@@ -307,4 +297,4 @@ def test_nothing_is_changed_in_place():
 )
 def test_what_cannot_be_is_refused(changes, says):
     with pytest.raises(UserError, match=says):
-        surgery.adapt(TINY, random_mixer(TINY).state_dict(), **changes)
+        surgery.adapt(SMALL, random_mixer(SMALL).state_dict(), **changes)
