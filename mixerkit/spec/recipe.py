@@ -80,6 +80,11 @@ class Data:
     memory: float = 2.0
     """GiB of decoded images that each split may keep; larger splits are decoded in every epoch,
     and so are the training images when augment.crop is "inception"."""
+    max_unreadable: float = 0.01
+    """Share of a split's images that may be broken: those are left out, never replaced, and named
+    in the run's quarantine.jsonl. More stop the run; 0 stops it at the first."""
+    patience: float = 30.0
+    """Seconds that a run waits for images that are being read, before it saves and stops."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -95,6 +100,13 @@ class Data:
         for name in ("resize_to", "workers", "memory"):
             if getattr(self, name) < 0:
                 raise UserError(f"data.{name} must not be negative.")
+        if not 0 <= self.max_unreadable < 1:
+            raise UserError(
+                f"data.max_unreadable must be at least 0 and below 1, found "
+                f"{self.max_unreadable!r}."
+            )
+        if not self.patience > 0:
+            raise UserError(f"data.patience must be above 0 seconds, found {self.patience!r}.")
 
 
 @dataclass(frozen=True)
@@ -210,7 +222,8 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Save:
-    """When checkpoints are written, and how many complete ones are kept."""
+    """When checkpoints are written, and how many complete ones are kept: the newest, and besides
+    them the one with the best held-out accuracy."""
 
     every: str = "1 epoch"
     keep: int = 2
@@ -219,6 +232,21 @@ class Save:
         parse_duration(self.every)
         if self.keep < 2:
             raise UserError(f"save.keep must be at least 2, found {self.keep}.")
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """What a NaN or infinite loss or gradient does. The update is never made; "stop" ends the run,
+    "skip" leaves the batch out and goes on, "roll back" goes on from the newest checkpoint and
+    leaves the batch out when it comes again. More than `limit` such batches end the run."""
+
+    policy: Literal["stop", "skip", "roll back"] = "stop"
+    limit: int = 10
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.limit < 1:
+            raise UserError(f"not_finite.limit must be at least 1, found {self.limit}.")
 
 
 @dataclass(frozen=True)
@@ -234,6 +262,7 @@ class Recipe:
     loss: Loss = field(default_factory=Loss)
     evaluate: Evaluate = field(default_factory=Evaluate)
     save: Save = field(default_factory=Save)
+    not_finite: NotFinite = field(default_factory=NotFinite)
     duration: str = "10 epochs"
     batch_size: int = 128
     """Images per optimiser step, over all processes and accumulated micro-batches."""

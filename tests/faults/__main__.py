@@ -1,0 +1,69 @@
+"""`make faults`: python -m tests.faults [F1 F4:17 …] [--short] [--seed N] [--out FILE] [--table]
+
+Without names all rows are run; `F4:17` repeats one trial. `--out` keeps the rows of faults that
+were not run from an earlier file. `--table` prints the README's table of that file and stops.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mixerkit.results import read_results, write_results
+from tests.faults.program import all_faults, row, run_fault, table
+
+
+def main() -> int:
+    given = _arguments()
+    if given.table:
+        print(table(read_results(given.out)["rows"]))
+        return 0
+    rows = _rows_before(given.out)
+    failed = 0
+    for fault in all_faults():
+        names = [name for name in given.faults if name.partition(":")[0] == fault.id]
+        if given.faults and not names:
+            continue
+        wanted = [int(name.partition(":")[2]) for name in names if ":" in name]
+        numbers = wanted or range(fault.short if given.short else fault.trials)
+        failures, seconds = run_fault(fault, numbers, given.seed, _say)
+        print(flush=True)
+        failed += len(failures)
+        rows[fault.id] = row(fault, len(numbers), failures, seconds)
+        if given.out and not wanted:
+            _write(given.out, rows, given.seed, given.short)
+    print(f"{failed} failures")
+    return 1 if failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("faults", nargs="*", help="F1, or F1:17 for one trial")
+    parser.add_argument("--short", action="store_true", help="the few trials that make test runs")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="results file")
+    parser.add_argument("--table", action="store_true")
+    return parser.parse_args()
+
+
+def _rows_before(out: Path | None) -> dict[str, dict]:
+    return {r["id"]: r for r in read_results(out)["rows"]} if out and out.exists() else {}
+
+
+def _write(out: Path, rows: dict[str, dict], seed: int, short: bool) -> None:
+    ordered = sorted(rows.values(), key=lambda row: int(row["id"][1:]))
+    write_results(
+        out,
+        name="faults",
+        command="make faults",
+        settings={"seed": seed, "short": short},
+        rows=ordered,
+    )
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""What one row of the fault programme is, and how its trials are repeated exactly."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one trial gets. All chance comes from `random`, which depends on seed, fault and number
+    alone; `folder` is empty and goes away afterwards; `shared` is what `prepare` made."""
+
+    number: int
+    random: Random
+    folder: Path
+    shared: Any
+
+
+def nothing(_: Path) -> None:
+    """The `prepare` of a fault whose trials share nothing."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`injection` and `holds` are the row's words for people. `run` does one trial and raises when
+    the promise is broken; `prepare` makes, once, what all trials may read but not change.
+    `trials` of them are run by `make faults`, `short` by `make test`."""
+
+    id: str
+    injection: str
+    holds: str
+    trials: int
+    short: int
+    run: Callable[[Trial], None]
+    prepare: Callable[[Path], Any] = nothing
+    counts: str = "trials"
+    """What one trial is, in the plural: kills, flips, images."""
+
+
+def random_of(seed: int, fault: str, number: int) -> Random:
+    """The numbers of one trial, whatever ran before it."""
+    return Random(f"{seed} {fault} {number}")
