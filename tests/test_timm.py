@@ -8,7 +8,9 @@ timm = pytest.importorskip("timm")
 
 from mixerkit import timm as ours  # noqa: E402
 from mixerkit.checkpoint.load import load  # noqa: E402
+from mixerkit.checkpoint.zoo import cached  # noqa: E402
 from mixerkit.errors import UserError  # noqa: E402
+from mixerkit.spec.zoo import PUBLISHED as ZOO  # noqa: E402
 from tests import oracle  # noqa: E402
 from tests.checkpoint import published  # noqa: E402
 from tests.model.random_weights import randomise  # noqa: E402
@@ -153,3 +155,63 @@ def test_pretrained_weights_for_any_size_classes_and_channels(tmp_path, changes)
             weights = published.oracle_weights(published.linen(shape))
             exact = oracle.mixer(images.numpy(), weights, patch=(16, 16), depth=2, gelu="tanh")
             assert oracle.difference(np.asarray(model(images)), exact) < 2e-5
+
+
+def test_files_of_the_same_name_are_not_taken_for_each_other(tmp_path, monkeypatch):
+    """timm's cache goes by the last part of an address, which four tags of B/16 share."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("MIXERKIT_OFFLINE", "1")
+    shape = published.Shape(P=16, C=24, L=2, T=5, D=32, S=196)
+    sizes = dict(depth=2, token_width=5, width=24, channel_width=32)
+    for seed, tag in enumerate(("sam", "gsam")):
+        file = cached(ZOO[f"b16-{tag}-google"])
+        file.parent.mkdir(parents=True)
+        published.write(file, published.linen(shape, seed))
+        model = timm.create_model(f"mixerkit_b16_224.google_{tag}", pretrained=True, **sizes)
+        wanted = load(file).state_dict()
+        assert all(torch.equal(t, wanted[name]) for name, t in model.state_dict().items())
+    with pytest.raises(UserError, match="MIXERKIT_OFFLINE forbids"):
+        timm.create_model("mixerkit_b16_224.google_imagenet1k", pretrained=True, **sizes)
+    with pytest.raises(UserError, match="cache_dir"):
+        timm.create_model("mixerkit_b16_224.google_sam", pretrained=True, cache_dir=tmp_path)
+
+
+def test_a_resized_model_is_built_again_from_what_timm_remembers():
+    from timm.models import get_model_args, get_model_input_config
+
+    model = small()
+    model.set_input_size(128)
+    model.reset_classifier(4)
+    assert get_model_input_config(model)["input_size"] == (3, 128, 128)
+    again = timm.create_model("mixerkit_s16_224", **get_model_args(model)).eval()
+    assert again.config == model.config
+    again.load_state_dict(model.state_dict())
+    images = torch.randn(1, 3, 128, 128)
+    assert torch.equal(again(images), model(images))
+    model.set_input_size((96, 160), patch_size=8)
+    again = timm.create_model("mixerkit_s16_224", **get_model_args(model))
+    assert again.config == model.config
+
+
+@pytest.mark.parametrize("changes", [{}, {"drop_path_rate": 0.5, "drop_rate": 0.5}])
+def test_torch_fx_traces_what_the_model_computes(changes):
+    from timm.models import create_feature_extractor
+
+    model, images = small(**changes), torch.randn(2, 3, 64, 64)
+    traced = create_feature_extractor(model, {"blocks.1": "stage", "head": "logits"})
+    for train in (False, True):
+        for one in (model, traced):
+            one.train(train)
+        torch.manual_seed(0)
+        wanted = model(images)
+        torch.manual_seed(0)
+        assert torch.equal(traced(images)["logits"], wanted)
+    gradients = []
+    for one in (model, traced):
+        torch.manual_seed(0)
+        out = one(images)
+        one.zero_grad()
+        (out if one is model else out["logits"]).square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in one.named_parameters()})
+    theirs = gradients[1]
+    assert all(torch.equal(theirs[name], gradient) for name, gradient in gradients[0].items())

@@ -1,11 +1,5 @@
-"""`import mixerkit.timm` registers our Mixers with timm, under names such as `mixerkit_b16_224`.
+"""Our Mixer with the interface that timm's scripts and feature extraction ask of a model."""
 
-timm's own scripts and `timm.create_model` then take them: any image size, square or not, the
-authors' weights with the GELU that they were trained with, and timm's whole model interface.
-"""
-
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,14 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from mixerkit.checkpoint.load import load
-from mixerkit.errors import UserError, how_to_install
+from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.model.surgery import adapt
-from mixerkit.spec.mixer import PUBLISHED, MixerConfig, Size, variant
-from mixerkit.spec.zoo import GOOGLE, PUBLISHED as ZOO, Published
+from mixerkit.spec.mixer import MixerConfig, Size, variant
 
-NAMES = {f"mixerkit_{label.replace('/', '').lower()}_224": label for label in PUBLISHED}
-"""timm's name → our variant."""
 Pool = Literal["avg", ""]
 
 
@@ -93,10 +84,12 @@ class TimmMixer(MlpMixer):
 
     def _times(self, x_BIHW: Tensor) -> tuple[int, int]:
         """How many times larger than the model's the images are, down and across."""
+        if not self.dynamic_img_size:
+            return (1, 1)
         height, width = self.config.image_hw
         down, across = x_BIHW.shape[2] // height, x_BIHW.shape[3] // width
         fits = (down * height, across * width) == tuple(x_BIHW.shape[2:])
-        return (down, across) if self.dynamic_img_size and fits else (1, 1)
+        return (down, across) if fits else (1, 1)
 
     def _tiled(self, x_BIHW: Tensor) -> Tensor:
         """Larger images as more samples of the native size."""
@@ -201,6 +194,7 @@ class TimmMixer(MlpMixer):
             patch_size=patch_size,
         )
         self._become(config, tensors)
+        _remember_size(self)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Parameter groups by depth, for layer-wise learning rates."""
@@ -245,76 +239,13 @@ def _check_pool(global_pool: str) -> None:
         raise UserError(f"global_pool must be 'avg' or '' (none), found {global_pool!r}.")
 
 
-# -- registering ------------------------------------------------------------------------------
-
-
-def _tag(model: Published) -> str:
-    """b16-imagenet21k-google → google_imagenet21k."""
-    _, trained_on, publisher = model.name.split("-")
-    return f"{publisher}_{trained_on}"
-
-
-def _cfg(label: str, model: Published | None) -> dict[str, Any]:
-    """timm's description of a variant, and of weights for it."""
-    cfg: dict[str, Any] = dict(
-        num_classes=model.num_classes if model else 1000,
-        input_size=(3, 224, 224),
-        pool_size=None,
-        crop_pct=0.875,
-        interpolation="bilinear",
-        fixed_input_size=True,
-        mean=(0.5,) * 3,
-        std=(0.5,) * 3,
-        first_conv="stem",
-        classifier="head",
-        license="apache-2.0",
-    )
-    if model:
-        cfg |= dict(url=GOOGLE + model.file, custom_load=True)
-    return cfg
-
-
-def _entrypoint(name: str, label: str) -> Callable[..., nn.Module]:
-    """The function that timm calls to build a variant."""
-
-    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        from timm.models import build_model_with_cfg
-
-        out_indices = kwargs.pop("out_indices", 3)
-        built: nn.Module = build_model_with_cfg(
-            TimmMixer,
-            name,
-            pretrained,
-            feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
-            **({"label": label} | kwargs),
-        )
-        return built
-
-    create.__name__ = create.__qualname__ = name
-    create.__module__ = __name__
-    create.__doc__ = f"Mixer-{label} of mixerkit."
-    return create
-
-
-def register() -> list[str]:
-    """Tell timm of every published variant and its weights; the names."""
+def _remember_size(model: TimmMixer) -> None:
+    """Tell timm what `get_model_args` must give to build this model again."""
     try:
-        from timm.models import generate_default_cfgs, register_model
-    except ImportError as error:
-        raise UserError(f"timm is not installed: {how_to_install('timm')}") from error
-    cfgs: dict[str, Any] = {}
-    for name, label in NAMES.items():
-        cfgs[f"{name}.untrained"] = _cfg(label, None)
-        for model in ZOO.values():
-            if model.variant == label and not model.file.startswith("hf://"):
-                cfgs[f"{name}.{_tag(model)}"] = _cfg(label, model)
-    module: Any = sys.modules[__name__]
-    module.default_cfgs = generate_default_cfgs(cfgs)
-    for name, label in NAMES.items():
-        setattr(module, name, register_model(_entrypoint(name, label)))
-    return list(NAMES)
-
-
-__all__ = ["NAMES", "TimmMixer", "register"]
-if "mixerkit_b16_224" not in globals():
-    register()
+        from timm.models._input import update_model_input_size
+    except ImportError:  # an older timm, which keeps no such record
+        return
+    config = model.config
+    update_model_input_size(
+        model, config.image_hw, patch_size=config.patch_size, tiles=config.tiles
+    )
