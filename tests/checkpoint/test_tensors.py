@@ -1,6 +1,7 @@
 """Tensors come back bit for bit, in memory of their own; bad files are named."""
 
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import Tensor
 
+from mixerkit.benchmark.measure import peak_memory
 from mixerkit.checkpoint.tensors import not_finite, open_safetensors, read_tensors, write_tensors
 from mixerkit.errors import UserError
 
@@ -111,3 +113,21 @@ def test_a_failed_write_is_an_oserror(tmp_path: Path):
 def test_not_finite_names_the_tensors():
     tensors = {"good": torch.ones(2), "nan": torch.tensor([1, torch.nan]), "count": torch.tensor(1)}
     assert not_finite(tensors | {"inf": torch.tensor(-torch.inf)}) == ["nan", "inf"]
+    assert not_finite({"empty": torch.ones(0), "plane": torch.ones(3, 0)}) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_one_number_that_is_not_finite_is_seen_wherever_it_stands(dtype, broken):
+    for place in range(0, 70, 3):
+        values = torch.randn(70).to(dtype)
+        values[place] = broken
+        grid = values.reshape(7, 10).T
+        assert not_finite({"row": values, "transposed": grid}) == ["row", "transposed"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from Linux")
+def test_looking_for_what_is_not_finite_takes_no_memory_of_the_tensors_size():
+    values = torch.ones(1 << 24)
+    grown = peak_memory(lambda: not_finite({"values": values}))
+    assert grown is not None and grown < values.numel() * 4 // 8
