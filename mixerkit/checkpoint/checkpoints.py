@@ -1,6 +1,7 @@
 """The checkpoints of a run: complete or absent, verified when read, never overwritten."""
 
 import errno
+import os
 import re
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from mixerkit.checkpoint.files import (
     discard,
     json_bytes,
     read_json,
+    read_manifest,
     sync,
     verify_folder,
 )
@@ -32,14 +34,18 @@ class Checkpoints:
 
     def __init__(self, folder: Path, recipe: str) -> None:
         self.folder, self.recipe = folder, recipe
-        self._sound: set[int] = set()  # steps that this process wrote or verified
+        self._sound: dict[int, float | None] = {}
+        """Steps that this process wrote or verified → accuracy on held-out images, if measured."""
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, oldest first; not verified. Other names are none of ours."""
-        folders = [path for path in self.folder.glob("step-*") if path.is_dir()]
-        named = [(path, re.fullmatch(r"step-(\d+)", path.name)) for path in folders]
-        found = [(path, int(match[1])) for path, match in named if match]
-        return sorted(step for path, step in found if path == self.at(step))
+        return [step for step in self.named() if _is_folder(self.at(step))]
+
+    def named(self) -> list[int]:
+        """Steps whose name is there, oldest first; what bears it may be a file, or a link."""
+        names = [path.name for path in self.folder.glob("step-*")]
+        steps = [int(name[5:]) for name in names if re.fullmatch(r"step-\d+", name)]
+        return sorted(step for step in set(steps) if self.at(step).name in names)
 
     def at(self, step: int) -> Path:
         """Where the checkpoint of `step` is, or would be."""
@@ -48,20 +54,21 @@ class Checkpoints:
     # -- writing ---------------------------------------------------------------------------
 
     def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int) -> Path:
-        """Put a checkpoint on disk, then remove all but the `keep` newest sound ones.
+        """Put a checkpoint on disk, then remove all but the `keep` newest sound ones and the best.
 
-        A sound checkpoint of the same step is left as it is; a damaged one is replaced. Raises
-        `RunFailed` when it cannot be written; those before it are untouched.
+        The best is the sound one with the highest `validation` in its state, the earliest of
+        equals. A sound checkpoint of the same step is left as it is; a damaged one is replaced.
+        Raises `RunFailed` when it cannot be written; those before it are untouched.
         """
         if keep < KEEP_AT_LEAST:
             raise UserError(f"At least {KEEP_AT_LEAST} checkpoints are kept, found keep={keep}.")
-        if self.at(step).exists() and self._is_sound(step):
+        if os.path.lexists(self.at(step)) and self._is_sound(step):
             return self.at(step)
         try:
             self._write(step, tensors, state)
         except OSError as error:
             raise RunFailed(self._not_saved(step, tensors, error)) from error
-        self._sound.add(step)
+        self._sound[step] = held_out_accuracy(state)
         self._prune(keep)
         return self.at(step)
 
@@ -84,13 +91,20 @@ class Checkpoints:
         return text
 
     def _prune(self, keep: int) -> None:
-        """Take away what is older than the newest sound one and not among the `keep` newest."""
+        """Take away what is older than the newest sound one, but the `keep` newest and the best."""
         sound = [step for step in reversed(self.steps()) if self._is_sound(step)]
         if len(sound) < keep:
             return
+        kept = {*sound[:keep], best_of({step: self._sound[step] for step in sound})}
         for step in self.steps():
-            if step < sound[0] and step not in sound[:keep]:
-                discard(self.at(step))
+            if step < sound[0] and step not in kept:
+                self._discard(step)
+
+    def _discard(self, step: int) -> None:
+        try:
+            discard(self.at(step))
+        except OSError as error:  # the new checkpoint is on disk: no reason to stop
+            print(f"warning: {self.at(step)} could not be removed: {error}.", file=sys.stderr)
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -100,19 +114,17 @@ class Checkpoints:
         Each damaged one is named on stderr and the one before it is tried. When none is sound,
         that is a `UserError`: never a silent start from nothing.
         """
+        if os.path.lexists(self.folder) and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is not a folder: put the run's checkpoints back.")
         problems: list[str] = []
-        remaining = self.steps()
+        remaining = self.named()
         while remaining:
             step = remaining.pop()
             try:
-                self._verify(step)
-                found = read_tensors(self.at(step) / TENSORS), read_json(self.at(step) / STATE)
-                self._sound.add(step)
-                return found
+                return self.read(step)
             except UserError as error:
-                self._sound.discard(step)
-                if not self.at(step).exists():  # the run's writer pruned it meanwhile
-                    problems, remaining = [], self.steps()
+                if not os.path.lexists(self.at(step)):  # the run's writer pruned it meanwhile
+                    problems, remaining = [], self.named()
                     continue
                 problems.append(str(error))
                 print(f"warning: {error} Trying the checkpoint before.", file=sys.stderr)
@@ -121,21 +133,64 @@ class Checkpoints:
             raise UserError(f"No checkpoint in {self.folder} can be used:\n  {lines}")
         return None
 
+    def read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(tensors, state) of one checkpoint; `UserError` names what is not as it was saved."""
+        self._sound.pop(step, None)
+        self._verify(step)
+        tensors, state = read_tensors(self.at(step) / TENSORS), self._state(step)
+        self._sound[step] = held_out_accuracy(state)
+        return tensors, state
+
+    def about(self, step: int) -> dict[str, Any]:
+        """What the manifest of one checkpoint says about it: step, recipe, and `environment()`."""
+        return dict(read_manifest(self.at(step), links=False)["about"])
+
     def _verify(self, step: int) -> None:
-        about = verify_folder(self.at(step), kind="checkpoint", must_list=(TENSORS, STATE))
+        """Plain files in a plain folder, which no change elsewhere can reach, all as saved."""
+        path = self.at(step)
+        if not _is_folder(path):
+            raise UserError(f"{path} is not a folder, which every checkpoint is.")
+        about = verify_folder(path, kind="checkpoint", must_list=(TENSORS, STATE), links=False)
         if about.get("step") != step:
-            raise UserError(f"{self.at(step)} is not the checkpoint of step {step}: it was moved.")
+            raise UserError(f"{path} is not the checkpoint of step {step}: it was moved.")
         if about.get("recipe") != self.recipe:
-            raise UserError(f"{self.at(step)} was made by another recipe than this run's.")
+            raise UserError(f"{path} was made by another recipe than this run's.")
+
+    def _state(self, step: int) -> dict[str, Any]:
+        path = self.at(step) / STATE
+        state = read_json(path)
+        size = state.get("metrics_bytes")
+        if state.get("step") != step or type(size) is not int or size < 0:
+            raise UserError(
+                f"{path} is no state of step {step}: it says step {state.get('step')!r:.40} and "
+                f"metrics_bytes {size!r:.40}."
+            )
+        return state
 
     def _is_sound(self, step: int) -> bool:
         try:
             if step not in self._sound:
                 self._verify(step)
+                self._sound[step] = held_out_accuracy(self._state(step))
         except UserError:
             return False
-        self._sound.add(step)
         return True
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def held_out_accuracy(state: dict[str, Any]) -> float | None:
+    """The `validation` of a checkpoint's state: top-1 as a share, or None if not measured then."""
+    accuracy = state.get("validation")
+    return accuracy if type(accuracy) is float else None
+
+
+def best_of(accuracies: dict[int, float | None]) -> int | None:
+    """The step with the highest accuracy, the earliest of equals; None if none was measured."""
+    measured = [(accuracy, -step) for step, accuracy in accuracies.items() if accuracy is not None]
+    return -max(measured)[1] if measured else None
 
 
 def environment() -> dict[str, Any]:
@@ -145,3 +200,16 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """A line for each part of the `environment()` that is not `now` as it was `then`.
+
+    Where there is one, the last bits of what is computed may differ.
+    """
+    parts = {"torch": "PyTorch", "threads": "threads", "instruction_set": "instruction set"}
+    return [
+        f"{name}: {then.get(key, 'unknown')} then, {now.get(key, 'unknown')} now"
+        for key, name in parts.items()
+        if then.get(key) != now.get(key)
+    ]

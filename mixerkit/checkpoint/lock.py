@@ -53,13 +53,13 @@ def holder(folder: Path) -> str | None:
     path = folder / "lock"
     if not path.exists():
         return None
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO of that name would wait for ever
     try:
         if _lock(handle, fcntl.LOCK_SH):
             return None
         owner = json.loads(os.pread(handle, 4096, 0))
         return f"process {owner['pid']} on host {owner['host']} since {owner['since']}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "another process"
     finally:
         os.close(handle)

@@ -1,4 +1,8 @@
-"""Files of one JSON object a line, which grow while others read them."""
+"""Files of one JSON object a line, which grow while others read them.
+
+A kill leaves at most the beginning of a line at the end. A loss of power can leave zeros where
+rows were that had not reached the disk; no row holds a zero byte, so what is from there on is gone.
+"""
 
 import json
 import os
@@ -6,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mixerkit.checkpoint.files import sync
+from mixerkit.checkpoint.files import json_mapping, sync
 from mixerkit.errors import UserError
 
 
@@ -19,25 +23,34 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """All whole lines; one that is being written is left for later. Absent file: none."""
-    if not path.exists():
-        return []
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
-    rows = []
-    for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error}).") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: expected a JSON object, found {row!r:.40}.")
-        rows.append(row)
-    return rows
+    content = _content(path)
+    whole = content[: whole_size(content)]
+    lines = whole.split(b"\n")[:-1]
+    return [json_mapping(f"{path}, line {i}", line) for i, line in enumerate(lines, start=1)]
+
+
+def whole_size(content: bytes) -> int:
+    """Bytes of the whole lines at the beginning: before the first zero byte, if there is one."""
+    hole = content.find(b"\0")
+    return content.rfind(b"\n", 0, hole if hole >= 0 else len(content)) + 1
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if not path.exists():
+            return b""
+        if not path.is_file():
+            raise UserError(f"{path} is not a plain file.")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
 
 
 def durable_size(path: Path) -> int:
-    """Bytes of the file, after they have reached the disk; an absent file is made."""
+    """Bytes of the file, after they and its name have reached the disk; an absent file is made."""
     path.touch()
     sync(path)
+    sync(path.parent)
     return path.stat().st_size
 
 
@@ -51,7 +64,17 @@ def cut_back(path: Path, size: int) -> None:
     sync(path)
 
 
-def cut_torn_line(path: Path) -> None:
-    """Remove the beginning of a line that a kill left without its end."""
-    if path.exists():
-        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+def cut_torn_end(path: Path) -> None:
+    """Remove what a kill or a loss of power left after the last whole row."""
+    content = _content(path)
+    size = whole_size(content)
+    if size == len(content):
+        return
+    if b"\n" in content[size:]:
+        print(
+            f"warning: {path} lost rows when the power went: {len(content) - size} bytes from "
+            f"byte {size} on are zeros or follow zeros, and are removed.",
+            file=sys.stderr,
+        )
+    os.truncate(path, size)
+    sync(path)

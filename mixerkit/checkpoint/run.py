@@ -1,6 +1,7 @@
 """The run folder: what a run writes, what a person keeps, and what resuming reads.
 
-    recipe.yaml  manifest.json  lock  choices.json  metrics.jsonl  timing.jsonl
+    recipe.yaml  manifest.json  lock  choices.json
+    metrics.jsonl  timing.jsonl  quarantine.jsonl
     checkpoints/step-00001234/{tensors.safetensors, state.json, manifest.json}
     model/  evaluation.json  figures/  report.html
 
@@ -21,16 +22,18 @@ from mixerkit.checkpoint.files import (
     UNFINISHED,
     describe_file,
     json_bytes,
+    make_folder,
     manifest_text,
     read_json,
     read_manifest,
     remove_unfinished,
+    sync,
     verify_folder,
     write_atomic,
 )
 from mixerkit.checkpoint.load import save_model
 from mixerkit.checkpoint.lock import Lock, holder
-from mixerkit.checkpoint.rows import append_row, cut_back, cut_torn_line, durable_size, read_rows
+from mixerkit.checkpoint.rows import append_row, cut_back, cut_torn_end, durable_size, read_rows
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.results import describe_machine, describe_versions
@@ -38,8 +41,8 @@ from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.recipe import Recipe
 from mixerkit.spec.strict import from_dict, read_yaml, write_yaml
 
-RECIPE, CHOICES, METRICS, TIMING = "recipe.yaml", "choices.json", "metrics.jsonl", "timing.jsonl"
-EVALUATION = "evaluation.json"
+RECIPE, CHOICES, EVALUATION = "recipe.yaml", "choices.json", "evaluation.json"
+METRICS, TIMING, QUARANTINE = ROWS = ("metrics.jsonl", "timing.jsonl", "quarantine.jsonl")
 
 
 class RunFolder:
@@ -57,7 +60,7 @@ class RunFolder:
         """A new run in `path`, which must be empty or absent, opened for writing."""
         try:
             _check_free(path)
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
             lock = Lock(path)
         except OSError as error:
             raise UserError(f"Cannot make the run folder {path}: {error.strerror}.") from error
@@ -82,11 +85,17 @@ class RunFolder:
         verify_folder(path, kind="run", must_list=(RECIPE,))
         run = cls(path, Lock(path) if writing else None)
         if writing:
-            remove_unfinished(path)
-            remove_unfinished(path / "checkpoints")
-            for name in (METRICS, TIMING):
-                cut_torn_line(path / name)
+            run._clear()
         return run
+
+    def _clear(self) -> None:
+        """Take away what a kill left, and put on the disk the names that it left unsynced."""
+        for folder in (self.path, self.checkpoints.folder):
+            if folder.is_dir():
+                remove_unfinished(folder)
+                sync(folder)
+        for name in ROWS:
+            cut_torn_end(self.path / name)
 
     def close(self) -> None:
         """Give the lock back; closing twice is harmless."""
@@ -134,6 +143,11 @@ class RunFolder:
         self._check_writing()
         append_row(self.path / TIMING, row)
 
+    def log_quarantine(self, row: dict[str, Any]) -> None:
+        """Append one row about an unreadable image to quarantine.jsonl."""
+        self._check_writing()
+        append_row(self.path / QUARANTINE, row)
+
     def metrics(self) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl; a line that is being written is left for later."""
         return read_rows(self.path / METRICS)
@@ -141,6 +155,10 @@ class RunFolder:
     def timings(self) -> list[dict[str, Any]]:
         """All rows of timing.jsonl."""
         return read_rows(self.path / TIMING)
+
+    def quarantine(self) -> list[dict[str, Any]]:
+        """All rows of quarantine.jsonl, which resuming does not cut back."""
+        return read_rows(self.path / QUARANTINE)
 
     def save_evaluation(self, name: str, content: dict[str, Any]) -> None:
         """Replace evaluation.json by `content`, measured on the split called `name`."""
@@ -157,13 +175,17 @@ class RunFolder:
     def save_checkpoint(
         self, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int
     ) -> Path:
-        """Put a checkpoint of `step` on disk, then remove all but the `keep` newest sound ones.
+        """Put a checkpoint of `step` on disk, then remove all but the `keep` newest sound ones and
+        the one with the highest `validation` in its state (top-1 as a share, or None).
 
         `state` is JSON and gets `step` and `metrics_bytes`, the length of metrics.jsonl now. A
         sound checkpoint of the same step is left as it is; a damaged one is replaced.
         """
         self._check_writing()
         # synced first: the offset must not outlive the rows that it counts
+        for path in (self.path / TIMING, self.path / QUARANTINE):
+            if path.exists():
+                sync(path)
         offset = {"step": step, "metrics_bytes": durable_size(self.path / METRICS)}
         return self.checkpoints.save(step, tensors, state | offset, keep)
 
@@ -196,8 +218,9 @@ class RunFolder:
     def summary(self) -> dict[str, Any]:
         """What `mixer runs` shows; figures that do not exist yet are None."""
         rows = self.metrics()
-        steps = [row.get("step", 0) for row in rows] + self.checkpoints.steps()
-        test = _top1(rows, "test")
+        steps = [*self._whole_numbers(rows, "step", METRICS), *self.checkpoints.steps()]
+        total = self._whole_numbers([self.choices()], "total_steps", CHOICES)
+        test = self._top1(rows, "test")
         files = [path for path in (self.path / RECIPE, self.path / METRICS) if path.exists()]
         touched = max(path.stat().st_mtime for path in files)
         return {
@@ -206,16 +229,26 @@ class RunFolder:
             "recipe": self.recipe().name,
             "state": self.state(),
             "step": max(steps, default=0),
-            "total_steps": self.choices().get("total_steps"),
-            "best_validation": max(_top1(rows, "validation"), default=None),
+            "total_steps": total[0] if total else None,
+            "best_validation": max(self._top1(rows, "validation"), default=None),
             "test_accuracy": test[-1] if test else None,
             "updated": datetime.fromtimestamp(touched, UTC).isoformat(timespec="seconds"),
             "problem": None,
         }
 
+    def _top1(self, rows: list[dict[str, Any]], split: str) -> list[float]:
+        found = [row["top1"] for row in rows if row.get("split") == split and "top1" in row]
+        return self._checked(found, (int, float), f"numbers under 'top1' in {METRICS}")
 
-def _top1(rows: list[dict[str, Any]], split: str) -> list[float]:
-    return [row["top1"] for row in rows if row.get("split") == split and "top1" in row]
+    def _whole_numbers(self, rows: list[dict[str, Any]], key: str, file: str) -> list[int]:
+        found = [row[key] for row in rows if key in row]
+        return self._checked(found, (int,), f"whole numbers under '{key}' in {file}")
+
+    def _checked(self, values: list[Any], kinds: tuple[type, ...], what: str) -> list[Any]:
+        for value in values:
+            if type(value) not in kinds:
+                raise UserError(f"{self.path}: expected {what}, found {value!r:.40}.")
+        return values
 
 
 def list_runs(root: Path) -> list[dict[str, Any]]:
@@ -232,7 +265,7 @@ def list_runs(root: Path) -> list[dict[str, Any]]:
 def _summary(path: Path) -> dict[str, Any]:
     try:
         return RunFolder.open(path).summary()
-    except UserError as error:
+    except (UserError, OSError) as error:
         figures = dict.fromkeys(
             ("recipe", "step", "total_steps", "best_validation", "test_accuracy", "updated")
         )

@@ -12,7 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mixerkit.checkpoint.files import json_mapping
 from mixerkit.errors import UserError
+
+LONGEST_HEADER = 8 * 2**20
+"""Bytes; a tensor takes some 100 of them."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def open_safetensors(path: Path) -> Iterator[TensorFile]:
     """The tensors of a safetensors file, to be read one at a time."""
     with _opened(path) as file:
+        _check_names(path)
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         shapes = {
             name: Shape(part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()
@@ -74,7 +79,11 @@ def _read_one(path: Path, name: str) -> Tensor:
     tensors would hold the whole file beside the copies.
     """
     with _opened(path) as file:
-        return file.get_tensor(name).clone()
+        try:
+            return file.get_tensor(name).clone()
+        except (RuntimeError, TypeError, OverflowError) as error:  # a side of 2⁶³, no memory
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path}: cannot read '{name:.80}': {reason:.200}") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -88,6 +97,11 @@ def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise UserError(f"{path} is missing, or not a plain file.")
     try:
+        if (length := _header_bytes(path)) > LONGEST_HEADER:
+            raise UserError(
+                f"{path} is not a whole safetensors file: it says that its header has {length:,} "
+                f"bytes, and at most {LONGEST_HEADER:,} are read."
+            )
         with safe_open(path, "pt") as file:
             yield file
     except SafetensorError as error:
@@ -96,6 +110,18 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from error
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error}.") from error
+
+
+def _header_bytes(path: Path) -> int:
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(8), "little")
+
+
+def _check_names(path: Path) -> None:
+    """Refuse a name that the header gives twice: safetensors takes the last in silence."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        json_mapping(f"The header of {path}", file.read(length))
 
 
 def not_finite(tensors: dict[str, Tensor]) -> list[str]:

@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixerkit.checkpoint.files import UNFINISHED, discard, manifest_text, verify_folder
+from mixerkit.checkpoint.checkpoints import best_of, differences, environment
+from mixerkit.checkpoint.files import (
+    UNFINISHED,
+    describe_file,
+    discard,
+    manifest_text,
+    verify_folder,
+)
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import RunFailed, UserError
 from tests.checkpoint.conftest import Killed, flip_bit
@@ -72,6 +79,59 @@ def test_the_manifest_says_under_which_conditions(run: RunFolder):
     assert about["step"] == 5 and len(about["recipe"]) == 64
 
 
+def save_measured(run: RunFolder, step: int, accuracy: float | None, keep: int = 2) -> Path:
+    """Save a checkpoint whose held-out accuracy was measured, or was not."""
+    state = {"seconds": 0.1 * step, "validation": accuracy}
+    return run.save_checkpoint(step, tensors_of(step), state, keep)
+
+
+@pytest.mark.parametrize("keep", [2, 3])
+def test_the_best_is_kept_besides_the_newest(run: RunFolder, keep):
+    """Against a plain retelling of the rule: the newest, and the first of the highest."""
+    accuracies = [None, 0.5, 0.7, None, 0.6, 0.7, 0.69, None, 0.9, 0.1, None, 0.2, None]
+    for step, accuracy in enumerate(accuracies):
+        save_measured(run, step, accuracy, keep)
+        so_far = accuracies[: step + 1]
+        measured = [a for a in so_far if a is not None]
+        best = {so_far.index(max(measured))} if measured else set()
+        newest = set(range(max(0, step - keep + 1), step + 1))
+        assert set(run.checkpoints.steps()) == newest | best
+    assert len(run.checkpoints.steps()) == keep + 1
+
+
+def test_the_best_is_kept_by_the_next_process_too_unless_it_is_damaged(run_path, recipe):
+    with RunFolder.create(run_path, recipe) as run:
+        for step, accuracy in enumerate((0.8, 0.9, 0.3, 0.4), start=1):
+            save_measured(run, step, accuracy)
+    with RunFolder.open(run_path, writing=True) as run:
+        save_measured(run, 5, 0.5)
+        assert run.checkpoints.steps() == [2, 4, 5]
+    flip_bit(run.checkpoints.at(2) / "tensors.safetensors", 999)
+    with RunFolder.open(run_path, writing=True) as run:
+        save_measured(run, 6, None)
+        assert run.checkpoints.steps() == [5, 6]  # 5 is the best of those that are sound
+
+
+def test_the_best_of_none_of_equals_and_of_one():
+    assert best_of({}) is None and best_of({1: None}) is None
+    assert best_of({3: 0.5, 1: 0.5, 2: None}) == 1
+    assert best_of({1: 0.0, 2: None}) == 1
+
+
+def test_the_conditions_then_and_now(run: RunFolder):
+    save(run, 5)
+    then = run.checkpoints.about(5)
+    assert differences(then, environment()) == []
+    now = environment() | {"threads": then["threads"] + 3, "torch": "9.9"}
+    assert differences(then, now) == [
+        f"PyTorch: {torch.__version__} then, 9.9 now",
+        f"threads: {then['threads']} then, {then['threads'] + 3} now",
+    ]
+    assert len(differences({}, environment())) == 3
+    with pytest.raises(UserError, match="step-00000006"):
+        run.checkpoints.about(6)
+
+
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
 def test_a_flipped_bit_is_named_and_the_checkpoint_before_is_used(run, name, capsys):
     save(run, 1)
@@ -124,15 +184,69 @@ def test_a_checkpoint_without_its_tensors_in_the_manifest_is_no_checkpoint(run, 
 
 def test_names_that_we_never_give_are_passed_over(run: RunFolder):
     save(run, 1)
-    others = ["step-000000012", "step-7", "step-x"]
+    others = ["step-000000012", "step-7", "step-x", "step-٠٠٠٠٠٠١٢"]
     for name in others:
         (run.checkpoints.folder / name).mkdir()
-    (run.checkpoints.folder / "step-00000013").symlink_to("nowhere")
-    (run.checkpoints.folder / "step-00000014").write_text("a file")
     assert run.checkpoints.steps() == [1] and newest_step(run) == 1
     for step in (20, 21, 22):
         save(run, step)
     assert all((run.checkpoints.folder / name).exists() for name in others)
+
+
+def test_files_and_links_under_our_names_are_named_and_never_removed(run, tmp_path, capsys):
+    save(run, 1)
+    folder = run.checkpoints.folder
+    save(run, 2).rename(tmp_path / "elsewhere")
+    (folder / "step-00000002").symlink_to(tmp_path / "elsewhere")
+    (folder / "step-00000013").symlink_to("nowhere")
+    (folder / "step-00000014").write_text("a file")
+    assert run.checkpoints.steps() == [1] and newest_step(run) == 1
+    said = capsys.readouterr().err
+    assert all(f"step-{step:08d} is not a folder" in said for step in (2, 13, 14))
+    for step in (20, 21, 22):
+        save(run, step)
+    assert run.checkpoints.steps() == [21, 22]
+    assert [os.path.lexists(folder / f"step-{step:08d}") for step in (2, 13, 14)] == [True] * 3
+    assert (tmp_path / "elsewhere" / "state.json").exists()
+
+
+def test_only_links_where_checkpoints_were_is_no_start_from_nothing(run, tmp_path, capsys):
+    save(run, 1).rename(tmp_path / "elsewhere")
+    run.checkpoints.at(1).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="step-00000001 is not a folder"):
+        run.newest_checkpoint()
+    run.checkpoints.at(1).unlink()
+    run.checkpoints.folder.rmdir()
+    run.checkpoints.folder.write_text("")
+    with pytest.raises(UserError, match="checkpoints is not a folder"):
+        run.newest_checkpoint()
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+def test_a_link_to_the_very_bytes_is_not_taken_for_the_file(run, tmp_path, name, capsys):
+    save(run, 1)
+    path = save(run, 2) / name
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert newest_step(run) == 1
+    assert f"step-00000002/{name}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{}, {"step": 2}, {"step": 1, "metrics_bytes": 0}, {"step": 2, "metrics_bytes": -1},
+     {"step": 2, "metrics_bytes": 1.0}, {"step": "2", "metrics_bytes": 0}],
+)  # fmt: skip
+def test_a_state_that_says_something_else_falls_back(run, state, capsys):
+    """Also where the manifest vouches for it."""
+    save(run, 1)
+    folder = save(run, 2)
+    (folder / "state.json").write_text(json.dumps(state))
+    about = json.loads((folder / "manifest.json").read_text())["about"]
+    listed = {name: describe_file(folder / name) for name in ("state.json", "tensors.safetensors")}
+    (folder / "manifest.json").write_bytes(manifest_text(about, listed))
+    assert newest_step(run) == 1
+    assert "step-00000002/state.json is no state of step 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
@@ -225,6 +339,21 @@ def test_a_kill_at_any_point_of_a_save_loses_nothing(run_path, recipe, kill_at, 
         assert [row["step"] for row in run.metrics()] == [1, 2, 3]
         save(run, 4)
         assert run.checkpoints.steps() == [3, 4]
+
+
+def test_an_old_one_that_cannot_be_removed_is_named_and_the_new_one_counts(
+    run, monkeypatch, capsys
+):
+    for step in (1, 2):
+        save(run, step)
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("mixerkit.checkpoint.checkpoints.discard", refuse)
+    save(run, 3)
+    assert "step-00000001 could not be removed" in capsys.readouterr().err
+    assert newest_step(run) == 3
 
 
 def test_a_full_disk_keeps_the_checkpoint_before_and_says_what_is_needed(run, monkeypatch):

@@ -13,6 +13,7 @@ from mixerkit.checkpoint import files
 from mixerkit.checkpoint.files import (
     UNFINISHED,
     atomic_folder,
+    discard,
     read_json,
     remove_unfinished,
     verify_folder,
@@ -104,6 +105,56 @@ def test_a_folder_is_never_overwritten_unless_told(folder: Path):
     assert [p.name for p in folder.parent.iterdir()] == ["sealed"]
 
 
+def test_a_replaced_folder_is_there_at_every_moment(folder: Path, kill_at, monkeypatch):
+    """Whatever call a kill falls on, the name bears the old folder or the new, whole."""
+    for point in range(1, 30):
+        kill_at(point)
+        try:
+            with atomic_folder(folder, {"kind": "test"}, replace=True) as temporary:
+                (temporary / "c").write_text(str(point))
+            finished = True
+        except Killed:
+            finished = False
+        monkeypatch.undo()
+        assert verify_folder(folder) == {"kind": "test"}
+        if finished:
+            break
+    assert 5 < point < 29 and (folder / "c").read_text() == str(point)
+    remove_unfinished(folder.parent)
+    assert [p.name for p in folder.parent.iterdir()] == ["sealed"]
+
+
+def test_where_names_cannot_be_swapped_the_old_folder_comes_back_on_an_error(folder, monkeypatch):
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    rename = os.rename
+
+    def refuse_the_new(source, target):
+        if Path(target) == folder and (Path(source) / "c").exists():
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    def replace(content: str) -> None:
+        with atomic_folder(folder, {"kind": content}, replace=True) as temporary:
+            (temporary / "c").write_text(content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", refuse_the_new)
+        with pytest.raises(OSError, match="Input/output"):
+            replace("new")
+    assert verify_folder(folder) == {"kind": "test"}
+    replace("new")
+    assert verify_folder(folder) == {"kind": "new"}
+    assert [p.name for p in folder.parent.iterdir()] == ["sealed"]
+
+
+def test_a_link_to_a_folder_is_discarded_without_what_it_points_to(folder: Path, tmp_path: Path):
+    for name in ("link", f"{UNFINISHED}link"):
+        (tmp_path / name).symlink_to(folder)
+    discard(tmp_path / "link")
+    remove_unfinished(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["sealed"] and verify_folder(folder)
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
 def test_modes_follow_the_umask(tmp_path: Path, umask: int):
     previous = os.umask(umask)
@@ -163,7 +214,7 @@ def test_missing_cut_grown_swapped_and_odd_files_are_named(folder: Path):
 
 
 def test_a_manifest_cannot_point_outside_its_folder(folder: Path):
-    for name in ("../secret", "/etc/hostname"):
+    for name in ("../secret", "inner/../../secret", "/etc/hostname", "a\0b"):
         text = files.manifest_text({}, {name: {"sha256": "0", "size": 1}})
         (folder / "manifest.json").write_bytes(text)
         with pytest.raises(UserError, match="outside the folder"):
@@ -172,12 +223,34 @@ def test_a_manifest_cannot_point_outside_its_folder(folder: Path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[" * 100_000, b"\xff\xfe", b"[1]", b'{"a": NaN}', b"9" * 5000, b"null"],
+    [
+        b"",
+        b"{",
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b"[1]",
+        b'{"a": NaN}',
+        b"9" * 5000,
+        b"null",
+        b'{"a": 1e999}',
+        b'{"a": 1, "a": 1}',
+        b'{"a": "\\ud800"}',
+        '{"a": 1}'.encode("utf-16"),
+        b'{"a": "\xed\xa0\x80"}',
+    ],
 )
 def test_bad_json_is_a_user_error_naming_the_file(tmp_path: Path, content: bytes):
     (tmp_path / "bad.json").write_bytes(content)
     with pytest.raises(UserError, match=r"bad\.json"):
         read_json(tmp_path / "bad.json")
+
+
+def test_a_manifest_of_brackets_in_brackets_or_words_of_no_text_is_damaged(folder: Path):
+    for about in ("[" * 400 + "]" * 400, '"\\ud800"', "1e999"):
+        text = f'{{"about": {{"a": {about}}}, "files": {{}}}}'
+        (folder / "manifest.json").write_text(text)
+        with pytest.raises(UserError, match=r"manifest\.json"):
+            verify_folder(folder)
 
 
 def test_huge_json_is_refused_before_it_is_read(tmp_path: Path):

@@ -1,10 +1,11 @@
 """Rows grow line by line; torn ends are never read and can be cut."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from mixerkit.checkpoint.rows import append_row, cut_back, cut_torn_line, durable_size, read_rows
+from mixerkit.checkpoint.rows import append_row, cut_back, cut_torn_end, durable_size, read_rows
 from mixerkit.errors import UserError
 
 
@@ -26,7 +27,7 @@ def test_a_torn_last_line_is_left_out_at_every_length(tmp_path: Path):
         path.write_bytes(whole[:size])
         lines = whole[:size].count(b"\n")
         assert len(read_rows(path)) == lines
-        cut_torn_line(path)
+        cut_torn_end(path)
         append_row(path, {"step": 9})
         assert [row["step"] for row in read_rows(path)] == [*range(1, lines + 1), 9]
 
@@ -36,10 +37,38 @@ def test_nan_is_refused_and_bad_lines_are_named(tmp_path: Path):
     with pytest.raises(ValueError):
         append_row(path, {"loss": float("nan")})
     assert not path.exists()
-    for line in (b"{", b"[1]", b"\x00\x00", b""):
+    for line in (b"{", b"[1]", b'{"loss": NaN}', b"[" * 100_000, b""):
         path.write_bytes(b'{"step": 1}\n' + line + b"\n")
         with pytest.raises(UserError, match=r"rows\.jsonl, line 2"):
             read_rows(path)
+
+
+def test_zeros_where_rows_were_end_the_file_and_are_cut_with_a_word(tmp_path: Path, capsys):
+    """A loss of power: the file has its length, and some pages of it never reached the disk."""
+    path = tmp_path / "rows.jsonl"
+    for step in range(1, 9):
+        append_row(path, {"step": step})
+    whole = path.read_bytes()
+    length = len(whole) // 8
+    for start in range(len(whole)):
+        path.write_bytes(whole[:start] + bytes(5) + whole[start + 5 :])
+        left = start // length
+        assert [row["step"] for row in read_rows(path)] == [*range(1, left + 1)]
+        cut_torn_end(path)
+        assert path.stat().st_size == left * length
+        said = capsys.readouterr().err
+        assert ("lost rows when the power went" in said) == (start + 5 < len(whole))
+        append_row(path, {"step": 9})
+        assert [row["step"] for row in read_rows(path)] == [*range(1, left + 1), 9]
+
+
+def test_what_is_no_plain_file_is_named_and_never_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "fifo.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    for name in ("fifo.jsonl", "folder.jsonl"):
+        for reading in (read_rows, cut_torn_end):
+            with pytest.raises(UserError, match=f"{name} is not a plain file"):
+                reading(tmp_path / name)
 
 
 def test_cutting_back_to_an_offset(tmp_path: Path, capsys):

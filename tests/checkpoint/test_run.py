@@ -96,7 +96,7 @@ def test_an_empty_folder_is_fine(run_path: Path, recipe):
     RunFolder.create(run_path, recipe).close()
 
 
-@pytest.mark.parametrize("point", range(1, 9))
+@pytest.mark.parametrize("point", range(1, 10))
 def test_a_kill_while_creating_can_be_created_again(run_path, recipe, kill_at, monkeypatch, point):
     kill_at(point)
     try:
@@ -105,7 +105,7 @@ def test_a_kill_while_creating_can_be_created_again(run_path, recipe, kill_at, m
     except Killed:
         finished = False
     monkeypatch.undo()
-    assert finished == (point > 6)
+    assert finished == (point > 7)
     if (run_path / "manifest.json").exists():  # the kill came after the last rename
         with RunFolder.open(run_path, writing=True) as run:
             assert run.recipe() == recipe
@@ -180,6 +180,45 @@ def test_reading_alone_changes_nothing(run: RunFolder):
     assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*")} == before
 
 
+def test_unreadable_images_are_listed_once_and_stay_on_resume(run: RunFolder):
+    assert run.quarantine() == []
+    run.log_quarantine({"path": "a.jpg", "why": "cut short"})
+    run.save_checkpoint(1, {"x": torch.ones(1)}, {}, keep=2)
+    run.log_quarantine({"path": "b.jpg", "why": "no image"})
+    run.close()
+    with (run.path / "quarantine.jsonl").open("ab") as file:
+        file.write(b'{"path": "c.j')
+    with RunFolder.open(run.path, writing=True) as again:
+        found = again.newest_checkpoint()
+        assert found
+        again.cut_metrics(found[1])
+        again.log_quarantine({"path": "c.jpg", "why": "cut short"})
+        assert [row["path"] for row in again.quarantine()] == ["a.jpg", "b.jpg", "c.jpg"]
+    with pytest.raises(AssertionError):
+        RunFolder.open(run.path).log_quarantine({})
+
+
+def test_folders_are_on_the_disk_before_what_is_in_them(tmp_path: Path, recipe, monkeypatch):
+    """Each folder that is made is named on the disk before anything is written into it."""
+    synced, made = [], []
+    fsync, mkdir = os.fsync, os.mkdir
+
+    def logged_fsync(handle):
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink())
+        fsync(handle)
+
+    def logged_mkdir(path, *options):
+        assert not made or made[-1].parent in synced
+        made.append(Path(path))
+        mkdir(path, *options)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(os, "mkdir", logged_mkdir)
+    RunFolder.create(tmp_path / "a" / "b" / "run", recipe).close()
+    assert [path.name for path in made] == ["a", "b", "run"]
+    assert synced[:3] == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+
+
 def test_a_changed_recipe_is_detected(run: RunFolder):
     run.close()
     flip_bit(run.path / "recipe.yaml", 50)
@@ -245,3 +284,16 @@ def test_the_list_of_runs(tmp_path: Path, recipe, model, preprocess):
     assert json.dumps(list_runs(tmp_path / "good"))
     with pytest.raises(UserError, match="No folder"):
         list_runs(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("metrics.jsonl", '{"step": "many"}\n'),
+        ("metrics.jsonl", '{"step": 1, "split": "validation", "top1": null}\n'),
+        ("choices.json", '{"total_steps": [1]}'),
+    ],
+)
+def test_figures_of_another_kind_are_named_in_the_list(run: RunFolder, file, text):
+    (run.path / file).write_text(text)
+    assert file in list_runs(run.path)[0]["problem"]
