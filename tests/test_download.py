@@ -291,9 +291,11 @@ def test_a_zoo_name_is_fetched_loaded_and_kept(server, small_zoo, monkeypatch):
     model = load(f"zoo:{small_zoo}", num_classes=5)
     assert model.config.gelu == "tanh" and model.config.num_classes == 5
     assert model.about["trained_on"].startswith("ImageNet-1k from scratch")
+    assert model.preprocess.class_names == ()  # the head is another
     monkeypatch.setenv("MIXERKIT_OFFLINE", "1")
-    load(f"zoo:{small_zoo}")
-    assert len(server.asked) == 1
+    unchanged = load(f"zoo:{small_zoo}")
+    assert unchanged.preprocess.class_names[281] == "tabby" and len(server.asked) == 1
+    assert not any("Classes" in note for note in unchanged.notes)
 
 
 def test_the_zoos_cache_never_holds_a_bad_file(server, small_zoo):

@@ -15,6 +15,7 @@ from mixerkit.checkpoint.files import (
 )
 from mixerkit.checkpoint.recognise import contents, infer, open_weights
 from mixerkit.errors import UserError, did_you_mean
+from mixerkit.spec.imagenet import imagenet_classes
 from mixerkit.spec.mixer import MixerConfig, Size, variant_of
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.strict import from_dict
@@ -195,11 +196,15 @@ def foreign(
             f"Images are prepared as the authors did: values in [-1, 1], short side to "
             f"{preprocess.resize_to} px, centre crop."
         )
+    preprocess = fitted(preprocess, config)
+    if config.num_classes == len(imagenet_classes()) and not preprocess.class_names:
+        preprocess = replace(preprocess, class_names=imagenet_classes())
+        notes.append("Classes are ImageNet-1k's, as with all published models of 1000 classes.")
     notes.append(f"LayerNorm's epsilon is {config.norm_eps:g}, as {layout.title} computes it.")
     if found.beside:
         notes.append(f"{found.beside} tensors beside the weights (a training state) were left.")
     described = {"layout": layout.name, "file": path.name} | (about or {})
-    return Stored(path, config, fitted(preprocess, config), described, tuple(notes))
+    return Stored(path, config, preprocess, described, tuple(notes))
 
 
 def fitted(preprocess: Preprocess, config: MixerConfig) -> Preprocess:
@@ -249,7 +254,7 @@ def _timm_folder(folder: Path, weights: Path, told: Told) -> Stored:
     if not isinstance(architecture, str) or not isinstance(cfg, dict):
         raise UserError(f"{folder / CONFIG}: expected timm's architecture and pretrained_cfg.")
     tag = f"{architecture}.{cfg.get('tag') or ''}"
-    preprocess = _timm_preprocess(folder, cfg)
+    preprocess = _timm_preprocess(folder, cfg, content.get("label_names"))
     stored = foreign(
         weights,
         told,
@@ -257,10 +262,6 @@ def _timm_folder(folder: Path, weights: Path, told: Told) -> Stored:
         about={"timm": tag},
         likely_size=preprocess.image_size,
     )
-    names = content.get("label_names")
-    if isinstance(names, list) and len(names) == stored.config.num_classes:
-        classes = tuple(map(str, names))
-        stored = replace(stored, preprocess=replace(stored.preprocess, class_names=classes))
     truth = published_as(tag)
     if truth is None or not _is(truth, stored.config):
         return stored
@@ -275,7 +276,7 @@ def as_published(
     return foreign(
         path,
         Told(told.native_size, told.gelu or published.gelu),
-        preprocess=published.preprocess,
+        preprocess=published.prepared,
         about={"zoo": published.name, "trained_on": published.trained_on},
         likely_size=likely_size,
     )
@@ -287,8 +288,9 @@ def _is(published: Published, config: MixerConfig) -> bool:
     return label == published.variant and classes == published.num_classes
 
 
-def _timm_preprocess(folder: Path, cfg: dict[str, Any]) -> Preprocess:
-    """timm's pretrained_cfg as ours: the short side is the image side over crop_pct."""
+def _timm_preprocess(folder: Path, cfg: dict[str, Any], names: Any) -> Preprocess:
+    """timm's pretrained_cfg as ours: the short side is the image side over crop_pct. `names` are
+    those of the classes, where they are a list."""
     try:
         channels, height, width = cfg.get("input_size", (3, 224, 224))
         size = max(int(height), int(width))
@@ -299,6 +301,7 @@ def _timm_preprocess(folder: Path, cfg: dict[str, Any]) -> Preprocess:
             interpolation=cfg.get("interpolation", "bicubic"),
             mean=tuple(cfg.get("mean", MIIL.mean)),
             std=tuple(cfg.get("std", MIIL.std)),
+            class_names=tuple(map(str, names)) if isinstance(names, list) else (),
         )
     except (TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"{folder / CONFIG}: pretrained_cfg is not understood: {error}") from error

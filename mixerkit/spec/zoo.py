@@ -6,9 +6,10 @@ those of the paper's from-scratch rows (76.44 and 71.76), not of its fine-tuned 
 82.89), and an author says so in timm's pull request 651.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from mixerkit.spec.imagenet import imagenet_classes
 from mixerkit.spec.preprocess import Preprocess
 
 GOOGLE = "https://storage.googleapis.com/mixer_models/"
@@ -45,6 +46,12 @@ class Published:
     def address(self) -> str:
         """Where the file is."""
         return self.file if self.file.startswith("hf://") else GOOGLE + self.file
+
+    @property
+    def prepared(self) -> Preprocess:
+        """`preprocess` with the names of the classes, where they are ImageNet-1k's."""
+        names = imagenet_classes() if self.num_classes == 1000 else ()
+        return replace(self.preprocess, class_names=names)
 
 
 def _google(

@@ -119,7 +119,7 @@ def test_our_folders_come_from_the_hub_whole_or_not_at_all(hub, model, preproces
         load("hf://me/none")
 
 
-def timm_folder(path: Path, tag: str, model: MlpMixer) -> None:
+def timm_folder(path: Path, tag: str, model: MlpMixer, **more: object) -> None:
     import json
 
     from mixerkit.checkpoint.convert import write_layout
@@ -134,7 +134,7 @@ def timm_folder(path: Path, tag: str, model: MlpMixer) -> None:
         "crop_pct": 0.875,
         "interpolation": "bicubic",
     }
-    content = {"architecture": "mixer_b16_224", "num_classes": 3, "pretrained_cfg": cfg}
+    content = {"architecture": "mixer_b16_224", "num_classes": 3, "pretrained_cfg": cfg} | more
     (path / "config.json").write_text(json.dumps(content))
 
 
@@ -172,6 +172,28 @@ def test_a_tag_is_not_believed_of_weights_with_other_classes(tmp_path, model):
         loaded = load(tmp_path / "x")
     assert loaded.config.gelu == "erf" and "zoo" not in loaded.about
     assert loaded.preprocess.interpolation == "bicubic"
+
+
+def test_classes_are_called_as_the_folder_says(tmp_path, model):
+    timm_folder(tmp_path / "named", "mine", model, label_names=["ant", "bee", "cat"])
+    timm_folder(tmp_path / "miscounted", "mine", model, label_names=["ant", "bee"])
+    assert load(tmp_path / "named").preprocess.class_names == ("ant", "bee", "cat")
+    assert load(tmp_path / "miscounted").preprocess.class_names == ()
+
+
+def test_a_thousand_classes_are_taken_for_imagenets_and_said_to_be(tmp_path, model):
+    from dataclasses import replace
+
+    large = MlpMixer(replace(model.config, num_classes=1000))
+    timm_folder(tmp_path / "x", "mine", large)
+    loaded = load(tmp_path / "x")
+    assert loaded.preprocess.class_names[281] == "tabby"
+    assert any("ImageNet-1k's" in note for note in loaded.notes)
+    labels = [f"thing {i}" for i in range(1000)]
+    timm_folder(tmp_path / "own", "mine", large, label_names=labels)
+    loaded = load(tmp_path / "own")
+    assert list(loaded.preprocess.class_names) == labels
+    assert not any("ImageNet-1k's" in note for note in loaded.notes)
 
 
 def test_the_zoo_knows_timms_uploads() -> None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mixerkit.checkpoint.load import load
 from mixerkit.cli.main import main
@@ -102,3 +103,18 @@ def test_convert_to_another_resolution(npz, tmp_path, options, size, tiles, caps
     assert report["parameters"] == sum(p.numel() for p in model.parameters())
     images = np.zeros((1, model.config.in_channels, *size), np.float32)
     assert model(torch.from_numpy(images)).isfinite().all()
+
+
+def test_a_file_of_a_thousand_classes_predicts_names(tmp_path, capsys):
+    """The authors' 1000 classes: label 281 is a tabby, in the file itself and converted."""
+    from dataclasses import replace
+
+    arrays = published.linen(replace(TINY, K=1000))
+    arrays["head/bias"][281] = 99
+    file = published.write(tmp_path / "tiny.npz", arrays)
+    Image.new("RGB", (20, 20), "orange").save(tmp_path / "cat.png")
+    assert main(["convert", str(file), str(tmp_path / "ours")]) == 0
+    for source in (file, tmp_path / "ours"):
+        capsys.readouterr()
+        assert main(["predict", str(tmp_path / "cat.png"), "--model", str(source)]) == 0
+        assert "tabby" in capsys.readouterr().out
