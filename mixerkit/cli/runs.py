@@ -1,8 +1,8 @@
-"""`mixer runs`: what is in a folder of runs, and a run's report written again."""
+"""`mixer runs`: what is in a folder of runs, whether a run is sound, and its report again."""
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,25 +10,27 @@ import tyro
 
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as
 from mixerkit.cli.program import command
-from mixerkit.cli.text import percent, table
-from mixerkit.errors import EXIT_DONE, UserError
+from mixerkit.cli.text import percent, size, table
+from mixerkit.errors import EXIT_DONE, EXIT_FAILED, UserError
 
 EXAMPLES = """\
   mixer runs
   mixer runs list experiments --json
+  mixer runs verify runs/fashion-demo                 # exit code 1 when something is damaged
   mixer runs report runs/fashion-demo
 """
 
 
 @dataclass(frozen=True)
 class Runs:
-    """List the run folders in a folder: how far each is, and how good. `report` writes the
-    report.html of one run again."""
+    """List the run folders in a folder: how far each is, and how good. `verify` reads every file
+    of one run, says what is damaged and where a resume would go on, and changes nothing. `report`
+    writes the report.html of one run again."""
 
-    action: tyro.conf.Positional[Literal["list", "report"]] = "list"
-    """`list` a folder of runs, or write the `report` of a run."""
+    action: tyro.conf.Positional[Literal["list", "verify", "report"]] = "list"
+    """`list` a folder of runs, `verify` a run, or write the `report` of a run."""
     folder: Annotated[Word, shown_as("[FOLDER]")] = ""
-    """Folder of runs (./runs if not given); for `report`, the run."""
+    """Folder of runs (./runs if not given); for `verify` and `report`, the run."""
     json: Flag = False
     """Print JSON."""
 
@@ -36,8 +38,12 @@ class Runs:
 def main(words: list[str]) -> int:
     """Run `mixer runs` with `words`."""
     given = parse(Runs, words, command="runs", examples=EXAMPLES)
+    if given.action != "list" and not given.folder:
+        raise UserError(f"Which run? `mixer runs {given.action} RUN`.")
     if given.action == "report":
         return _report(given)
+    if given.action == "verify":
+        return _verify(given)
     root = Path(given.folder or "runs")
     if given.folder and not root.is_dir():
         raise UserError(f"No folder {root}.")
@@ -57,8 +63,6 @@ def main(words: list[str]) -> int:
 
 
 def _report(given: Runs) -> int:
-    if not given.folder:
-        raise UserError("Which run? `mixer runs report RUN`.")
     from mixerkit.checkpoint.run import RunFolder
     from mixerkit.insight.report import write_report
 
@@ -66,6 +70,29 @@ def _report(given: Runs) -> int:
         path = write_report(run)
     print(json.dumps({"report": str(path)}) if given.json else path)
     return EXIT_DONE
+
+
+def _verify(given: Runs) -> int:
+    from mixerkit.checkpoint.verification import verify_run
+
+    found = verify_run(Path(given.folder))
+    if given.json:
+        print(json.dumps({"run": given.folder, "sound": found.sound} | asdict(found), indent=2))
+    else:
+        lines = table([(part.name, size(part.size)) for part in found.parts]).splitlines()
+        for line, part in zip(lines, found.parts, strict=True):
+            print(f"{line}  {_found(part, found.best_step)}")
+        print(found.resume)
+    return EXIT_DONE if found.sound else EXIT_FAILED
+
+
+def _found(part: Any, best_step: int | None) -> str:
+    """What is wrong with a part of a run, or "sound" and what else is known of it."""
+    if part.problem:
+        return str(part.problem)
+    best = ", the best" if part.step is not None and part.step == best_step else ""
+    held_out = f"held-out {percent(part.validation)}{best}" if part.validation is not None else ""
+    return "; ".join(filter(None, ("sound", part.note, held_out)))
 
 
 HEADINGS = ("run", "state", "recipe", "step", "held-out", "test")

@@ -99,6 +99,31 @@ def test_a_file_that_is_not_whole_is_named(tmp_path: Path, damage: str):
         read_tensors(path)
 
 
+def with_header(path: Path, header: str, data: bytes = bytes(16)) -> Path:
+    """A safetensors file of our own making."""
+    path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + data)
+    return path
+
+
+def test_what_safetensors_takes_in_silence_is_refused(tmp_path: Path):
+    path = tmp_path / "x.safetensors"
+    one = '"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}'
+    assert read_tensors(with_header(path, f"{{{one}}}"))["a"].shape == (4,)
+    with_header(path, f"{{{one},{one.replace('[4]', '[2,2]')}}}")
+    with pytest.raises(UserError, match=r"header of .*x\.safetensors.* a key is given twice"):
+        read_tensors(path)
+    with_header(path, f"{{{one}}}" + " " * (9 << 20))
+    with pytest.raises(UserError, match=r"x\.safetensors is not a whole"):
+        read_tensors(path)
+
+
+def test_a_side_that_pytorch_cannot_count_is_a_user_error(tmp_path: Path):
+    none = f'"a":{{"dtype":"F32","shape":[0,{2**64 - 1}],"data_offsets":[0,0]}}'
+    path = with_header(tmp_path / "x.safetensors", f"{{{none}}}", b"")
+    with pytest.raises(UserError, match=r"x\.safetensors: cannot read 'a'"):
+        read_tensors(path)
+
+
 def test_missing_files_and_folders_are_named(tmp_path: Path):
     for path in (tmp_path, tmp_path / "none.safetensors"):
         with pytest.raises(UserError, match="missing, or not a plain file"):

@@ -1,0 +1,158 @@
+"""Every damage to a run is found, laid to the right part, and nothing is touched."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mixerkit.checkpoint.files import UNFINISHED
+from mixerkit.checkpoint.run import RunFolder
+from mixerkit.checkpoint.verification import verify_run
+from mixerkit.errors import UserError
+from tests.checkpoint.conftest import flip_bit
+from tests.checkpoint.test_checkpoints import tensors_of
+
+NEWEST = "checkpoints/step-00000003"
+
+
+@pytest.fixture
+def kept(run_path: Path, recipe, model, preprocess) -> Path:
+    """A finished run with everything that a run can hold, and checkpoints of steps 1, 2 and 3."""
+    with RunFolder.create(run_path, recipe) as run:
+        run.save_choices({"threads": 1, "total_steps": 3})
+        for step, accuracy in ((1, 0.9), (2, 0.5), (3, None)):
+            run.log({"step": step, "split": "train", "loss": 1 / step})
+            run.log_timing({"step": step, "seconds": 0.1})
+            run.save_checkpoint(step, tensors_of(step), {"validation": accuracy}, keep=2)
+        run.log_quarantine({"path": "a.jpg"})
+        run.save_evaluation("test", {"top1": 0.5})
+        run.save_model(model, preprocess, {})
+    return run_path
+
+
+def problems(path: Path) -> dict[str, str]:
+    """Part → what is wrong with it."""
+    return {part.name: part.problem for part in verify_run(path).parts if part.problem}
+
+
+def contents(path: Path) -> dict[Path, tuple[int, bytes]]:
+    """Time of change and bytes of every file; folders too."""
+    return {
+        p: (p.stat().st_mtime_ns, p.read_bytes() if p.is_file() else b"") for p in path.rglob("*")
+    }
+
+
+def test_a_sound_run(kept: Path):
+    before = contents(kept)
+    found = verify_run(kept)
+    assert found.sound and found.resume_step == 3 and found.best_step == 1
+    assert found.resume == "A resume would go on from step 3."
+    parts = {part.name: part for part in found.parts}
+    assert parts.keys() == {
+        *("manifest.json", "recipe.yaml", "choices.json", "evaluation.json", "model"),
+        *("metrics.jsonl", "timing.jsonl", "quarantine.jsonl"),
+        *(f"checkpoints/step-0000000{step}" for step in (1, 2, 3)),
+    }
+    for name, part in parts.items():
+        files = [p for p in [kept / name, *(kept / name).rglob("*")] if p.is_file()]
+        assert part.size == sum(len(p.read_bytes()) for p in files)
+    assert [p.validation for p in found.parts if p.step] == [0.9, 0.5, None]
+    assert contents(kept) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "part"),
+    [
+        ("manifest.json", "manifest.json"),
+        ("recipe.yaml", "recipe.yaml"),
+        (f"{NEWEST}/manifest.json", NEWEST),
+        (f"{NEWEST}/tensors.safetensors", NEWEST),
+        (f"{NEWEST}/state.json", NEWEST),
+        ("model/manifest.json", "model"),
+        ("model/model.safetensors", "model"),
+        ("model/config.json", "model"),
+    ],
+)
+def test_a_flipped_bit_or_a_missing_file_is_laid_to_its_part(kept: Path, file: str, part: str):
+    path = kept / file
+    bits = 8 * path.stat().st_size
+    for bit in range(0, bits, bits // 7):
+        flip_bit(path, bit)
+        before = contents(kept)
+        assert problems(kept).keys() == {part}
+        assert path.name in problems(kept)[part]
+        assert contents(kept) == before
+        flip_bit(path, bit)
+    path.unlink()
+    assert problems(kept).keys() == {part}
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("choices.json", b"[]"),
+        ("evaluation.json", b'{"a": NaN}'),
+        ("timing.jsonl", b"{}\n{\n"),
+        ("quarantine.jsonl", b"3\n"),
+        ("metrics.jsonl", b'{"step": 2}\n{"step": 1}\n' + b'{"step": 3, "x": "' + b"x" * 150),
+        ("metrics.jsonl", b'{"loss": 2}\n'),
+        ("metrics.jsonl", b'{"step": 3}\n'),
+        ("metrics.jsonl", b'{"step": 3}\n' + bytes(500)),
+    ],
+)
+def test_rows_and_documents_that_cannot_be_right(kept: Path, file: str, text: bytes):
+    (kept / file).write_bytes(text)
+    assert problems(kept).keys() == {file}
+
+
+def test_a_checkpoint_reaches_to_the_end_of_a_row(kept: Path):
+    """Rows that are as long in all, but end elsewhere, are not those of the checkpoint."""
+    size = (kept / "metrics.jsonl").stat().st_size
+    rest = json.dumps({"step": 3, "x": "y" * size})
+    (kept / "metrics.jsonl").write_text(f'{{"step": 1}}\n{rest}\n')
+    assert "rows were lost" in problems(kept)["metrics.jsonl"]
+
+
+def test_what_a_kill_leaves_is_no_damage(kept: Path):
+    with (kept / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 4, "lo')
+    (kept / "checkpoints" / f"{UNFINISHED}step-00000004-ab").mkdir()
+    found = verify_run(kept)
+    assert found.sound
+    notes = {part.name: part.note for part in found.parts}
+    assert notes["metrics.jsonl"].startswith("3 rows; the last line is being written, or torn")
+    assert "a resume removes it" in notes[f"checkpoints/{UNFINISHED}step-00000004-ab"]
+
+
+def test_it_says_where_a_resume_goes_on_as_a_resume_does(kept: Path, capsys):
+    for step in (3, 2, 1):
+        found = RunFolder.open(kept).newest_checkpoint()
+        assert found and verify_run(kept).resume_step == found[1]["step"] == step
+        flip_bit(kept / f"checkpoints/step-0000000{step}/state.json", 5)
+    assert verify_run(kept).resume == (
+        "A resume would be refused: no checkpoint is as it was saved."
+    )
+    with pytest.raises(UserError):
+        RunFolder.open(kept).newest_checkpoint()
+    shutil.rmtree(kept / "checkpoints")
+    assert "from the beginning" in verify_run(kept).resume
+    flip_bit(kept / "manifest.json", 5)
+    found = verify_run(kept)
+    assert found.resume_step is None and "refused: manifest.json" in found.resume
+
+
+def test_without_the_runs_manifest_checkpoints_are_held_against_the_recipe_itself(kept: Path):
+    (kept / "manifest.json").unlink()
+    assert problems(kept).keys() == {"manifest.json"}
+    with (kept / "recipe.yaml").open("a") as file:
+        file.write("# changed\n")
+    assert problems(kept).keys() == {
+        "manifest.json", *(f"checkpoints/step-0000000{step}" for step in (1, 2, 3))
+    }  # fmt: skip
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path):
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(UserError, match="is not a run folder"):
+            verify_run(path)
