@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from mixerkit.checkpoint.run import RunFolder
-from mixerkit.data.loader import Batch, EvaluationLoader, TrainLoader
-from mixerkit.data.sources import ImageSplit, Splits
-from mixerkit.errors import RunFailed, UserError
-from mixerkit.evaluation.accuracy import Accuracy, measure, probabilities
-from mixerkit.model.mixer import MlpMixer
+from mixerkit.data.loader import Batch, TrainLoader
+from mixerkit.data.sources import Splits
+from mixerkit.errors import UserError
+from mixerkit.evaluation.accuracy import Accuracy
 from mixerkit.spec.recipe import Recipe
+from mixerkit.training import advice
 from mixerkit.training.compilation import choose_compile
-from mixerkit.training.interrupt import Interrupt, interrupts
-from mixerkit.training.keep import describe_evaluation, figures, keep_model
+from mixerkit.training.interrupt import Interrupt, Interrupted, interrupts
+from mixerkit.training.keep import figures
 from mixerkit.training.loss import TargetLoss
+from mixerkit.training.measuring import Measuring
 from mixerkit.training.progress import Clock, Progress, Silent, Watcher
 from mixerkit.training.setup import (
     Steps,
     class_counts,
     count_steps,
-    evaluation_loader,
     images_of,
     open_data,
-    preprocess_of,
     training_loader,
 )
 from mixerkit.training.state import fresh_state
-from mixerkit.training.update import Update
+from mixerkit.training.update import FiguresNotFinite, Update
 
 SECONDS_BETWEEN_SIGNS = 0.5
 NAMES_SHOWN = 10
@@ -80,7 +78,9 @@ def train(
     steps = count_steps(recipe, len(splits.train))
     with RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe) as run:
         _check_same(run, recipe, splits)
-        return _Training(recipe, splits, loader, steps, run, model, watch).run_all()
+        with interrupts() as interrupt:
+            training = _Training(recipe, splits, loader, steps, run, model, watch, interrupt)
+            return training.run_all()
 
 
 def _classes(names: tuple[str, ...], asked: int) -> str:
@@ -120,51 +120,65 @@ class _Training:
         run: RunFolder,
         model: nn.Module | None,
         watch: Watcher,
+        interrupt: Interrupt,
     ) -> None:
-        self.recipe, self.splits, self.loader = recipe, splits, loader
-        self.steps, self.run, self.watch = steps, run, watch
+        self.recipe, self.loader, self.steps, self.run = recipe, loader, steps, run
+        self.watch, self.interrupt = watch, interrupt
         self.choices = run.choices()
         threads = int(self.choices.get("threads", recipe.threads))
         if threads:
             torch.set_num_threads(threads)
-        held_out = splits.validation
-        self.held_out = None if held_out is None else evaluation_loader(recipe, splits, held_out)
         self.state = fresh_state(recipe, model)
         self.loss = math.nan  # of the newest step
         loss = TargetLoss(recipe.loss, class_counts(splits.train))
-        self.update = Update(recipe, self.steps, loss, self.state)
-        self.validation: Accuracy | None = None
+        self.update = Update(recipe, steps, loss, self.state, interrupt.poll)
+        self.measuring = Measuring(recipe, splits, run, self.state, interrupt)
+        self.clock = Clock(0.0, 0)
+        self.noted: set[str] = set()
 
     def run_all(self) -> TrainingResult:
         """Restore or start, train to the end or a signal, then measure and keep."""
-        if self.state.restore(self.run):
-            self.watch.say(f"resumed at step {self.state.step} of {self.steps.total}")
-        self._choose()
-        first, before = self.state.step, self.state.seconds
-        with interrupts() as interrupt:
-            self._train(interrupt)
-        test = None if interrupt.received else self._finish()
-        spent = self.state.seconds - before
+        test: Accuracy | None = None
+        self._restore()
+        first, before = self.state.step, self.clock.seconds()
+        try:
+            self._choose()
+            self._train()
+            test = self._finish()
+        except Interrupted:
+            self._save()
+        seconds = self.clock.seconds()
         images = (self.state.step - first) * self.recipe.batch_size
         return TrainingResult(
             run=self.run.path,
             steps=self.state.step,
-            seconds=self.state.seconds,
-            images_per_second=images / spent if spent else 0.0,
-            validation=self.validation,
+            seconds=seconds,
+            images_per_second=images / (seconds - before) if images else 0.0,
+            validation=self.measuring.validation,
             test=test,
-            interrupted=interrupt.received,
+            interrupted=self.interrupt.received,
         )
+
+    def _restore(self) -> None:
+        """Take the newest checkpoint, if there is one, and the time spent until then."""
+        if self.state.restore(self.run):
+            self.watch.say(f"resumed at step {self.state.step} of {self.steps.total}")
+        elif self.recipe.not_finite.policy == "roll back":
+            self._save()
+        times = [row["seconds"] for row in self.run.timings() if row["step"] <= self.state.step]
+        self.clock = Clock(max(times, default=0.0), self.state.step)
 
     def _choose(self) -> None:
         """Measure once what a resumed run must do in the same way, and store it."""
         if "compile" not in self.choices:
             part = self.update.micro_batches(next(iter(self.loader.epoch(0))))[0]
+
+            def step(model: nn.Module) -> Tensor:
+                self.interrupt.poll()
+                return self.update.loss_of(model, part)
+
             compiled, why = choose_compile(
-                self.recipe.compile,
-                self.state.model,
-                lambda model: self.update.loss_of(model, part),
-                self.steps.total - self.state.step,
+                self.recipe.compile, self.state.model, step, self.steps.total - self.state.step
             )
             self.watch.say(why)
             self.choices |= {
@@ -176,28 +190,27 @@ class _Training:
         if self.choices["compile"]:
             self.update.forward = torch.compile(self.state.model)  # type: ignore[assignment]
 
-    def _train(self, interrupt: Interrupt) -> None:
-        """Update until the last step or a signal; the state is saved on the way and at the end."""
-        state, steps = self.state, self.steps
-        clock = Clock(state.seconds, state.step)
-        state.model.train()
-        for batch in clock.waiting_for(self._batches()):
-            state.losses.append(self.update(batch))
-            self.loss = state.losses[-1][0]
-            state.seconds = clock.seconds()
+    def _train(self) -> None:
+        """Update until the last step; what is due after each is done while the clock stands."""
+        state, steps, clock = self.state, self.steps, self.clock
+        self._note(advice.on_schedule(steps))
+        clock.start()
+        if state.step and not self._was_evaluated():
             with clock.paused():
-                if steps.due(state.step, steps.log_every):
-                    self._log(clock)
-                if self.held_out and steps.due(state.step, steps.evaluate_every):
-                    self._validate(self.held_out)
-                    self._tell(clock, evaluated=True)
-                if clock.due(SECONDS_BETWEEN_SIGNS) or state.step == steps.total:
-                    self._tell(clock)
-                stopping = bool(interrupt.received)
-                if stopping or steps.due(state.step, steps.save_every):
-                    state.save(self.run, self.recipe.save.keep)
-            if stopping:
-                return
+                self._after_step()
+        state.model.train()
+        while state.step < steps.total:
+            for batch in clock.waiting_for(self._batches()):
+                if not self._advance(batch):
+                    break
+                with clock.paused():
+                    self._after_step()
+
+    def _was_evaluated(self) -> bool:
+        """Unless a signal came between a step and its evaluation."""
+        step = self.state.step
+        evaluated = {row["step"] for row in self.run.metrics() if row["split"] == "validation"}
+        return step in evaluated or not self.steps.due(step, self.steps.evaluate_every)
 
     def _batches(self) -> Iterator[Batch]:
         """Batches from the state's step to the last one, over as many epochs as it takes."""
@@ -208,9 +221,59 @@ class _Training:
                 if self.state.step >= self.steps.total:
                     return
 
-    def _log(self, clock: Clock) -> None:
+    def _advance(self, batch: Batch) -> bool:
+        """One step with `batch`; False when the run went back and other batches are due."""
+        if self.state.step + 1 in self.state.left_out:
+            return self._pass_over()
+        try:
+            self.state.losses.append(self.update(batch))
+        except FiguresNotFinite as error:
+            return self._leave_out(error)
+        self.loss = self.state.losses[-1][0]
+        return True
+
+    def _pass_over(self) -> bool:
+        """Count a step without its batch."""
+        self.state.step += 1
+        self.run.log(self._where("left out"))
+        return True
+
+    def _leave_out(self, error: FiguresNotFinite) -> bool:
+        """By the recipe's policy: stop, or go on without the batch, from here or from the newest
+        checkpoint. Whether the step was counted."""
+        state, wanted = self.state, self.recipe.not_finite
+        left_out = sorted({*state.left_out, state.step + 1})
+        if wanted.policy == "stop" or len(left_out) > wanted.limit:
+            raise error
+        if wanted.policy == "roll back":
+            state.restore(self.run)
+        state.left_out = left_out
+        self.watch.say(
+            f"{error} The batch is left out ({len(left_out)} of at most {wanted.limit}), going on "
+            f"from step {state.step}."
+        )
+        return wanted.policy == "skip" and self._pass_over()
+
+    def _after_step(self) -> None:
+        """What is due now: figures, evaluation, a sign of life, a checkpoint, a signal."""
+        state, steps = self.state, self.steps
+        if steps.due(state.step, steps.log_every) and state.losses:
+            self._log()
+        if steps.due(state.step, steps.evaluate_every):
+            self._validate()
+        if self.clock.due(SECONDS_BETWEEN_SIGNS) or state.step == steps.total:
+            self._tell()
+        if steps.due(state.step, steps.save_every):
+            self._save()
+        self.interrupt.poll()
+
+    def _save(self) -> None:
+        self.state.save(self.run, self.recipe.save.keep)
+        self.run.log_timing({"step": self.state.step, "seconds": self.clock.seconds()})
+
+    def _log(self) -> None:
         """One row with the mean loss since the last one, and one of timings."""
-        state = self.state
+        state, clock = self.state, self.clock
         rate = state.optimizers[0].param_groups[0]["lr"]
         loss, norm = state.take_losses()
         self.run.log(
@@ -219,77 +282,50 @@ class _Training:
         self.run.log_timing(
             {
                 "step": state.step,
-                "seconds": state.seconds,
+                "seconds": clock.seconds(),
                 "images_per_second": clock.steps_per_second(state.step) * self.recipe.batch_size,
                 "waiting": clock.waiting_share(),
             }
         )
 
-    def _validate(self, loader: EvaluationLoader) -> None:
-        self.validation, _ = self._measure(loader)
-        self.run.log(self._where("validation") | figures(self.validation))
-        self.run.log_timing({"step": self.state.step, "seconds": self.state.seconds})
+    def _validate(self) -> None:
+        validation = self.measuring.validate()
+        if validation:
+            self.run.log(self._where("validation") | figures(validation))
+            self._tell(evaluated=True)
+        self._note(advice.on_progress(self.run.metrics(), self.run.timings(), self.steps))
+
+    def _note(self, notes: advice.Notes) -> None:
+        """Say what was not said before."""
+        for key, text in notes.items():
+            if key not in self.noted:
+                self.watch.say(f"note: {text}")
+        self.noted |= notes.keys()
 
     def _where(self, split: str) -> dict[str, Any]:
         epoch = round(self.state.step / self.steps.per_epoch, 4)
         return {"step": self.state.step, "epoch": epoch, "split": split}
 
-    def _tell(self, clock: Clock, evaluated: bool = False) -> None:
+    def _tell(self, evaluated: bool = False) -> None:
         step, total = self.state.step, self.steps.total
-        speed = clock.average_steps_per_second(step)
+        speed = self.clock.average_steps_per_second(step)
+        validation = self.measuring.validation
         self.watch.progress(
             Progress(
                 step=step,
                 total=total,
                 epoch=step / self.steps.per_epoch,
                 loss=self.loss,
-                validation=self.validation.top1 if self.validation else None,
+                validation=validation.top1 if validation else None,
                 images_per_second=speed * self.recipe.batch_size,
                 seconds_left=(total - step) / max(speed, 1e-9),
                 evaluated=evaluated,
             )
         )
 
-    def _kept_weights(self) -> AbstractContextManager[None]:
-        """A context in which the model has the weights that are evaluated and kept."""
-        average = self.state.average
-        return average.applied(self.state.model) if average else nullcontext()
-
-    def _measure(self, loader: EvaluationLoader) -> tuple[Accuracy, Tensor]:
-        """Accuracy and probabilities [N, K] of the weights that would be kept now."""
-        with self._kept_weights():
-            found, labels = probabilities(self.state.model, loader)
-        if not found.isfinite().all():
-            raise RunFailed(
-                f"After step {self.state.step} the model's outputs are not finite; the last "
-                f"checkpoint in {self.run.path} is kept. Try a lower optimizer.lr."
-            )
-        return measure(found, labels, self.splits.train.class_names), found
-
     def _finish(self) -> Accuracy | None:
-        """Read the test split once, describe it, and keep the final model."""
-        measured: dict[str, dict[str, float]] = {}
-        if self.held_out and self.validation is None:  # a finished run was resumed
-            self.validation, _ = self._measure(self.held_out)
-        if self.validation:
-            measured["validation"] = figures(self.validation)
-        test: Accuracy | None = None
-        if self.recipe.evaluate.test and self.splits.test:
-            test = self._describe("test", self.splits.test)
-            measured["test"] = figures(test)
-            self.run.log(self._where("test") | measured["test"])
-        elif self.splits.validation:
-            self._describe("validation", self.splits.validation)
-        if isinstance(self.state.model, MlpMixer):
-            preprocess = preprocess_of(self.recipe, self.splits)
-            with self._kept_weights():
-                keep_model(
-                    self.run, self.recipe, self.state.model, preprocess, measured, self.state.step
-                )
+        """Measure and keep; the test's figures, which are logged once."""
+        test = self.measuring.finish()
+        if test:
+            self.run.log(self._where("test") | figures(test))
         return test
-
-    def _describe(self, name: str, split: ImageSplit) -> Accuracy:
-        loader = evaluation_loader(self.recipe, self.splits, split)
-        accuracy, found = self._measure(loader)
-        self.run.save_evaluation(name, describe_evaluation(name, accuracy, found, split, loader))
-        return accuracy

@@ -76,17 +76,25 @@ def optimizer_tensors(
     }
 
 
+def owners_of(optimizers: list[torch.optim.Optimizer]) -> dict[int, torch.optim.Optimizer]:
+    """The identity of each parameter → the optimiser that updates it."""
+    return {
+        id(parameter): optimizer
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
 def restore_optimizers(
     model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` gave; a name that fits no parameter is an error."""
+    """Put back what `optimizer_tensors` gave, in place of what is there; a name that fits no
+    parameter is an error."""
     parameters = dict(model.named_parameters())
-    owners = {
-        id(p): optimizer
-        for optimizer in optimizers
-        for group in optimizer.param_groups
-        for p in group["params"]
-    }
+    owners = owners_of(optimizers)
+    for optimizer in optimizers:
+        optimizer.state.clear()
     for full_name, value in tensors.items():
         name, _, key = full_name.rpartition(".")
         if name not in parameters:

@@ -49,13 +49,20 @@ class Clock:
     """Seconds of training, over resumes; evaluation and saving are left out by `paused`."""
 
     def __init__(self, seconds_before: float, step: int) -> None:
-        self._before, self._started = seconds_before, time.perf_counter()
+        self._before = seconds_before
+        self._started: float | None = None
         self._paused, self._waited = 0.0, 0.0
         self._first = step
         self._mark = (0.0, step)
         self._signed = -math.inf
 
+    def start(self) -> None:
+        """Begin to count."""
+        self._started = time.perf_counter()
+
     def _running(self) -> float:
+        if self._started is None:
+            return 0.0
         return time.perf_counter() - self._started - self._paused
 
     def seconds(self) -> float:

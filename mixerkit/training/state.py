@@ -4,7 +4,9 @@ The order of samples, augmentation and random numbers are functions of (seed, st
 state is the step, the weights, the optimisers' tensors and the averaged weights.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,15 @@ from mixerkit.errors import RunFailed, UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.ema import Average
-from mixerkit.training.optimizer import make_optimizers, optimizer_tensors, restore_optimizers
+from mixerkit.training.optimizer import (
+    make_optimizers,
+    optimizer_tensors,
+    owners_of,
+    restore_optimizers,
+)
+
+PARTS = ("model", "optimizer", "ema")
+Parts = dict[str, dict[str, Tensor]]
 
 
 @dataclass
@@ -26,9 +36,10 @@ class TrainingState:
     optimizers: list[torch.optim.Optimizer]
     average: Average | None
     step: int = 0
-    seconds: float = 0.0
     losses: list[tuple[float, float]] = field(default_factory=list)
     """(loss, gradient norm) of the steps since the last row of metrics."""
+    left_out: list[int] = field(default_factory=list)
+    """Steps whose batch gave figures that are not finite, and changed nothing."""
 
     def take_losses(self) -> tuple[float, float]:
         """Mean loss and mean gradient norm since this was last asked."""
@@ -39,7 +50,7 @@ class TrainingState:
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name: `model.*`, `optimizer.*` and, with EMA, `ema.*`."""
-        parts = {
+        parts: Parts = {
             "model": dict(self.model.state_dict()),
             "optimizer": optimizer_tensors(self.model, self.optimizers),
             "ema": self.average.means if self.average else {},
@@ -51,38 +62,100 @@ class TrainingState:
         }
 
     def save(self, run: RunFolder, keep: int) -> None:
-        """Write a complete checkpoint and prune all but the newest `keep`; weights that are
+        """Write a complete checkpoint and prune what the recipe does not keep; tensors that are
         not finite raise `RunFailed` and replace nothing."""
-        poisoned = not_finite(dict(self.model.state_dict()))
+        tensors = self.tensors()
+        poisoned = not_finite(tensors)
         if poisoned:
             raise RunFailed(
-                f"After step {self.step} the weights {', '.join(poisoned[:3])} are not finite; "
-                f"nothing was saved and the last checkpoint is kept. Try a lower optimizer.lr."
+                f"After step {self.step} {', '.join(poisoned[:3])} are not finite; nothing was "
+                f"saved and the last checkpoint is kept. Try a lower optimizer.lr."
             )
-        state = {"step": self.step, "seconds": self.seconds, "losses": self.losses}
-        run.save_checkpoint(self.step, self.tensors(), state, keep)
+        state = {
+            "step": self.step,
+            "losses": self.losses,
+            "left_out": self.left_out,
+        }
+        run.save_checkpoint(self.step, tensors, state, keep)
 
     def restore(self, run: RunFolder) -> bool:
-        """Take the newest complete checkpoint; False when the run has none."""
+        """Take the newest complete checkpoint; False when the run has none.
+
+        A checkpoint that does not fit raises `UserError` and changes nothing."""
         found = run.newest_checkpoint()
         if found is None:
             run.cut_metrics(None)
             return False
         tensors, state = found
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "ema": {}}
-        for full_name, tensor in tensors.items():
-            part, _, name = full_name.partition(".")
-            if part not in parts:
-                raise UserError(f"The checkpoint holds a tensor of no known part: {full_name}.")
-            parts[part][name] = tensor
+        parts = _parts(tensors)
+        mismatches = list(self._mismatches(parts))
+        if mismatches:
+            lines = "\n  ".join(mismatches)
+            raise UserError(f"The newest checkpoint of {run.path} does not fit:\n  {lines}")
+        self._take(parts, state)
+        run.cut_metrics(state)
+        return True
+
+    def _take(self, parts: Parts, state: dict[str, Any]) -> None:
         self.model.load_state_dict(parts["model"])
         restore_optimizers(self.model, self.optimizers, parts["optimizer"])
         if self.average:
             self.average.restore(parts["ema"])
-        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.step = int(state["step"])
         self.losses = [(loss, norm) for loss, norm in state["losses"]]
-        run.cut_metrics(state)
-        return True
+        self.left_out = [int(step) for step in state["left_out"]]
+
+    def _mismatches(self, parts: Parts) -> Iterator[str]:
+        """One line for every tensor that is missing, unexpected, or of another shape or type."""
+        for part, wanted in (
+            ("model", dict(self.model.state_dict())),
+            ("ema", self.average.means if self.average else {}),
+            ("optimizer", self._expected_of(parts["optimizer"])),
+        ):
+            found = parts[part]
+            for name in sorted(wanted.keys() | found.keys()):
+                if name not in found or name not in wanted:
+                    yield f"{part}.{name} is {'unexpected' if name in found else 'missing'}"
+                elif (found[name].shape, found[name].dtype) != (
+                    wanted[name].shape,
+                    wanted[name].dtype,
+                ):
+                    yield (
+                        f"{part}.{name} is {_described(found[name])}, "
+                        f"expected {_described(wanted[name])}"
+                    )
+
+    def _expected_of(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the optimisers' tensors must look like: each keeps the same things of all its
+        parameters, every one as large as the parameter or a single number."""
+        parameters = dict(self.model.named_parameters())
+        owners = owners_of(self.optimizers)
+        kept: dict[int, dict[str, bool]] = {}
+        for full_name, tensor in found.items():
+            name, _, key = full_name.rpartition(".")
+            if name in parameters:
+                kept.setdefault(id(owners[id(parameters[name])]), {}).setdefault(
+                    key, tensor.ndim == 0
+                )
+        return {
+            f"{name}.{key}": torch.zeros((), dtype=torch.float32) if single else parameter
+            for name, parameter in parameters.items()
+            for key, single in kept.get(id(owners[id(parameter)]), {}).items()
+        }
+
+
+def _parts(tensors: dict[str, Tensor]) -> Parts:
+    parts: Parts = {part: {} for part in PARTS}
+    for full_name, tensor in tensors.items():
+        part, _, name = full_name.partition(".")
+        if part not in parts:
+            raise UserError(f"The checkpoint holds a tensor of no known part: {full_name}.")
+        parts[part][name] = tensor
+    return parts
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def device_here() -> torch.device:

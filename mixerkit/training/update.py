@@ -1,6 +1,7 @@
 """One optimiser step: forward, backward, look at the figures, and only then change weights."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +19,23 @@ from mixerkit.training.state import TrainingState
 STREAM = 7_919
 
 
+class FiguresNotFinite(RunFailed):
+    """Loss or gradient norm of a batch are NaN or infinite; nothing was changed by it."""
+
+
 class Update:
-    """Applies batches to a `TrainingState`. `forward` is its model, compiled or not."""
+    """Applies batches to a `TrainingState`. `forward` is its model, compiled or not; `poll` is
+    called before each micro-batch and may raise, which leaves everything as it was."""
 
     def __init__(
-        self, recipe: Recipe, steps: Steps, loss: TargetLoss, state: TrainingState
+        self,
+        recipe: Recipe,
+        steps: Steps,
+        loss: TargetLoss,
+        state: TrainingState,
+        poll: Callable[[], None] = lambda: None,
     ) -> None:
-        self.recipe, self.steps, self.state = recipe, steps, state
+        self.recipe, self.steps, self.state, self.poll = recipe, steps, state, poll
         self.forward: nn.Module = state.model
         self.device = next(state.model.parameters()).device
         self.loss = loss.to(self.device)
@@ -33,30 +44,38 @@ class Update:
     def __call__(self, batch: Batch) -> tuple[float, float]:
         """(loss, gradient norm before clipping) of one step on `batch`.
 
-        Raises `RunFailed`, with weights and optimiser untouched, when either is not finite.
+        Raises `FiguresNotFinite`, with weights and optimiser untouched, when either is not finite.
         """
-        state, recipe = self.state, self.recipe
-        seed_draws(recipe.seed * 1_000_003 + state.step + STREAM, self.device)
-        loss = self._backward(batch)
-        norm = self._clip()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        state = self.state
+        seed_draws(self.recipe.seed * 1_000_003 + state.step + STREAM, self.device)
+        try:
+            loss, norm = self._backward(batch), self._clip()
+            self._check(loss, norm)
+            self._apply()
+        finally:
             self._forget_gradients()
-            raise RunFailed(
+        state.step += 1
+        return loss, norm
+
+    def _check(self, loss: float, norm: float) -> None:
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise FiguresNotFinite(
                 f"The loss became {loss} and the gradient norm {norm} at step "
-                f"{state.step + 1}; this update was not made and the last checkpoint is kept. "
+                f"{self.state.step + 1}; this update was not made, the last checkpoint is kept. "
                 f"Try a lower optimizer.lr, a longer schedule.warmup, or optimizer.clip=1."
             )
+
+    def _apply(self) -> None:
+        """Change weights and averages by the gradients."""
+        state = self.state
         factor = learning_rate_factor(
-            state.step, self.steps.total, self.steps.warmup, recipe.schedule
+            state.step, self.steps.total, self.steps.warmup, self.recipe.schedule
         )
         set_learning_rates(state.optimizers, self.peaks, factor)
         for optimizer in state.optimizers:
             optimizer.step()
-        self._forget_gradients()
         if state.average:
             state.average.update(state.model, state.step)
-        state.step += 1
-        return loss, norm
 
     def micro_batches(self, batch: Batch) -> list[Batch]:
         """The batch cut into as many equal parts as the recipe accumulates."""
@@ -82,10 +101,16 @@ class Update:
         weight = self.loss.weight(batch.targets.to(self.device))
         total = 0.0
         for part in self.micro_batches(batch):
-            loss = self.loss_of(self.forward, part, weight)
+            self.poll()
+            loss = self.loss_of(self._model_for(part), part, weight)
             loss.backward()
             total += loss.item()
         return total
+
+    def _model_for(self, part: Batch) -> nn.Module:
+        """Batches that unreadable images made smaller are not worth compiling for."""
+        whole = len(part.images) == self.recipe.batch_size // self.recipe.accumulation
+        return self.forward if whole else self.state.model
 
     def _clip(self) -> float:
         parameters = [p for p in self.state.model.parameters() if p.grad is not None]

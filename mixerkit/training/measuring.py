@@ -1,0 +1,96 @@
+"""How good the weights are that a run would keep now, and what it leaves behind at its end."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+from torch import Tensor
+
+from mixerkit.checkpoint.run import RunFolder
+from mixerkit.data.loader import EvaluationLoader
+from mixerkit.data.sources import ImageSplit, Splits
+from mixerkit.errors import RunFailed
+from mixerkit.evaluation.accuracy import Accuracy, measure, probabilities
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.spec.recipe import Recipe
+from mixerkit.training.interrupt import Interrupt
+from mixerkit.training.keep import describe_evaluation, figures, keep_model
+from mixerkit.training.setup import evaluation_loader, preprocess_of
+from mixerkit.training.state import TrainingState
+
+
+class Measuring:
+    """Measures the averaged weights when the recipe has an average, else those of the step.
+
+    A signal leaves a measurement with `Interrupted`; nothing is written before it is complete.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        splits: Splits,
+        run: RunFolder,
+        state: TrainingState,
+        interrupt: Interrupt,
+    ) -> None:
+        self.recipe, self.splits, self.run, self.state = recipe, splits, run, state
+        self.interrupt = interrupt
+        self.validation: Accuracy | None = None
+        self._loaders: dict[str, EvaluationLoader] = {}
+        self._newest: tuple[int, Accuracy, Tensor] | None = None  # step, and held-out figures
+
+    def validate(self) -> Accuracy | None:
+        """Held-out accuracy now, measured once a step; None without held-out images."""
+        split, step = self.splits.validation, self.state.step
+        if split is None:
+            return None
+        if self._newest is None or self._newest[0] != step:
+            self._newest = (step, *self._measure(split))
+        self.validation = self._newest[1]
+        return self.validation
+
+    def finish(self) -> Accuracy | None:
+        """Read the test split once, describe it, and keep the final model; the test's figures."""
+        measured: dict[str, dict[str, float]] = {}
+        validation = self.validate()
+        if validation:
+            measured["validation"] = figures(validation)
+        test: Accuracy | None = None
+        if self.recipe.evaluate.test and self.splits.test:
+            test, found = self._measure(self.splits.test)
+            self._describe("test", test, found, self.splits.test)
+            measured["test"] = figures(test)
+        elif self._newest and self.splits.validation:
+            self._describe("validation", *self._newest[1:], self.splits.validation)
+        if isinstance(self.state.model, MlpMixer):
+            preprocess = preprocess_of(self.recipe, self.splits)
+            with self._kept_weights():
+                keep_model(
+                    self.run, self.recipe, self.state.model, preprocess, measured, self.state.step
+                )
+        return test
+
+    def _measure(self, split: ImageSplit) -> tuple[Accuracy, Tensor]:
+        """Accuracy and probabilities [N, K] of the weights that would be kept now."""
+        batches = self.interrupt.between(self._loader(split))
+        with self._kept_weights():
+            found, labels = probabilities(self.state.model, batches)
+        if not found.isfinite().all():
+            raise RunFailed(
+                f"After step {self.state.step} the model's outputs are not finite; the last "
+                f"checkpoint in {self.run.path} is kept. Try a lower optimizer.lr."
+            )
+        return measure(found, labels, self.splits.train.class_names), found
+
+    def _describe(self, name: str, accuracy: Accuracy, found: Tensor, split: ImageSplit) -> None:
+        loader = self._loader(split)
+        self.run.save_evaluation(name, describe_evaluation(name, accuracy, found, split, loader))
+
+    def _loader(self, split: ImageSplit) -> EvaluationLoader:
+        """One for each split, which keeps its decoded images."""
+        if split.name not in self._loaders:
+            self._loaders[split.name] = evaluation_loader(self.recipe, self.splits, split)
+        return self._loaders[split.name]
+
+    def _kept_weights(self) -> AbstractContextManager[None]:
+        """A context in which the model has the weights that are evaluated and kept."""
+        average = self.state.average
+        return average.applied(self.state.model) if average else nullcontext()

@@ -1,0 +1,101 @@
+"""What is saved comes back, and what does not fit changes nothing."""
+
+import pytest
+import torch
+
+from mixerkit.checkpoint.run import RunFolder
+from mixerkit.errors import RunFailed, UserError
+from mixerkit.training.state import TrainingState, fresh_state
+from tests.training.runs import RECIPE
+
+
+@pytest.fixture
+def run(run_path):
+    with RunFolder.create(run_path, RECIPE) as run:
+        yield run
+
+
+def stepped(optimizers: int = 1) -> TrainingState:
+    """A state after some updates by random gradients."""
+    state = fresh_state(RECIPE)
+    for _ in range(2):
+        for parameter in state.model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        for optimizer in state.optimizers:
+            optimizer.step()
+        state.average.update(state.model, state.step)
+        state.step += 1
+    return state
+
+
+def copied(state: TrainingState) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in state.tensors().items()}
+
+
+def test_everything_comes_back(run):
+    state = stepped()
+    state.losses, state.left_out = [(0.5, 2.0)], [1]
+    state.save(run, 2)
+    other = fresh_state(RECIPE)
+    assert other.restore(run)
+    assert (other.step, other.losses, other.left_out) == (2, [(0.5, 2.0)], [1])
+    found, wanted = other.tensors(), state.tensors()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_going_back_forgets_what_came_later(run):
+    state = fresh_state(RECIPE)
+    before = copied(state)
+    state.save(run, 2)
+    for parameter in state.model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    for optimizer in state.optimizers:
+        optimizer.step()
+    state.restore(run)
+    assert state.tensors().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.tensors().items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model.head.weight": None},
+        {"model.head.weight": torch.zeros(3, 3), "ema.head.bias": torch.zeros(1)},
+        {"ema.head.bias": None, "model.stem.bias": None},
+        {"model.more": torch.zeros(2)},
+        {"model.stem.bias": torch.zeros(16, dtype=torch.float64)},
+        {"optimizer.stem.bias.exp_avg": torch.zeros(3)},
+        {"optimizer.stem.bias.exp_avg": None},
+        {"optimizer.blocks.0.token_mixing.fc1.weight.momentum": None},
+        {"optimizer.nobody.momentum": torch.zeros(2)},
+    ],
+    ids=lambda change: "+".join(change),
+)
+def test_what_does_not_fit_is_listed_and_changes_nothing(run, change):
+    tensors = copied(stepped())
+    for name, tensor in change.items():
+        if tensor is None:
+            del tensors[name]
+        else:
+            tensors[name] = tensor
+    run.save_checkpoint(2, tensors, {"step": 2, "losses": [], "left_out": []}, 2)
+    state = stepped()
+    before = copied(state)
+    with pytest.raises(UserError) as error:
+        state.restore(run)
+    assert all(name in str(error.value) for name in change)
+    assert state.tensors().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.tensors().items())
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "ema"])
+def test_poisoned_tensors_replace_nothing(run, part):
+    state = stepped()
+    state.save(run, 2)
+    name = next(name for name in state.tensors() if name.startswith(part))
+    state.tensors()[name].view(-1)[0] = float("nan")
+    state.step += 1
+    with pytest.raises(RunFailed, match=name):
+        state.save(run, 2)
+    assert run.checkpoints.steps() == [2]
