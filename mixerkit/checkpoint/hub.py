@@ -10,7 +10,8 @@ from mixerkit.download import is_offline
 from mixerkit.errors import UserError, how_to_install
 
 HUB = "hf://"
-REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?"
+REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+REVISION = r"(@[\w./-]+)?"
 
 
 def fetch_from_hub(source: str) -> Path:
@@ -20,7 +21,7 @@ def fetch_from_hub(source: str) -> Path:
     or MIXERKIT_OFFLINE forbids to ask and they are not in the cache.
     """
     name = source.removeprefix(HUB)
-    if not re.fullmatch(REPOSITORY, name):
+    if not re.fullmatch(REPOSITORY + REVISION, name):
         raise UserError(f"Expected hf://ORG/NAME or hf://ORG/NAME@REVISION, found '{source}'.")
     hub = _library(source)
     repository, _, revision = name.partition("@")
@@ -40,10 +41,15 @@ def fetch_from_hub(source: str) -> Path:
     return config.parent
 
 
-def put_on_hub(folder: Path, repository: str, *, private: bool, message: str) -> str:
-    """Put the files of a model folder into `org/name`, which is made if need be; the address."""
+def check_repository(repository: str) -> None:
+    """Raise `UserError` unless one can publish at `repository`: ORG/NAME."""
     if not re.fullmatch(REPOSITORY, repository):
         raise UserError(f"Expected ORG/NAME, found '{repository}'.")
+
+
+def put_on_hub(folder: Path, repository: str, *, private: bool, message: str) -> str:
+    """Put the files of a model folder into `org/name`, which is made if need be; the address."""
+    check_repository(repository)
     if is_offline():
         raise UserError(f"MIXERKIT_OFFLINE forbids to publish {repository}: unset it.")
     library = _library(f"{HUB}{repository}")

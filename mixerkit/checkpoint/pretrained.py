@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mixerkit.checkpoint.files import write_atomic
-from mixerkit.checkpoint.hub import HUB, put_on_hub
+from mixerkit.checkpoint.hub import HUB, check_repository, put_on_hub
 from mixerkit.checkpoint.load import load, save_model
 from mixerkit.model.cost import cost
 from mixerkit.model.mixer import MlpMixer
@@ -38,6 +38,7 @@ def push_to_hub(
     model: MlpMixer, repository: str, *, private: bool = False, message: str = "Add the model"
 ) -> str:
     """Publish a model as `org/name` on the Hugging Face hub; the address of the commit."""
+    check_repository(repository)  # its name is that of the folder
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / repository.rpartition("/")[2]
         save_pretrained(model, folder)

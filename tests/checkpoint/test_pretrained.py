@@ -1,8 +1,5 @@
-"""Publishing and the hub: a folder that explains itself, and a loopback server in its place."""
+"""Published folders, ours and timm's, here and on a hub that a loopback server stands for."""
 
-import http.server
-import threading
-import urllib.parse
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +13,7 @@ from mixerkit.checkpoint.pretrained import from_pretrained, save_pretrained
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.zoo import MISLABELLED, PUBLISHED, SAME_AS
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from tests import fake_hub
 
 
 def same(a: MlpMixer, b: MlpMixer) -> bool:
@@ -48,54 +44,19 @@ def test_a_folder_with_a_card_needs_no_network(tmp_path, model, preprocess):
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> Iterator[Path]:
     """A hub on loopback that serves the files of `tmp_path/hub/ORG/NAME`."""
-    root = tmp_path / "hub"
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def answer(self, body: bool) -> None:
-            parts = urllib.parse.urlparse(self.path).path.strip("/").split("/")
-            file = root.joinpath(*parts[:2], *parts[4:])
-            if len(parts) < 5 or parts[2] != "resolve" or not file.is_file():
-                self.send_response(404)
-                self.send_header("X-Error-Code", "EntryNotFound")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            content = file.read_bytes()
-            self.send_response(200)
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("ETag", f'"{abs(hash(content)):040x}"')
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if body:
-                self.wfile.write(content)
-
-        def do_HEAD(self) -> None:
-            self.answer(body=False)
-
-        def do_GET(self) -> None:
-            self.answer(body=True)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
     library = pytest.importorskip("huggingface_hub")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(
-            target=listening.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
-        thread.start()
+    with fake_hub.running(tmp_path / "hub") as running:
         original = library.hf_hub_download
 
         def here(*words, **options):
-            place = f"http://127.0.0.1:{listening.server_address[1]}"
-            return original(*words, **options, endpoint=place, cache_dir=tmp_path / "cache")
+            return original(
+                *words, **options, endpoint=running.address, cache_dir=tmp_path / "cache"
+            )
 
         monkeypatch.setattr(library, "hf_hub_download", here)
         monkeypatch.delenv("MIXERKIT_OFFLINE", raising=False)
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        yield root
-        listening.shutdown()
-        thread.join()
+        yield running.root
 
 
 def test_our_folders_come_from_the_hub_whole_or_not_at_all(hub, model, preprocess):
