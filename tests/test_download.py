@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixerkit import download
 from mixerkit.checkpoint import zoo as zoo_files
-from mixerkit.download import Expected, fetch
+from mixerkit.download import Expected, fetch, fetching, transfer
 from mixerkit.errors import UserError
 from mixerkit.spec.zoo import PUBLISHED
 
@@ -102,8 +101,8 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PAUSE", 0.01)
-    monkeypatch.setattr(download, "CHUNK", 10_000)
+    monkeypatch.setattr(fetching, "PAUSE", 0.01)
+    monkeypatch.setattr(transfer, "CHUNK", 10_000)
     monkeypatch.delenv("MIXERKIT_OFFLINE", raising=False)
 
 
@@ -222,9 +221,9 @@ def test_a_full_disk_is_not_a_broken_connection(server):
     """/dev/full takes no byte; what is written there must not be tried again and again."""
     path = Path("/dev/full")
     with path.open("wb", buffering=0) as file:
-        transfer = download._Transfer(server.address, path, file, Expected(), print, 5.0)
+        on_its_way = transfer.Transfer(server.address, path, file, Expected(), print, 5.0)
         with pytest.raises(UserError, match="No space left"):
-            transfer._keep(b"x" * 100)
+            on_its_way._keep(b"x" * 100)
 
 
 @pytest.mark.parametrize("address", ["/mnt/mirror/file.npz", "no-scheme", "ftp2://x/y"])

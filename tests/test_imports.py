@@ -36,7 +36,7 @@ HEAVY = {
     "timm", "matplotlib", "onnx", "onnxruntime", "openvino", "huggingface_hub", "datasets",
     "scipy", "sklearn", "torchvision", "pyarrow", "nncf",
 }  # fmt: skip
-WITHOUT_TORCH = ("spec/", "errors.py", "results.py", "download.py", "model/cost.py")
+WITHOUT_TORCH = ("spec/", "errors.py", "results.py", "download/", "model/cost.py")
 WITHOUT_TORCH_AT_IMPORT = (*WITHOUT_TORCH, "__init__.py", "__main__.py", "cli/main.py")
 
 

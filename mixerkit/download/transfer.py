@@ -1,21 +1,15 @@
-"""Fetching a file over HTTP: whole and checked or not at all, going on where it stopped.
+"""One file on its way: what is asked for, what is kept, what is refused.
 
-The bytes that have arrived wait beside the file, under its name with `.part`; one process
-fetches a file at a time, and another that wants it waits and finds it.
+The bytes that have arrived wait in the part file, and beside it a note with the server's name for
+this version of the file, so that the rest can be asked for later.
 """
 
-import base64
-import contextlib
-import fcntl
-import hashlib
 import json
 import os
 import socket
-import sys
 import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPException, HTTPResponse
@@ -23,18 +17,12 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError
 
+from mixerkit.download.checksums import digest, server_md5
+from mixerkit.download.progress import Watch
 from mixerkit.errors import UserError
 
-PATIENCE = 30.0
-"""Seconds without a byte after which a connection is given up."""
-TRIES = 5
-PAUSE = 1.0
-"""Seconds before the second try; twice as many before each further one."""
 CHUNK = 1 << 20
 WORTH_TRYING_AGAIN = (408, 425, 429, 500, 502, 503, 504)
-
-Watch = Callable[[str, int, int | None], None]
-"""Called with the file's name, the bytes that have arrived, and all of them if that is known."""
 
 
 @dataclass(frozen=True)
@@ -47,88 +35,14 @@ class Expected:
     sha256: str = ""
 
 
-class _Interrupted(Exception):
+NOTHING_KNOWN = Expected()
+
+
+class Interrupted(Exception):
     """The transfer broke off; trying again may help."""
 
 
-def is_offline() -> bool:
-    """Whether MIXERKIT_OFFLINE forbids the network."""
-    return os.environ.get("MIXERKIT_OFFLINE", "0") not in ("", "0")
-
-
-def cache_folder() -> Path:
-    """Where this user's downloads are kept: $XDG_CACHE_HOME/mixerkit or ~/.cache/mixerkit."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mixerkit"
-
-
-def fetch(
-    address: str,
-    path: Path,
-    expected: Expected = Expected(),
-    *,
-    verify: Callable[[Path], None] | None = None,
-    watch: Watch | None = None,
-    patience: float = PATIENCE,
-    tries: int = TRIES,
-) -> None:
-    """Download `address` to `path`, unless it is there already.
-
-    The size, `expected.sha256` and the MD5 that a server may send are checked before the file
-    gets its name, and `verify` may raise `UserError` about its content. Raises `UserError`; what
-    has arrived is kept for the next call, unless it proved to be wrong.
-    """
-    if path.exists():
-        return
-    if is_offline():
-        raise UserError(
-            f"{path} is not there, and MIXERKIT_OFFLINE forbids to fetch it: get {address} "
-            f"elsewhere and put it there, or unset MIXERKIT_OFFLINE."
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    with _alone(part) as file:
-        if path.exists():  # another process was quicker
-            part.unlink(missing_ok=True)
-            return
-        transfer = _Transfer(address, part, file, expected, watch or Shown(), patience)
-        headers = _insist(transfer, tries)
-        transfer.check(headers, verify)
-        os.fsync(file.fileno())
-        part.rename(path)
-        transfer.note.unlink(missing_ok=True)
-        _sync(path.parent)
-
-
-@contextlib.contextmanager
-def _alone(part: Path) -> Iterator[BinaryIO]:
-    """The part file, opened to be continued, while no other process has it."""
-    while True:
-        with part.open("ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # whoever had it may have given it its name, or removed it
-            if part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat()):
-                yield file
-                return
-
-
-def _insist(transfer: "_Transfer", tries: int) -> Message:
-    """Transfer to the end, trying again when the connection breaks."""
-    for attempt in range(tries):
-        try:
-            return transfer.go_on()
-        except _Interrupted as error:
-            got = transfer.got()
-            if attempt + 1 == tries:
-                kept = f" {got:,} bytes are kept: run again to go on from there." if got else ""
-                raise UserError(
-                    f"{transfer.address} could not be fetched: {error}.{kept}"
-                ) from error
-            time.sleep(PAUSE * 2**attempt)
-    raise AssertionError("tries must be positive")
-
-
-class _Transfer:
+class Transfer:
     """One file on its way."""
 
     def __init__(
@@ -173,7 +87,7 @@ class _Transfer:
                     f"{self.address} could not be fetched: no network, or no such server "
                     f"({reason.strerror})."
                 ) from error
-            raise _Interrupted(str(reason) or type(error).__name__) from error
+            raise Interrupted(str(reason) or type(error).__name__) from error
         except UserError:
             raise
         except ValueError as error:
@@ -181,7 +95,7 @@ class _Transfer:
                 f"{self.address} is no address that can be fetched: {error}."
             ) from error
         except HTTPException as error:  # its text alone is whatever the server sent
-            raise _Interrupted(f"no proper answer ({error!r})") from error
+            raise Interrupted(f"no proper answer ({error!r})") from error
 
     def _append(self, answer: HTTPResponse, got: int, total: int | None) -> None:
         name = self.part.name.removesuffix(".part")
@@ -194,7 +108,7 @@ class _Transfer:
             self._keep(chunk)
             self.watch(name, got, total)
         if total is not None and got < total:  # http.client does not mind
-            raise _Interrupted(f"the connection broke off after {got:,} of {total:,} bytes")
+            raise Interrupted(f"the connection broke off after {got:,} of {total:,} bytes")
 
     def _keep(self, chunk: bytes) -> None:
         """Write at once, so that a full disk is told from a broken connection."""
@@ -212,7 +126,7 @@ class _Transfer:
         ranged, length = answer.headers.get("Content-Range", ""), answer.headers["Content-Length"]
         whole = ranged.rpartition("/")[2] if answer.status == 206 else length or ""
         if answer.status == 206 and not ranged.startswith(f"bytes {got}-"):
-            raise _Interrupted(f"asked to go on at byte {got}, the server sent '{ranged}'")
+            raise Interrupted(f"asked to go on at byte {got}, the server sent '{ranged}'")
         if not whole.isdecimal():
             return None
         least, most = self.expected.least, self.expected.most
@@ -231,9 +145,9 @@ class _Transfer:
             if whole == str(got):
                 return error.headers
             self._start_again()
-            raise _Interrupted("the server's file has changed") from error
+            raise Interrupted("the server's file has changed") from error
         if error.code in WORTH_TRYING_AGAIN:
-            raise _Interrupted(f"the server answers {error.code} {error.reason}") from error
+            raise Interrupted(f"the server answers {error.code} {error.reason}") from error
         raise UserError(
             f"{self.address}: the server answers {error.code} {error.reason}."
         ) from error
@@ -276,11 +190,11 @@ class _Transfer:
         """How size or checksums differ from what is expected and from the server's MD5."""
         if self.got() < self.expected.least:
             return f"expected at least {self.expected.least:,} bytes, found {self.got():,}"
-        sums = {"MD5": _server_md5(headers), "SHA-256": self.expected.sha256}
+        sums = {"MD5": server_md5(headers), "SHA-256": self.expected.sha256}
         return "; ".join(
             f"expected {name} {wanted}, found {found}"
             for name, wanted in sums.items()
-            if wanted and (found := _digest(self.part, name)) != wanted
+            if wanted and (found := digest(self.part, name)) != wanted
         )
 
 
@@ -303,61 +217,3 @@ def open_address(address: str, patience: float, headers: dict[str, str]) -> HTTP
     if isinstance(result[0], BaseException):
         raise result[0]
     return result[0]
-
-
-def _server_md5(headers: Message) -> str:
-    """The MD5 in hexadecimal that Google's storage sends for the whole file, or nothing."""
-    for value in headers.get_all("x-goog-hash") or []:
-        for one in value.split(","):
-            name, _, text = one.strip().partition("=")
-            if name == "md5":
-                with contextlib.suppress(ValueError):
-                    return base64.b64decode(text, validate=True).hex()
-    return ""
-
-
-def _digest(path: Path, name: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, name.replace("-", "").lower()).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-class Shown:
-    """Progress for a person on stderr: a line that writes over itself on a terminal, else one
-    line at the start and one at the end."""
-
-    def __init__(self) -> None:
-        self.started, self.first, self.name, self.last = 0.0, 0, "", 0.0
-
-    def __call__(self, name: str, got: int, total: int | None) -> None:
-        now = time.monotonic()
-        if name != self.name:
-            self.started, self.first, self.name, self.last = now, got, name, 0.0
-            if not sys.stderr.isatty():
-                whole = f", {total / 2**20:.1f} MiB" if total else ""
-                _say(f"fetching {name}{whole}")
-        done = total is not None and got >= total
-        if sys.stderr.isatty() and (done or now - self.last > 0.1):
-            self.last = now
-            end = "\n" if done else ""
-            print(f"\r\x1b[K{self._line(got, total, now)}", end=end, file=sys.stderr, flush=True)
-        elif done and not sys.stderr.isatty():
-            _say(self._line(got, total, now))
-
-    def _line(self, got: int, total: int | None, now: float) -> str:
-        rate = (got - self.first) / max(now - self.started, 1e-3)
-        of = f" of {total / 2**20:.1f}" if total else ""
-        left = (total - got) / rate if total and rate else 0
-        time_left = f", {int(left) // 60}:{int(left) % 60:02} left" if left >= 1 else ""
-        return f"{self.name}: {got / 2**20:.1f}{of} MiB, {rate / 2**20:.1f} MiB/s{time_left}"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
