@@ -6,19 +6,11 @@ A source is, in this order: an existing path (run folder, model folder, file of 
 
 from pathlib import Path
 
-from mixerkit.checkpoint.stored import CONFIG, NOTHING_TOLD, Stored, Told, as_published, at
-from mixerkit.checkpoint.zoo import fetch_published
+from mixerkit.checkpoint.stored import NOTHING_TOLD, Stored, Told, as_published, at
+from mixerkit.checkpoint.zoo import fetch_published, packaged
 from mixerkit.errors import UserError, did_you_mean
 from mixerkit.spec.mixer import VARIANTS, is_variant
 from mixerkit.spec.zoo import PUBLISHED
-
-PACKAGED = Path(__file__).parent.parent / "weights"
-"""The packaged models: one model folder for each `zoo:NAME`."""
-
-
-def packaged() -> list[str]:
-    """Names of the models that ship with the package, for `zoo:NAME`."""
-    return sorted(path.parent.name for path in PACKAGED.glob(f"*/{CONFIG}"))
 
 
 def find(source: str | Path, told: Told = NOTHING_TOLD) -> Stored | None:
@@ -55,7 +47,7 @@ def _existing(source: str | Path) -> Path | None:
 
 def _from_zoo(name: str, told: Told) -> Stored:
     if name in packaged():
-        return at(PACKAGED / name, told)
+        return at(packaged()[name], told)
     known = PUBLISHED.get(name)
     if known is None:
         names = [*packaged(), *PUBLISHED]

@@ -1,6 +1,7 @@
-"""`mixer zoo`: the published models, what they were really trained on, and fetching them."""
+"""`mixer zoo`: the models behind zoo:NAME, what they were really trained on, and fetching them."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
@@ -20,11 +21,14 @@ EXAMPLES = """\
 
 
 ACTIONS = ("list", "show", "fetch")
+LEGEND = """\
+  top-1, ReaL: accuracy on ImageNet in per cent, as published (packaged models: on their own test)
+  here: in the package or fetched already, so that no network is needed (hf:// is not looked up)"""
 
 
 @dataclass(frozen=True)
 class Zoo:
-    """List the published models (`list`), `show` one, or `fetch` one into the cache.
+    """List packaged and published models (`list`), `show` one, or `fetch` one into the cache.
 
     Every command that takes a model takes zoo:NAME, and fetches it on first use. MIXERKIT_OFFLINE=1
     forbids the network; MIXERKIT_ZOO names a mirror of the authors' files.
@@ -43,43 +47,50 @@ def main(words: list[str]) -> int:
     if words and not words[0].startswith("-") and words[0] not in ACTIONS:
         words = ["show", *words]  # `mixer zoo NAME`
     given = parse(Zoo, words, command="zoo", examples=EXAMPLES)
-    name = given.name.removeprefix("zoo:")
+    name, known = given.name.removeprefix("zoo:"), _known()
     if given.action == "list":
         if name:
             raise UserError(f"`list` takes no name, found '{name}': say `show` instead.")
-        rows = [_facts(model) for model in PUBLISHED.values()]
-        print(json.dumps(rows, indent=2) if given.json else _table())
+        rows = [_facts(model) for model in known.values()]
+        print(json.dumps(rows, indent=2) if given.json else _listed(known.values()))
         return EXIT_DONE
     if not name:
-        raise UserError(f"Which model? `mixer zoo {given.action} NAME`: {', '.join(PUBLISHED)}.")
-    if name not in PUBLISHED:
-        raise unknown("published model", name, PUBLISHED)
+        raise UserError(f"Which model? `mixer zoo {given.action} NAME`: {', '.join(known)}.")
+    if name not in known:
+        raise unknown("published model", name, known)
     if given.action == "fetch":
         from mixerkit.checkpoint.zoo import fetch_published
 
-        path = fetch_published(PUBLISHED[name])
+        path = fetch_published(known[name])
         print(json.dumps({"name": name, "path": str(path)}) if given.json else path)
         return EXIT_DONE
-    facts = _facts(PUBLISHED[name])
-    print(json.dumps(facts, indent=2) if given.json else pairs(_sentences(PUBLISHED[name])))
+    facts = _facts(known[name])
+    print(json.dumps(facts, indent=2) if given.json else pairs(_sentences(known[name])))
     return EXIT_DONE
+
+
+def _known() -> dict[str, Published]:
+    """Every model that `zoo:NAME` can name, the packaged ones first."""
+    from mixerkit.checkpoint.zoo import described, packaged
+
+    return {name: described(name) for name in packaged()} | PUBLISHED
 
 
 def _facts(model: Published) -> dict[str, Any]:
     aliases = [alias for alias, name in SAME_AS.items() if name == model.name]
-    return asdict(model) | {"address": model.address, "cached": _is_cached(model), "timm": aliases}
+    return asdict(model) | {"address": model.address, "cached": _is_here(model), "timm": aliases}
 
 
-def _is_cached(model: Published) -> bool:
-    """Whether the authors' file is here already; the hub's library keeps its own."""
-    from mixerkit.checkpoint.zoo import cached
+def _is_here(model: Published) -> bool:
+    """Whether the file is in the package or the cache; the hub's library keeps its own."""
+    from mixerkit.checkpoint.zoo import cached, packaged
 
-    return cached(model).is_file()
+    return model.name in packaged() or cached(model).is_file()
 
 
-def _table() -> str:
+def _listed(models: Iterable[Published]) -> str:
     rows = [("name", "model", "trained on", "classes", "MiB", "top-1", "ReaL", "here")]
-    for model in PUBLISHED.values():
+    for model in models:
         rows.append(
             (
                 model.name,
@@ -89,10 +100,10 @@ def _table() -> str:
                 f"{model.mebibytes:.2f}" if model.mebibytes else "",
                 "" if model.top1 is None else f"{model.top1:.2f}",
                 "" if model.real is None else f"{model.real:.2f}",
-                "yes" if _is_cached(model) else "",
+                "yes" if _is_here(model) else "",
             )
         )
-    return table(rows, left=3)
+    return f"{table(rows, left=3)}\n\n{LEGEND}"
 
 
 def _sentences(model: Published) -> list[tuple[str, str]]:
@@ -103,8 +114,9 @@ def _sentences(model: Published) -> list[tuple[str, str]]:
         ("model", model.variant),
         ("trained on", model.trained_on),
         ("classes", f"{model.num_classes:,}"),
-        ("images", f"{height} × {width} px, values in [{low:g}, {high:g}], short side to "
-                   f"{model.preprocess.resize_to} px, {model.preprocess.interpolation}"),
+        ("images", f"{height} × {width} px, values in [{low:.3g}, {high:.3g}], short side to "
+                   f"{model.preprocess.resize_to or min(height, width)} px, "
+                   f"{model.preprocess.interpolation}"),
         ("GELU", model.gelu),
         ("file", model.address),
     ]  # fmt: skip
@@ -112,7 +124,8 @@ def _sentences(model: Published) -> list[tuple[str, str]]:
         rows.append(("size", f"{model.mebibytes:.2f} MiB"))
     if model.top1 is not None:
         real = f", ReaL {model.real:.2f} %" if model.real is not None else ""
-        rows.append(("ImageNet", f"top-1 {model.top1:.2f} %{real} ({model.source})"))
+        where = "accuracy" if model.file.startswith("file:") else "ImageNet"
+        rows.append((where, f"top-1 {model.top1:.2f} %{real} ({model.source})"))
     if model.note:
         rows.append(("note", model.note))
     rows += [("same as", f"hf://{alias}") for alias, name in SAME_AS.items() if name == model.name]

@@ -24,9 +24,10 @@ MIIL = Preprocess(resize_to=256, interpolation="bilinear", mean=(0.0,), std=(1.0
 class Published:
     """One published file.
 
-    `file`: an address below `GOOGLE`, or `hf://org/name`. `mebibytes`: its size as listed, to
-    two decimals; 0 when not listed. `top1`, `real`: ImageNet accuracy in per cent with the
-    original and the ReaL labels; None when never published. `source`: who measured them.
+    `file`: an address below `GOOGLE`, or a whole one such as `hf://org/name`. `mebibytes`: its
+    size as listed, to two decimals; 0 when not listed. `top1`, `real`: ImageNet accuracy in per
+    cent with the original and the ReaL labels; None when never published. `source`: who measured
+    them.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Published:
     @property
     def address(self) -> str:
         """Where the file is."""
-        return self.file if self.file.startswith("hf://") else GOOGLE + self.file
+        return self.file if "://" in self.file else GOOGLE + self.file
 
     @property
     def prepared(self) -> Preprocess:

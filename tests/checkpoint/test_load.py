@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from mixerkit.checkpoint import find as find_module
+from mixerkit.checkpoint import zoo as zoo_module
 from mixerkit.checkpoint.files import manifest_text
-from mixerkit.checkpoint.find import packaged
 from mixerkit.checkpoint.load import load, save_model
 from mixerkit.checkpoint.tensors import read_tensors, write_tensors
+from mixerkit.checkpoint.zoo import packaged
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import variant
@@ -33,7 +33,7 @@ def folder(tmp_path: Path, model, preprocess) -> Path:
 @pytest.fixture
 def zoo(tmp_path: Path, model, preprocess, monkeypatch) -> Path:
     """A package with one model, `zoo:tiny-demo`."""
-    monkeypatch.setattr(find_module, "PACKAGED", tmp_path / "weights")
+    monkeypatch.setattr(zoo_module, "PACKAGED", tmp_path / "weights")
     (tmp_path / "weights").mkdir()
     save_model(tmp_path / "weights" / "tiny-demo", model, preprocess, {})
     return tmp_path / "weights"
@@ -109,7 +109,7 @@ def test_a_variant_gives_fresh_weights():
 
 
 def test_packaged_models(zoo: Path, model):
-    assert packaged() == ["tiny-demo"]
+    assert list(packaged()) == ["tiny-demo"]
     assert same(load("zoo:tiny-demo"), model) and load("zoo:tiny-demo").source == "zoo:tiny-demo"
     flip_bit(zoo / "tiny-demo" / "model.safetensors", 4000)
     with pytest.raises(UserError, match=r"model\.safetensors was changed or damaged"):

@@ -1,6 +1,7 @@
 """`mixer zoo` and `mixer convert` as a user types them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from mixerkit.checkpoint.load import load
+from mixerkit.checkpoint.zoo import cached
 from mixerkit.cli.main import main
 from mixerkit.spec.zoo import PUBLISHED
 from tests.checkpoint import published
@@ -21,13 +23,44 @@ def npz(tmp_path):
 
 def test_the_zoo_is_listed_with_what_each_model_is(capsys):
     assert main(["zoo"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(PUBLISHED)
+    rows, legend = capsys.readouterr().out.split("\n\n")
+    lines = rows.splitlines()
+    assert len(lines) == 1 + 1 + len(PUBLISHED)
+    assert all(f"{column}:" in legend for column in ("ReaL", "here"))
     row = next(line for line in lines if "b16-imagenet1k-google" in line)
     assert "ImageNet-1k from scratch" in row and "76.44" in row and "228.47" in row
     assert main(["zoo", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert {row["name"] for row in rows} == set(PUBLISHED)
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert set(rows) == {"fashion-demo", *PUBLISHED}
+    assert rows["fashion-demo"].keys() == rows["b16-imagenet1k-google"].keys()
+
+
+def test_the_packaged_model_is_listed_shown_and_here(capsys, repository):
+    """What the list says of it is what its own files and results/fashion-demo.json say."""
+    measured = json.loads((repository / "results" / "fashion-demo.json").read_text())["rows"][0]
+    assert main(["zoo", "--json"]) == 0
+    row = next(r for r in json.loads(capsys.readouterr().out) if r["name"] == "fashion-demo")
+    assert row["cached"] and row["num_classes"] == 10 and row["trained_on"] == "fashion-mnist"
+    assert row["top1"] == pytest.approx(100 * measured["test_accuracy"])
+    assert main(["zoo", "fetch", "fashion-demo"]) == 0
+    folder = Path(capsys.readouterr().out.strip())
+    assert load(folder).config == load("zoo:fashion-demo").config
+    assert row["mebibytes"] * 2**20 == sum(path.stat().st_size for path in folder.iterdir())
+    assert main(["zoo", "fashion-demo"]) == 0
+    text = capsys.readouterr().out
+    assert "28 × 28 px" in text and "its own test images" in text and "ImageNet" not in text
+
+
+def test_here_says_which_files_are_fetched(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = cached(PUBLISHED["s32-gsam-google"])
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert main(["zoo"]) == 0
+    lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in lines if line.endswith(" yes")] == [
+        "fashion-demo", "s32-gsam-google",
+    ]  # fmt: skip
 
 
 def test_one_model_is_shown(capsys):
