@@ -32,6 +32,7 @@ HOLDOUT = 5000
 EPOCHS = (1, 3)
 FINE_TUNING_RATE = 0.3
 """Of the rates that a fresh model is trained with."""
+FRESH = "from scratch"
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def rows_of(case: Case, source: Path, base: Recipe, folder: Path, epochs: tuple[
         config = load(source, **case.changes, enlargement="resample").config
         model = MlpMixer(config)
         accuracy, steps = trained(model, for_model(base, model, count, 1.0), folder)
-        rows.append(row(case, "from scratch", count, accuracy, steps, model))
+        rows.append(row(case, FRESH, count, accuracy, steps, model))
         say(sentence(rows[-1]))
     return rows
 
@@ -162,35 +163,57 @@ def sentence(found: dict[str, Any]) -> str:
     )
 
 
+COLOURS = {
+    "shared": "#2563c9",
+    "dense": "#1b9e77",
+    "bilinear": "#d95f02",
+    "bicubic": "#7570b3",
+    "area": "#e7298a",
+    "pinv": "#66a61e",
+    FRESH: "#1f2328",
+}
+
+
 def figure(rows: list[dict[str, Any]]) -> bytes:
-    """One panel for each size: accuracy over epochs of fine-tuning, a line for each way, and the
-    fresh model of that size dashed."""
+    """A column for each size: above, the accuracy of every way without a further step; below,
+    after fine-tuning, beside a fresh model of that size (dashed)."""
     cases = list(dict.fromkeys(row["case"] for row in rows if row["way"] != "native"))
-    ways = list(dict.fromkeys(row["way"] for row in rows if row["way"] != "native"))
-    colours = dict(zip(ways, ("#2563c9", "#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e",
-                              "#1f2328"), strict=False))  # fmt: skip
     with style():
-        canvas = new_figure(2.1 * len(cases) + 0.5, 3.0)
-        panels = canvas.subplots(1, len(cases), sharey=True, squeeze=False)[0]
-        for case, ax in zip(cases, panels, strict=True):
-            ax.set_title(case)
-            for way in ways:
-                line = [r for r in rows if r["case"] == case and r["way"] == way]
-                ax.plot(
-                    [r["epochs"] for r in line],
-                    [100 * r["held_out_accuracy"] for r in line],
-                    color=colours[way],
-                    linestyle="--" if way == "from scratch" else "-",
-                    marker="o",
-                    markersize=3,
-                    label=way,
-                )
-            ax.set_xticks((0, *EPOCHS))
-            ax.set_xlabel("epochs")
-        panels[0].set_ylabel("held-out accuracy, %")
-        handles, labels = panels[0].get_legend_handles_labels()
-        canvas.legend(handles, labels, loc="outside lower center", ncols=len(ways))
+        canvas = new_figure(2.2 * len(cases) + 0.9, 4.6)
+        panels = canvas.subplots(2, len(cases), squeeze=False, sharex="row", sharey="row")
+        for case, at_once, later in zip(cases, *panels, strict=True):
+            at_once.set_title(case)
+            _draw_at_once(at_once, [r for r in rows if r["case"] == case and not r["epochs"]])
+            _draw_later(later, [r for r in rows if r["case"] == case and r["epochs"]])
+        panels[0][0].set_xlabel("held-out accuracy at once, %")
+        panels[1][0].set_ylabel("held-out accuracy, %")
         return png_bytes(canvas)
+
+
+def _draw_at_once(ax: Any, rows: list[dict[str, Any]]) -> None:
+    ways = [way for way in COLOURS if way != FRESH]
+    for row in rows:
+        accuracy, place = 100 * row["held_out_accuracy"], -ways.index(row["way"])
+        ax.barh(place, accuracy, color=COLOURS[row["way"]], height=0.7)
+        ax.text(accuracy + 2, place, f"{accuracy:.1f}", va="center", fontsize=7)
+    ax.set_yticks([-i for i in range(len(ways))], ways)
+    ax.set_xlim(0, 112)
+    ax.grid(False)
+
+
+def _draw_later(ax: Any, rows: list[dict[str, Any]]) -> None:
+    for way, colour in COLOURS.items():
+        line = [row for row in rows if row["way"] == way]
+        ax.plot(
+            [row["epochs"] for row in line],
+            [100 * row["held_out_accuracy"] for row in line],
+            color=colour,
+            linestyle="--" if way == FRESH else "-",
+            marker="o",
+            markersize=3,
+        )
+    ax.set_xticks(EPOCHS)
+    ax.set_xlabel("epochs of fine-tuning")
 
 
 def study(out: Path, say: Say, quick: bool = False) -> list[dict[str, Any]]:
