@@ -104,13 +104,14 @@ def load_weights(model: MlpMixer, source: str | Path) -> None:
     Raises one `UserError` that lists every tensor that is missing, unexpected or of another
     shape, and names the argument of `load` that would bridge it; the model is then as it was.
     """
-    stored = find(source)
+    stored = find(source, Told(model=model.config))
     if stored is None:
         raise UserError(f"{source} is a variant, which has no stored weights: give a file.")
     if stored.warning:
         warnings.warn(stored.warning, stacklevel=2)
+    preprocess = fitted(stored.preprocess, model.config)
     merge_into(model, stored)
-    model.preprocess = fitted(stored.preprocess, model.config)
+    model.preprocess = preprocess
     model.about, model.source, model.notes = dict(stored.about), str(source), stored.notes
 
 

@@ -1,5 +1,6 @@
 """Weights from a file under our names: all of them, or one error that lists what differs."""
 
+import contextlib
 from dataclasses import replace
 
 import torch
@@ -21,18 +22,50 @@ NUMBERS = ("F32", "F16", "BF16")
 def read_tensors_of(stored: Stored) -> dict[str, Tensor]:
     """Every tensor of the model, float32, under our names and with our order of axes.
 
-    Memory is taken only after names and shapes have proved to fit, and for one tensor at a time.
+    Memory is taken only for what has proved to fit, and for one tensor at a time. On any
+    difference one `UserError` lists it.
     """
     with open_weights(stored.weights) as file:
         found = contents(file)
         _check_depth(stored, len(file.shapes))
-        _check_fit(stored, found, file)
-        tensors = {
-            name: in_our_order(file.read(found.places[name].name), found, name)
-            for name in sizes_of(stored.config)
-        }
-    check_finite(tensors, str(stored.weights))
-    return tensors
+        described = f"{stored.weights.with_name('config.json')}"
+        tensors, lines = _read(file, found, sizes_of(stored.config, described))
+    if not lines:
+        return tensors
+    ours = found.layout.name == "mixerkit"
+    what = "the model that config.json beside it describes" if ours else f"{found.layout.title}"
+    advice = (
+        "Give it the config.json that it was saved with."
+        if ours
+        else "The file is incomplete, or of another architecture."
+    )
+    raise UserError(
+        f"{stored.weights} does not fit {what}:\n  " + "\n  ".join(lines) + f"\n{advice}"
+    )
+
+
+def _read(file: TensorFile, found: Contents, wanted: Sizes) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors called as in `wanted`, and a line for each that is missing, unexpected, of
+    another shape or kind, or not finite. Where there is a line, no tensor is kept."""
+    dtypes = {name: file.shapes[place.name].dtype for name, place in found.places.items()}
+    lines = differences(wanted, found.sizes)
+    lines += [f"unexpected: {name}" for name in found.unknown]
+    lines += [
+        f"{found.places[name].name}: expected numbers of {', '.join(NUMBERS)}, found {dtype}"
+        for name, dtype in dtypes.items()
+        if dtype not in NUMBERS
+    ]
+    tensors: dict[str, Tensor] = {}
+    for name, size in wanted.items():
+        if found.sizes.get(name) == size and dtypes[name] in NUMBERS:
+            tensor = in_our_order(file.read(found.places[name].name), found, name)
+            if not_finite({name: tensor}):
+                lines.append(f"{name}: NaN or infinity")
+            elif not lines:
+                tensors[name] = tensor
+        if lines:
+            tensors.clear()
+    return tensors, lines
 
 
 def in_our_order(tensor: Tensor, found: Contents, name: str) -> Tensor:
@@ -47,10 +80,13 @@ def in_our_order(tensor: Tensor, found: Contents, name: str) -> Tensor:
     return tensor.reshape(size).float()
 
 
-def sizes_of(config: MixerConfig) -> Sizes:
+def sizes_of(config: MixerConfig, what: str = "This configuration") -> Sizes:
     """Name and shape of every tensor of a model, without taking memory for it."""
-    with torch.device("meta"):
-        return {name: tuple(t.shape) for name, t in MlpMixer(config).state_dict().items()}
+    try:
+        with torch.device("meta"):
+            return {name: tuple(t.shape) for name, t in MlpMixer(config).state_dict().items()}
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise UserError(f"{what} describes a model too large to exist.") from error
 
 
 def assemble(config: MixerConfig, tensors: dict[str, Tensor]) -> MlpMixer:
@@ -68,36 +104,6 @@ def _check_depth(stored: Stored, tensors: int) -> None:
             f"{stored.weights} holds {tensors} tensors, too few for the depth of "
             f"{stored.config.depth} that it or its config.json claims."
         )
-
-
-def _check_fit(stored: Stored, found: Contents, file: TensorFile) -> None:
-    """One error that lists every tensor that is missing, unexpected, or of another kind."""
-    try:
-        wanted = sizes_of(stored.config)
-    except (RuntimeError, TypeError, OverflowError) as error:
-        raise UserError(
-            f"{stored.weights.with_name('config.json')} describes a model too large to exist."
-        ) from error
-    lines = differences(wanted, found.sizes)
-    lines += [f"unexpected: {name}" for name in found.unknown]
-    dtypes = {place.name: file.shapes[place.name].dtype for place in found.places.values()}
-    lines += [
-        f"{name}: expected numbers of {', '.join(NUMBERS)}, found {dtype}"
-        for name, dtype in dtypes.items()
-        if dtype not in NUMBERS
-    ]
-    if not lines:
-        return
-    ours = found.layout.name == "mixerkit"
-    what = "the model that config.json beside it describes" if ours else f"{found.layout.title}"
-    advice = (
-        "Give it the config.json that it was saved with."
-        if ours
-        else "The file is incomplete, or of another architecture."
-    )
-    raise UserError(
-        f"{stored.weights} does not fit {what}:\n  " + "\n  ".join(lines) + f"\n{advice}"
-    )
 
 
 def differences(wanted: Sizes, found: Sizes) -> list[str]:
@@ -122,7 +128,10 @@ def merge_into(model: MlpMixer, stored: Stored) -> None:
     On any difference one `UserError` lists it and names the arguments of `load` that would
     bridge it; the model is then as it was.
     """
-    lines = differences(sizes_of(model.config), sizes_of(stored.config))
+    own = model.state_dict()
+    wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    with open_weights(stored.weights) as file:
+        tensors, lines = _read(file, contents(file), wanted)
     lines += [
         f"{name}: the model has {getattr(model.config, name)}, the weights were made for "
         f"{getattr(stored.config, name)}"
@@ -135,8 +144,6 @@ def merge_into(model: MlpMixer, stored: Stored) -> None:
             + "\n  ".join(lines)
             + f"\n{_bridge(model.config, stored.config)}"
         )
-    tensors = read_tensors_of(stored)
-    own = model.state_dict()
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
@@ -146,10 +153,12 @@ def _bridge(wanted: MixerConfig, found: MixerConfig) -> str:
     """The arguments of `load` that make the weights fit, or that there are none."""
     names = ("image_size", "patch_size", "in_channels", "num_classes", "gelu")
     asked = {n: getattr(wanted, n) for n in names if getattr(wanted, n) != getattr(found, n)}
-    if asked and sizes_of(replace(found, **asked)) == sizes_of(wanted):
-        arguments = ", ".join(f"{name}={value!r}" for name, value in asked.items())
-        return f"mixerkit.load(…, {arguments}) gives a model with these weights."
-    return "They are of another architecture."
+    with contextlib.suppress(UserError):  # no such model
+        same_depth = wanted.depth == found.depth  # else not built to compare: it may be a million
+        if asked and same_depth and sizes_of(replace(found, **asked)) == sizes_of(wanted):
+            arguments = ", ".join(f"{name}={value!r}" for name, value in asked.items())
+            return f"mixerkit.load(…, {arguments}) gives a model with these weights."
+    return "They are of another architecture, or damaged."
 
 
 def check_finite(tensors: dict[str, Tensor], what: str) -> None:

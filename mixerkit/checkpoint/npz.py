@@ -17,7 +17,8 @@ from mixerkit.checkpoint.tensors import Shape, TensorFile
 from mixerkit.errors import UserError
 
 DTYPES = {"<f4": "F32", "<f2": "F16", "<f8": "F64", "|V2": "BF16"}
-"""NumPy's descriptions of the numbers that are read; JAX writes bfloat16 as two plain bytes."""
+"""NumPy's descriptions of the numbers that models are made of; JAX writes bfloat16 as two plain
+bytes. Other numbers are described under NumPy's own names, and whoever reads may refuse them."""
 MOST_TENSORS = 20_000
 MOST_EXPANSION = 20
 """How many times larger than the file its content may be; weights hardly shrink when packed."""
@@ -46,7 +47,10 @@ def open_npz(path: Path) -> Iterator[TensorFile]:
     with archive:
         with _errors_of(path):
             arrays = _arrays(path, archive)
-        shapes = {name: Shape(DTYPES[a.description], a.size) for name, a in arrays.items()}
+        shapes = {
+            name: Shape(DTYPES.get(a.description, str(np.dtype(a.description))), a.size)
+            for name, a in arrays.items()
+        }
         yield TensorFile(path, shapes, _reader(path, archive, arrays))
 
 
@@ -87,10 +91,8 @@ def _header(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Ar
             f"{path}: '{entry.filename}' holds Python objects, which could run code; they are "
             f"never loaded. Expected arrays of floating-point numbers."
         )
-    if dtype.str not in DTYPES:
-        raise UserError(
-            f"{path}: '{entry.filename}' holds {dtype}, expected floating-point numbers."
-        )
+    if dtype.str not in DTYPES and dtype.kind not in "biuf":
+        raise UserError(f"{path}: '{entry.filename}' holds {dtype}, expected numbers.")
     if any(side < 0 for side in size):
         raise UserError(f"{path}: '{entry.filename}' says its shape is {list(size)}.")
     wanted = math.prod(size) * dtype.itemsize

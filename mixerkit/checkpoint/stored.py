@@ -13,7 +13,7 @@ from mixerkit.checkpoint.files import (
     read_manifest,
     verify_folder,
 )
-from mixerkit.checkpoint.recognise import contents, infer, open_weights
+from mixerkit.checkpoint.recognise import Contents, contents, infer, open_weights
 from mixerkit.errors import UserError, did_you_mean
 from mixerkit.spec.imagenet import imagenet_classes
 from mixerkit.spec.mixer import MixerConfig, Size, variant_of
@@ -45,10 +45,12 @@ class Stored:
 @dataclass(frozen=True)
 class Told:
     """What the caller knows of a file of weights, because the file does not say it: the image
-    size where its tokens form no square, and the GELU that it was trained with."""
+    size where its tokens form no square, the GELU that it was trained with, and what model the
+    weights are for, where one is there already."""
 
     native_size: Size | None = None
     gelu: str = ""
+    model: MixerConfig | None = None
 
 
 NOTHING_TOLD = Told()
@@ -179,7 +181,7 @@ def foreign(
             )
         gelu = told.gelu or layout.gelu
         size = told.native_size
-        config = infer(found, path, size, likely_size, gelu=gelu, norm_eps=layout.eps)
+        config = _configuration(found, path, told, likely_size, gelu)
     notes = []
     if size is None and likely_size is None:
         height, width = config.image_hw
@@ -205,6 +207,20 @@ def foreign(
         notes.append(f"{found.beside} tensors beside the weights (a training state) were left.")
     described = {"layout": layout.name, "file": path.name} | (about or {})
     return Stored(path, config, preprocess, described, tuple(notes))
+
+
+def _configuration(
+    found: Contents, path: Path, told: Told, likely_size: Size | None, gelu: str
+) -> MixerConfig:
+    """What the shapes say; where they say nothing that makes sense, what the weights are for, so
+    that every difference to it can be listed."""
+    known: dict[str, Any] = {"gelu": gelu, "norm_eps": found.layout.eps}
+    if told.model is None:
+        return infer(found, path, told.native_size, likely_size, **known)
+    try:
+        return infer(found, path, None, told.model.image_size, **known)
+    except UserError:
+        return replace(told.model, **known)
 
 
 def fitted(preprocess: Preprocess, config: MixerConfig) -> Preprocess:
@@ -275,7 +291,7 @@ def as_published(
     """A file of weights that is known to be the published one."""
     return foreign(
         path,
-        Told(told.native_size, told.gelu or published.gelu),
+        replace(told, gelu=told.gelu or published.gelu),
         preprocess=published.prepared,
         about={"zoo": published.name, "trained_on": published.trained_on},
         likely_size=likely_size,

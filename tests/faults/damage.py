@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mixerkit.checkpoint.run import RunFolder
 from tests.faults.fault import Fault, Trial
+from tests.faults.mismatches import F7
 from tests.faults.runs import make_run, newest, save
 
 FILES = ("tensors.safetensors", "state.json", "manifest.json")
@@ -184,4 +185,5 @@ FAULTS = (
         prepare=three_checkpoints,
         counts="damages",
     ),
+    F7,
 )
