@@ -6,18 +6,30 @@ Letters: I image channels, H and W height and width in pixels.
 import base64
 import io
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from mixerkit.data.budget import Budget
+from mixerkit.data.readers import processors
 from mixerkit.errors import UserError
 from mixerkit.spec.preprocess import Preprocess
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000
+MAX_BYTES = 160 * 2**20
+"""Of a file; `MAX_PIXELS` of 8-bit RGB take 143 MiB without compression."""
+BAND_PIXELS = 2**20
+TILE_WIDTH, TILE_HEIGHT = 322, 323  # TIFF 6.0, section 15
+
+TYPICAL_PIXELS = 12_000_000
+DECODING = Budget(max(MAX_PIXELS, TYPICAL_PIXELS * processors()))
+"""Pixels that all threads together may decode at a time. One takes up to 16 bytes meanwhile."""
 
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -29,50 +41,119 @@ _CONVERTIBLE = ("1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCb
 _GREY = ("1", "L", "LA", "La")
 
 
+class BrokenImage(UserError):
+    """The content of one image cannot be used, for `reason`; other images may well be usable.
+
+    What the operating system refuses, such as a missing file, is a plain `UserError`.
+    """
+
+    def __init__(self, reason: str, path: Path | None = None) -> None:
+        super().__init__(f"Cannot use the image {path}: {reason}" if path else reason)
+        self.reason = reason
+
+
 def open_image(path: Path) -> Image.Image:
     """The image in a file: upright (EXIF), 8-bit, mode "L" when the file is grey, else "RGB".
 
     Transparent pixels are shown on white; 16-bit grey is scaled to 8 bit; of an animation the
     first frame is taken. A file that is not a regular file, not in one of `FORMATS` (told by
-    its content), above `MAX_PIXELS`, cut short or broken raises `UserError` that names it.
+    its content), above `MAX_PIXELS` or `MAX_BYTES`, cut short or broken raises `BrokenImage`,
+    one that cannot be read from the disk `UserError`; both name it.
     """
-    _check_file(path)
+    with _naming(path):
+        return _loaded(_opened(_content(path)))
+
+
+def read(
+    path: Path, preprocess: Preprocess, prepare: Callable[[Image.Image, Preprocess], np.ndarray]
+) -> np.ndarray:
+    """`prepare` (such as `fit` or `canvas`) of an image file; errors as of `open_image`.
+
+    Threads that read large images wait for each other, see `budget.py`.
+    """
+    with _naming(path):
+        image = _opened(_content(path))
+        with DECODING.taken(_pixels(image)):
+            return prepare(_loaded(image), preprocess)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Adds the file to whatever goes wrong with it."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            _check_pixels(image.size)
-            image.load()
-            return _as_8_bit(ImageOps.exif_transpose(image))
+        yield
+    except BrokenImage as error:
+        raise BrokenImage(error.reason, path) from error
     except UserError as error:
-        raise UserError(f"Cannot use the image {path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"Cannot read the image {path}: {error.strerror or error}.") from error
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file; what would block or never end, such as a pipe, is not opened."""
+    try:
+        about = path.stat()
+    except ValueError as error:  # a name that no file can have
+        raise UserError(str(error)) from error
+    if not stat.S_ISREG(about.st_mode):
+        raise BrokenImage("it is not a regular file.")
+    if about.st_size > MAX_BYTES:
+        raise BrokenImage(
+            f"its {about.st_size / 2**20:.0f} MiB are above the limit of {MAX_BYTES // 2**20} MiB. "
+            f"Make it smaller."
+        )
+    with path.open("rb") as file:
+        return file.read(about.st_size)
+
+
+def _opened(content: bytes) -> ImageFile.ImageFile:
+    """The image of a file's bytes, of which no more than the head was looked at."""
+    with _decoding():
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise BrokenImage(_too_large(f"{image.width} × {image.height} px"))
+        if _pixels(image) > MAX_PIXELS:
+            raise BrokenImage(_too_large("one of its tiles"))
+        return image
+
+
+def _pixels(image: ImageFile.ImageFile) -> int:
+    """Pixels that decoding makes: of the image, or of one of its tiles where that is larger."""
+    if image.format != "TIFF":
+        return image.width * image.height
+    tags: Any = image.tag_v2  # type: ignore[attr-defined]
+    return max(image.width * image.height, int(tags.get(TILE_WIDTH, 0) * tags.get(TILE_HEIGHT, 0)))
+
+
+def _loaded(image: ImageFile.ImageFile) -> Image.Image:
+    """All pixels, upright and in 8 bits."""
+    with _decoding():
+        with image:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+        return _as_8_bit(image)
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Makes `BrokenImage` of what goes wrong with bytes that are in memory already."""
+    try:
+        yield
+    except (BrokenImage, MemoryError):
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"Cannot use the image {path}: {_too_large('it')}") from error
+        raise BrokenImage(_too_large("it")) from error
     except UnidentifiedImageError as error:
-        raise UserError(
-            f"Cannot use the image {path}: its content is none of {', '.join(FORMATS)}. "
-            f"Convert it or take it out."
+        raise BrokenImage(
+            f"its content is none of {', '.join(FORMATS)}. Convert it or take it out."
         ) from error
     except Exception as error:
         # Pillow's decoders meet broken bytes with a dozen kinds of exceptions.
-        raise UserError(
-            f"Cannot read the image {path}: it is broken or cut short ({error}). "
-            f"Replace it or take it out."
+        what = str(error) or type(error).__name__
+        raise BrokenImage(
+            f"it is broken or cut short ({what}). Replace it or take it out."
         ) from error
-
-
-def _check_file(path: Path) -> None:
-    """Refuses what would block or never end, such as pipes and devices."""
-    try:
-        mode = Path(path).stat().st_mode
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UserError(f"Cannot read the image {path}: {reason}.") from error
-    if not stat.S_ISREG(mode):
-        raise UserError(f"Cannot read the image {path}: it is not a regular file.")
-
-
-def _check_pixels(size: tuple[int, int]) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise UserError(_too_large(f"{size[0]} × {size[1]} px"))
 
 
 def _too_large(what: str) -> str:
@@ -81,27 +162,54 @@ def _too_large(what: str) -> str:
 
 def _as_8_bit(image: Image.Image) -> Image.Image:
     """Mode "L" or "RGB" of any mode that has one meaning."""
+    wanted = "L" if image.mode in _GREY or image.mode.startswith("I;16") else "RGB"
     if image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
-    wanted = "L" if image.mode in _GREY else "RGB"
+        return _in_bands(image, wanted, _scaled_16_bit)
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert(wanted)
+        return _in_bands(image, wanted, _on_white)
     if image.mode in ("L", "RGB"):
         return image
     if image.mode not in _CONVERTIBLE:
-        raise UserError(
+        raise BrokenImage(
             f"its pixels are of kind '{image.mode}', which has no fixed range. Save it with "
             f"8 or 16 bits per channel."
         )
     return image.convert(wanted)
 
 
+def _in_bands(
+    image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """`convert` of the image, some rows at a time, so that what lies between takes no memory."""
+    out = Image.new(mode, image.size)
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        out.paste(convert(image.crop(box)).convert(mode), box)
+    return out
+
+
+def _scaled_16_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+
+
+def in_channels(image: Image.Image, channels: int) -> Image.Image:
+    """The image in grey (1) or RGB (3); the same one when it is so already."""
+    if channels not in (1, 3):
+        raise UserError(f"Image files have 1 (grey) or 3 (RGB) channels, the model {channels}.")
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
 def canvas(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
     """uint8 [I, H', W'] at `resize_to`, before the crop (training crops at random from it)."""
-    image = image.convert(_mode(preprocess.channels))
+    image = in_channels(image, preprocess.channels)
     if preprocess.resize == "none":
         if image.size[::-1] != preprocess.image_hw:
             raise UserError(
@@ -111,7 +219,7 @@ def canvas(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
     else:
         height, width = canvas_size((image.height, image.width), preprocess)
         if height * width > MAX_PIXELS:
-            raise UserError(
+            raise BrokenImage(
                 f"The image of {pixels_text(image.size[::-1])} is too long and narrow: scaled, "
                 f"{_too_large(pixels_text((height, width)))}"
             )
@@ -142,17 +250,6 @@ def fit(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
     return np.ascontiguousarray(whole_IHW[:, top : top + height, left : left + width])
 
 
-def read(
-    path: Path, preprocess: Preprocess, prepare: Callable[[Image.Image, Preprocess], np.ndarray]
-) -> np.ndarray:
-    """`prepare` (`fit` or `canvas`) of an image file; every error names the file."""
-    image = open_image(path)
-    try:
-        return prepare(image, preprocess)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
 def from_array(image_HWI: np.ndarray) -> Image.Image:
     """A grey or RGB image from uint8 [H, W, 1] or [H, W, 3]."""
     if image_HWI.shape[2] not in (1, 3):
@@ -172,12 +269,6 @@ def png_data_uri(image_IHW: np.ndarray) -> str:
     image = from_array(np.ascontiguousarray(image_IHW.transpose(1, 2, 0)))
     image.save(content, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode("ascii")
-
-
-def _mode(channels: int) -> str:
-    if channels not in (1, 3):
-        raise UserError(f"Image files have 1 (grey) or 3 (RGB) channels, the model {channels}.")
-    return "L" if channels == 1 else "RGB"
 
 
 def pixels_text(hw: tuple[int, int]) -> str:

@@ -16,12 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from mixerkit.data.augment import BatchDraws, normalise
-from mixerkit.data.decode import canvas, fit, from_array, open_image
+from mixerkit.data.decode import canvas, fit, from_array, in_channels, read
 from mixerkit.data.draws import shuffled
 from mixerkit.data.mixing import mix, one_hot
-from mixerkit.data.pixels import Pixels, Work, fetch
+from mixerkit.data.pixels import Pixels, Read, Reading, read_batches
+from mixerkit.data.quarantine import Unreadable, shown
+from mixerkit.data.readers import PATIENCE, Work
 from mixerkit.data.splits import ImageSplit
-from mixerkit.errors import UserError
+from mixerkit.errors import RunFailed, UserError
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.recipe import Augment, Recipe
 
@@ -29,10 +31,11 @@ from mixerkit.spec.recipe import Augment, Recipe
 @dataclass(frozen=True)
 class Batch:
     """`images`: float32 [B, I, H, W]. `targets`: float32 [B, K], soft when images were mixed;
-    each row sums to 1."""
+    each row sums to 1. `unreadable`: what would belong to the batch and was left out."""
 
     images: Tensor
     targets: Tensor
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 def preprocess_for(recipe: Recipe, class_names: Sequence[str]) -> Preprocess:
@@ -55,15 +58,15 @@ def preprocess_for(recipe: Recipe, class_names: Sequence[str]) -> Preprocess:
     )
 
 
-# Indices of a batch's images and their augmented pixels, uint8 [B, I, H, W].
-Augmented = Generator[tuple[np.ndarray, np.ndarray], None, None]
-
-
 class TrainLoader:
     """Shuffled, augmented batches of a split; an epoch's last partial batch is left out.
 
     `workers`: threads that decode and resize, 0 for one per processor; images that are in
-    memory already need none. `memory`: GiB of decoded images that may be kept.
+    memory already need none. `memory`: GiB of decoded images that may be kept. `patience`:
+    seconds within which an image must be read, or `RunFailed` is raised.
+
+    The first broken image raises `BrokenImage`. With `skip_broken` batches are smaller by the
+    broken ones instead and name them; a batch of which nothing is left raises `RunFailed`.
     """
 
     def __init__(
@@ -76,6 +79,8 @@ class TrainLoader:
         seed: int,
         workers: int = 0,
         memory: float = 2.0,
+        patience: float = PATIENCE,
+        skip_broken: bool = False,
     ) -> None:
         if batch_size > len(split):
             raise UserError(
@@ -83,7 +88,8 @@ class TrainLoader:
                 f"{split.name}: use at most {len(split)}."
             )
         self.split, self.preprocess, self.augment = split, preprocess, augment
-        self.batch_size, self.seed, self.workers = batch_size, seed, workers
+        self.batch_size, self.seed = batch_size, seed
+        self.reading = Reading(workers, patience, skip_broken)
         self.steps_per_epoch = len(split) // batch_size
         self.pixels = Pixels(split, preprocess, canvas, memory)
 
@@ -96,48 +102,66 @@ class TrainLoader:
             order[step * self.batch_size : (step + 1) * self.batch_size]
             for step in range(start, self.steps_per_epoch)
         ]
-        whole = self.augment.crop == "inception"
-        augmented = self._cropped(epoch, batches) if whole else self._windows(epoch, batches)
-        with closing(augmented):
-            for step, (indices, pixels_BIHW) in enumerate(augmented, start):
+        read = self._read(epoch, batches)
+        with closing(read):
+            for step, (indices, pixels, unreadable) in enumerate(read, start):
+                if not len(indices):
+                    raise self._nothing_left(unreadable)
+                pixels_BIHW = self._augmented(epoch, indices, pixels)
                 images_BIHW = normalise(torch.from_numpy(pixels_BIHW), self.preprocess)
                 targets_BK = one_hot(self.split.labels[indices], len(self.split.class_names))
                 first = step * self.batch_size
                 mixed = mix(images_BIHW, targets_BK, self.augment, self.seed, epoch, first)
-                yield Batch(*mixed)
+                yield Batch(*mixed, unreadable)
 
-    def _windows(self, epoch: int, batches: list[np.ndarray]) -> Augmented:
-        """Windows cut out of the canvases."""
-        for indices, canvases in self.pixels.batches(batches, self.workers):
-            draws = BatchDraws(self.augment, self.seed, epoch, indices)
-            yield indices, draws.cut(canvases, self.preprocess.image_hw)
-
-    def _cropped(self, epoch: int, batches: list[np.ndarray]) -> Augmented:
-        """Inception crops of the whole images."""
+    def _read(self, epoch: int, batches: list[np.ndarray]) -> Generator[Read]:
+        """The whole image of each, or an inception crop of it."""
+        if self.augment.crop == "none":
+            return self.pixels.batches(batches, self.reading)
 
         def begin(indices: np.ndarray) -> list[Work]:
             draws = BatchDraws(self.augment, self.seed, epoch, indices)
             return [partial(self._crop, draws, b) for b in range(len(indices))]
 
-        for indices, pixels in fetch(batches, begin, self.workers):
-            yield indices, np.concatenate(pixels)
+        return read_batches(self.split, batches, begin, self.reading)
+
+    def _augmented(
+        self, epoch: int, indices: np.ndarray, pixels: Sequence[np.ndarray] | np.ndarray
+    ) -> np.ndarray:
+        """uint8 [B, I, H, W]: crops as they are, windows cut out of whole images."""
+        if self.augment.crop == "inception":
+            return np.array(pixels)
+        draws = BatchDraws(self.augment, self.seed, epoch, indices)
+        return draws.cut(pixels, self.preprocess.image_hw)
+
+    def _nothing_left(self, unreadable: tuple[Unreadable, ...]) -> RunFailed:
+        return RunFailed(
+            f"None of the {len(unreadable)} images of a batch of {self.split.name} can be used: "
+            f"{shown(unreadable)}. Replace them, take them out, or take a larger batch_size."
+        )
 
     def _crop(self, draws: BatchDraws, b: int) -> np.ndarray:
-        image = self._image(int(draws.indices[b]))
-        shape = (1, self.preprocess.channels, *self.preprocess.image_hw)
-        pixels_1IHW = np.zeros(shape, np.uint8)
-        draws.crop(b, image, self.preprocess.interpolation, pixels_1IHW[0])
-        return pixels_1IHW
+        """uint8 [I, H, W]: a crop of image `b` of a batch."""
+        index, images = int(draws.indices[b]), self.split.images
 
-    def _image(self, index: int) -> Image.Image:
-        """The whole image in the model's channels."""
-        images = self.split.images
-        image = open_image(self.split.paths[index]) if images is None else from_array(images[index])
-        return image.convert("L" if self.preprocess.channels == 1 else "RGB")
+        def crop(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
+            out_IHW = np.zeros((preprocess.channels, *preprocess.image_hw), np.uint8)
+            whole = in_channels(image, preprocess.channels)
+            draws.crop(b, whole, preprocess.interpolation, out_IHW)
+            return out_IHW
+
+        if images is None:
+            return read(self.split.paths[index], self.preprocess, crop)
+        return crop(from_array(images[index]), self.preprocess)
 
 
 class EvaluationLoader:
-    """All images of a split in order: (float32 [B, I, H, W], int64 labels [B]) batches."""
+    """All images of a split in order: (float32 [B, I, H, W], int64 labels [B]) batches.
+
+    The first broken image raises `BrokenImage`. With `skip_broken` they are left out instead:
+    once all batches were taken, `unreadable` names them and `usable` gives the indices of the
+    others. `RunFailed` as of `TrainLoader`.
+    """
 
     def __init__(
         self,
@@ -147,22 +171,40 @@ class EvaluationLoader:
         batch_size: int,
         workers: int = 0,
         memory: float = 2.0,
+        patience: float = PATIENCE,
+        skip_broken: bool = False,
     ) -> None:
         self.split, self.preprocess = split, preprocess
-        self.batch_size, self.workers = batch_size, workers
+        self.batch_size, self.reading = batch_size, Reading(workers, patience, skip_broken)
         self.pixels = Pixels(split, preprocess, fit, memory)
+        self.unreadable: list[Unreadable] = []
 
     def __len__(self) -> int:
         return -(-len(self.split) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.unreadable = []
         numbers = np.arange(len(self.split))
         batches = np.split(numbers, numbers[self.batch_size :: self.batch_size])
-        for indices, images in self.pixels.batches(batches, self.workers):
+        for indices, images, unreadable in self.pixels.batches(batches, self.reading):
+            self.unreadable += unreadable
+            if not len(indices):
+                continue
             images_BIHW = np.array(images, order="C")  # one layout, however they are stored
             labels_B = torch.from_numpy(self.split.labels[indices])
             yield normalise(torch.from_numpy(images_BIHW), self.preprocess), labels_B
+        if self.unreadable and len(self.unreadable) == len(self.split):
+            raise UserError(
+                f"None of the {len(self.split)} images of {self.split.name} can be used: "
+                f"{shown(self.unreadable)}."
+            )
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Indices of the images that the batches held, int64, in their order."""
+        left_out = np.array([one.index for one in self.unreadable], np.int64)
+        return np.setdiff1d(np.arange(len(self.split)), left_out)
 
     def picture(self, index: int) -> np.ndarray:
-        """One image as the model sees it before normalisation, uint8 [I, H, W]."""
-        return self.pixels.one(index)
+        """One image of the split as the model sees it before normalisation, uint8 [I, H, W]."""
+        return self.pixels.one(index, self.reading)

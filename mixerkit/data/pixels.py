@@ -3,28 +3,46 @@
 Letters: N images in a split, I image channels, H and W height and width.
 """
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from PIL import Image
 
-from mixerkit.data.decode import canvas, canvas_size, fit, from_array, pixels_text, read
+from mixerkit.data.decode import (
+    BrokenImage,
+    canvas,
+    canvas_size,
+    fit,
+    from_array,
+    pixels_text,
+    read,
+)
+from mixerkit.data.quarantine import Unreadable
+from mixerkit.data.readers import PATIENCE, Result, Work, fetch
 from mixerkit.data.splits import ImageSplit
 from mixerkit.errors import UserError
 from mixerkit.spec.preprocess import Preprocess
 
 Prepare = Callable[[Image.Image, Preprocess], np.ndarray]
 
-# Pixels, or how to make them; safe to call from any thread.
-Work = np.ndarray | Callable[[], np.ndarray]
+# Indices of the images of a batch that can be used, the pixels of each (one array when the split
+# is stored as one), and the images that are left out.
+Read = tuple[np.ndarray, Sequence[np.ndarray] | np.ndarray, tuple[Unreadable, ...]]
 
-IMAGES_PER_TASK = 8  # one by one, handing out costs as much as cropping a small image
-BATCHES_AHEAD = 1
 TYPICAL_ASPECT = 1.5
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read: by `workers` threads (0: one per processor), each image within
+    `patience` seconds. `skip_broken` leaves broken ones out; otherwise the first is an error."""
+
+    workers: int = 0
+    patience: float = PATIENCE
+    skip_broken: bool = False
 
 
 class Pixels:
@@ -42,16 +60,13 @@ class Pixels:
         self.keeps = _estimated_bytes(split, preprocess, prepare) <= memory * 2**30
         self.kept: list[np.ndarray | None] = [None] * len(split)
 
-    def batches(
-        self, batches: Iterable[np.ndarray], workers: int
-    ) -> Iterator[tuple[np.ndarray, Sequence[np.ndarray] | np.ndarray]]:
-        """(indices, pixels of each) for every batch of indices, in order; the pixels are one
-        array when the split is stored as one. `workers` as in `fetch`."""
+    def batches(self, batches: Iterable[np.ndarray], reading: Reading) -> Generator[Read]:
+        """What can be used of every batch of indices, in order."""
         if self.stored_NIHW is None:
-            yield from fetch(batches, self._begin, workers)
+            yield from read_batches(self.split, batches, self._begin, reading)
         else:
             for indices in batches:
-                yield indices, self.stored_NIHW[indices]
+                yield indices, self.stored_NIHW[indices], ()
 
     def _begin(self, indices: np.ndarray) -> list[Work]:
         """For each image its pixels when they are in memory, else the call that makes them."""
@@ -60,9 +75,10 @@ class Pixels:
             for index in indices.tolist()
         ]
 
-    def one(self, index: int) -> np.ndarray:
-        """The pixels of a single image."""
-        ((_, pixels),) = self.batches([np.array([index])], workers=1)
+    def one(self, index: int, reading: Reading) -> np.ndarray:
+        """The pixels of a single image, or an error."""
+        strict = replace(reading, skip_broken=False)
+        ((_, pixels, _),) = self.batches([np.array([index])], strict)
         return pixels[0]
 
     def _make(self, index: int) -> np.ndarray:
@@ -74,6 +90,38 @@ class Pixels:
         if self.keeps:
             self.kept[index] = pixels
         return pixels
+
+
+def read_batches(
+    split: ImageSplit,
+    batches: Iterable[np.ndarray],
+    begin: Callable[[np.ndarray], list[Work]],
+    reading: Reading,
+) -> Generator[Read]:
+    """What can be used of every batch of indices, in order; `begin` and errors as of `fetch`."""
+    fetched = fetch(batches, begin, split.place, workers=reading.workers, patience=reading.patience)
+    with closing(fetched):  # an error must not keep the threads
+        for indices, results in fetched:
+            yield _sorted_out(split, indices, results, reading.skip_broken)
+
+
+def _sorted_out(
+    split: ImageSplit, indices: np.ndarray, results: list[Result], skip_broken: bool
+) -> Read:
+    """The usable images and the others; raises the first error that must not be passed over."""
+    usable: list[np.ndarray] = []
+    positions: list[int] = []
+    unreadable: list[Unreadable] = []
+    for position, result in enumerate(results):
+        if isinstance(result, np.ndarray):
+            usable.append(result)
+            positions.append(position)
+        elif skip_broken and isinstance(result, BrokenImage) and split.paths:
+            index = int(indices[position])
+            unreadable.append(Unreadable(index, split.paths[index], result.reason))
+        else:
+            raise result
+    return (indices[positions] if unreadable else indices), usable, tuple(unreadable)
 
 
 def _stored(split: ImageSplit, preprocess: Preprocess, prepare: Prepare) -> np.ndarray | None:
@@ -105,56 +153,3 @@ def _estimated_bytes(split: ImageSplit, preprocess: Preprocess, prepare: Prepare
         height, width = canvas_size(preprocess.image_hw, preprocess)
         aspect = TYPICAL_ASPECT if preprocess.resize == "shortest" else 1.0
     return len(split) * preprocess.channels * height * width * aspect
-
-
-def fetch(
-    batches: Iterable[np.ndarray], begin: Callable[[np.ndarray], list[Work]], workers: int
-) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-    """(indices, pixels of each) for every batch of indices, in order.
-
-    `begin` tells what each image of a batch is or takes; what it takes is done in `workers`
-    threads (0: one per processor), a batch ahead of what is asked for. Their errors are raised
-    here, and they end with the iterator, also when it is dropped half-way.
-    """
-    waiting: deque[tuple[np.ndarray, list[Future[list[np.ndarray]]]]] = deque()
-    pool = ThreadPoolExecutor(workers or processors())  # starts threads when work comes in
-    try:
-        for indices in batches:
-            works = begin(indices)
-            waiting.append((indices, [_hand_out(pool, task) for task in _tasks(works)]))
-            if len(waiting) > BATCHES_AHEAD:
-                yield _finished(*waiting.popleft())
-        while waiting:
-            yield _finished(*waiting.popleft())
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _tasks(works: list[Work]) -> list[list[Work]]:
-    return [works[i : i + IMAGES_PER_TASK] for i in range(0, len(works), IMAGES_PER_TASK)]
-
-
-def _hand_out(pool: ThreadPoolExecutor, task: list[Work]) -> Future[list[np.ndarray]]:
-    """The task's result to come; what is in memory needs no thread."""
-    if any(callable(work) for work in task):
-        return pool.submit(_do, task)
-    done: Future[list[np.ndarray]] = Future()
-    done.set_result(_do(task))
-    return done
-
-
-def _do(task: list[Work]) -> list[np.ndarray]:
-    return [work() if callable(work) else work for work in task]
-
-
-def _finished(
-    indices: np.ndarray, tasks: list[Future[list[np.ndarray]]]
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    return indices, [pixels for task in tasks for pixels in task.result()]
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -30,6 +30,12 @@ class ImageSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def place(self, index: int) -> str:
+        """Where an item is to be found, for people."""
+        return (
+            f"image {index} of {self.name}" if self.images is not None else f"{self.paths[index]}"
+        )
+
     def subset(self, indices: np.ndarray | Sequence[int]) -> "ImageSplit":
         """The items at `indices`, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)

@@ -105,13 +105,13 @@ def test_neither_workers_nor_memory_change_anything(photos, crop):
 
 
 def test_images_are_decoded_once_when_they_fit_into_memory(photos, monkeypatch):
-    calls = []
+    calls, opened = [], Image.open
 
-    def counted(path):
-        calls.append(path)
-        return open_image(path)
+    def counted(file, **options):
+        calls.append(file)
+        return opened(file, **options)
 
-    monkeypatch.setattr("mixerkit.data.decode.open_image", counted)
+    monkeypatch.setattr(Image, "open", counted)
     for memory, wanted in ((2.0, 16), (0.0, 32)):
         calls.clear()
         loader = TrainLoader(photos, PHOTO, PLAIN, batch_size=4, seed=0, memory=memory)
@@ -155,7 +155,7 @@ def test_evaluation_gives_everything_once_in_order(photos, fashion):
 
 
 def threads() -> set[threading.Thread]:
-    return {one for one in threading.enumerate() if "ThreadPool" in one.name}
+    return {one for one in threading.enumerate() if one.name == "mixerkit reader"}
 
 
 @pytest.mark.parametrize("crop", ["none", "inception"])

@@ -1,0 +1,74 @@
+"""Images that a run leaves out because they cannot be used: which, why, and how many at most."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixerkit.data.splits import ImageSplit
+from mixerkit.errors import RunFailed
+
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """One image file that cannot be used. `index`: of the image in its split."""
+
+    index: int
+    path: Path
+    reason: str
+
+    def row(self) -> dict[str, Any]:
+        """As it stands in JSON; bytes of a name that are not UTF-8 are written as \\x…."""
+        file = str(self.path).encode(errors="backslashreplace").decode()
+        return {"index": self.index, "file": file, "reason": self.reason}
+
+
+class Quarantine:
+    """The unreadable images of a run's splits, each remembered once.
+
+    `max_unreadable`: the share of a split that may be unreadable, rounded up to whole images.
+    `log` is called with the row of every image that is new: split, index, file, reason. `rows`:
+    those of an earlier part of the run, which count and are not logged again.
+    """
+
+    def __init__(
+        self,
+        max_unreadable: float,
+        log: Callable[[dict[str, Any]], None],
+        rows: Iterable[dict[str, Any]] = (),
+    ) -> None:
+        self.max_unreadable, self.log = max_unreadable, log
+        self.found: dict[str, dict[int, Unreadable]] = {}
+        for row in rows:
+            one = Unreadable(row["index"], Path(row["file"]), row["reason"])
+            self.found.setdefault(row["split"], {})[one.index] = one
+
+    def add(self, split: ImageSplit, unreadable: Iterable[Unreadable]) -> None:
+        """Remember and log what is new.
+
+        Raises `RunFailed` when more images of the split are unreadable than are allowed, after
+        all of them were logged.
+        """
+        known = self.found.setdefault(split.name, {})
+        for one in unreadable:
+            if one.index not in known:
+                known[one.index] = one
+                self.log({"split": split.name} | one.row())
+        # rounded up: one broken file is no reason to stop; and 29 % of 100 are 29
+        allowed = math.ceil(self.max_unreadable * len(split) - 1e-9)
+        if len(known) > allowed:
+            raise RunFailed(
+                f"{len(known)} images of {split.name} cannot be used, and data.max_unreadable "
+                f"{self.max_unreadable:g} allows {allowed} of {len(split)}: "
+                f"{shown(list(known.values()))}. Replace them or take them out; if the run should "
+                f"go on without them, start it with a larger data.max_unreadable."
+            )
+
+
+def shown(unreadable: Sequence[Unreadable]) -> str:
+    """The first few with their reasons, for a message."""
+    first = [f"{one.path} ({one.reason.rstrip('.')})" for one in unreadable[:NAMES_SHOWN]]
+    return ", ".join(first) + (", …" if len(unreadable) > NAMES_SHOWN else "")
