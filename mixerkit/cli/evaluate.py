@@ -20,6 +20,7 @@ from mixerkit.spec.recipe import Data
 from mixerkit.spec.strict import from_dict
 
 if TYPE_CHECKING:
+    from mixerkit.data.quarantine import Unreadable
     from mixerkit.data.sources import ImageSplit, Splits
     from mixerkit.evaluation.accuracy import Accuracy
     from mixerkit.model.mixer import MlpMixer
@@ -30,8 +31,9 @@ EXAMPLES = """\
   mixer evaluate runs/photos-64 --data.source more-photos
 """
 
-SWITCHES = ("--json",)
+SWITCHES = ("--json", "--skip-broken")
 MOST_CONFUSED = 5
+LEFT_OUT_SHOWN = 5
 SPLITS = ("test", "validation", "train")
 
 
@@ -50,6 +52,9 @@ class Evaluate:
     all images of other data that has neither."""
     batch_size: int = 256
     """Images computed at once."""
+    skip_broken: Flag = False
+    """Leave out images that cannot be used and say which; otherwise the first one is an error,
+    whatever data.max_unreadable."""
     json: Flag = False
     """Print JSON, with the confusion matrix."""
 
@@ -76,12 +81,13 @@ def main(words: list[str]) -> int:
     default = Evaluate(name, _data_named(words, own))
     given = parse(Evaluate, words, command="evaluate", examples=EXAMPLES, default=default)
     split, origin = _choose_split(given, foreign=not _same_images(given.data, own))
-    accuracy = _measure(model, given, split)
+    accuracy, unreadable = _measure(model, given, split)
     if given.json:
         content = {"model": name, "data": split.name, "origin": origin} | asdict(accuracy)
+        content["unreadable"] = [one.row() for one in unreadable]
         print(json.dumps(content, indent=2, ensure_ascii=False))
     else:
-        print(_as_text(name, split, origin, accuracy))
+        print(_as_text(name, split, origin, accuracy, unreadable))
     return EXIT_DONE
 
 
@@ -125,7 +131,10 @@ def _present(splits: "Splits") -> list[str]:
     return [name for name in SPLITS if getattr(splits, name) is not None]
 
 
-def _measure(model: "MlpMixer", given: Evaluate, split: "ImageSplit") -> "Accuracy":
+def _measure(
+    model: "MlpMixer", given: Evaluate, split: "ImageSplit"
+) -> "tuple[Accuracy, list[Unreadable]]":
+    """The accuracy on the images that can be used, and the others."""
     from mixerkit.data.loader import EvaluationLoader
     from mixerkit.evaluation.accuracy import evaluate
 
@@ -139,8 +148,11 @@ def _measure(model: "MlpMixer", given: Evaluate, split: "ImageSplit") -> "Accura
         batch_size=given.batch_size,
         workers=given.data.workers,
         memory=given.data.memory,
+        patience=given.data.patience,
+        skip_broken=given.skip_broken,
     )
-    return evaluate(model, loader, split.class_names)
+    accuracy = evaluate(model, loader, split.class_names)
+    return accuracy, loader.unreadable
 
 
 def _check_classes(known: tuple[str, ...], split: "ImageSplit") -> None:
@@ -156,7 +168,13 @@ def _check_classes(known: tuple[str, ...], split: "ImageSplit") -> None:
     )
 
 
-def _as_text(name: str, split: "ImageSplit", origin: str, accuracy: "Accuracy") -> str:
+def _as_text(
+    name: str,
+    split: "ImageSplit",
+    origin: str,
+    accuracy: "Accuracy",
+    unreadable: "list[Unreadable]",
+) -> str:
     figures = [
         ("images", f"{accuracy.samples:,}"),
         ("top-1", percent(accuracy.top1)),
@@ -173,7 +191,18 @@ def _as_text(name: str, split: "ImageSplit", origin: str, accuracy: "Accuracy") 
     confused = _most_confused(accuracy)
     if confused:
         parts.append("Most often confused\n" + table(confused, left=2))
+    if unreadable:
+        parts.append(_left_out(unreadable, len(split)))
     return "\n\n".join(parts)
+
+
+def _left_out(unreadable: "list[Unreadable]", total: int) -> str:
+    """How many images were left out; the first few by name."""
+    rows = [one.row() for one in unreadable[:LEFT_OUT_SHOWN]]
+    lines = [f"  {row['file']}: {row['reason']}" for row in rows]
+    more = ["  …"] if len(unreadable) > LEFT_OUT_SHOWN else []
+    title = f"Left out: {len(unreadable):,} of {plural(total, 'image')} cannot be used"
+    return "\n".join([title, *lines, *more])
 
 
 def _share(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """`mixer predict`: the likeliest classes of image files, as a table or as JSON."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from mixerkit.cli.arguments import Flag, Words, parse, shown_as
 from mixerkit.cli.text import percent
-from mixerkit.errors import EXIT_DONE, UserError
+from mixerkit.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, UserError
 from mixerkit.spec.mixer import Size
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ WIDEST_NAME = 60
 @dataclass(frozen=True)
 class Predict:
     """Name the likeliest classes of image FILES: files, folders (every image below them), or `-`
-    for a list on standard input, one path a line."""
+    for a list on standard input, one path a line. A file that cannot be used is an error; the
+    others are named all the same."""
 
     files: Annotated[Words, shown_as("FILES")]
     """Image files or folders, or - for a list on standard input."""
@@ -56,16 +58,45 @@ def main(words: list[str]) -> int:
     from mixerkit.inference.predictor import predict_files
 
     model = load(given.model, image_size=given.image_size)
-    found = predict_files(
-        model, paths, batch_size=given.batch_size, top=given.top, tiles=given.tiles
+    predictions = predict_files(
+        model,
+        paths,
+        batch_size=given.batch_size,
+        top=given.top,
+        tiles=given.tiles,
+        keep_going=True,
     )
     for note in model.notes:
         print(f"assumed: {note}", file=sys.stderr)
+    errors: list[str] = []
+    found = _telling_errors(predictions, errors)
     if given.json:
         _print_json(found)
     else:
         _print_table(found, paths, model.preprocess.class_names if model.preprocess else ())
-    return EXIT_DONE
+    return _exit_code(len(errors), len(paths))
+
+
+def _telling_errors(
+    predictions: "Iterator[Prediction]", errors: list[str]
+) -> "Iterator[Prediction]":
+    """The predictions again; each error is said on stderr at once, and added to `errors`."""
+    for prediction in predictions:
+        if prediction.error:
+            errors.append(prediction.error)
+            sys.stdout.flush()  # what was printed before the error stays before it
+            print(f"mixer: error: {_text(prediction.error)}", file=sys.stderr)
+        yield prediction
+
+
+def _exit_code(errors: int, files: int) -> int:
+    """Bad input when that is all there was; failed when some of several files had to be left."""
+    if not errors:
+        return EXIT_DONE
+    if files == 1:
+        return EXIT_BAD_INPUT
+    print(f"mixer: {errors} of {files} files cannot be used.", file=sys.stderr)
+    return EXIT_FAILED
 
 
 def find_images(words: tuple[str, ...]) -> Iterator[Path]:
@@ -76,7 +107,8 @@ def find_images(words: tuple[str, ...]) -> Iterator[Path]:
         )
     for word in words:
         if word == "-":
-            yield from (Path(line) for line in sys.stdin.read().splitlines() if line)
+            listed = os.fsdecode(sys.stdin.buffer.read()).splitlines()
+            yield from (Path(line) for line in listed if line)
         elif Path(word).is_dir():
             yield from _in_folder(Path(word))
         elif Path(word).exists():
@@ -106,7 +138,9 @@ def _print_table(found: "Iterator[Prediction]", paths: list[Path], labels: tuple
     width = min(WIDEST_NAME, max((len(str(path)) for path in paths), default=0))
     cell = max((len(label) for label in labels), default=4) + len("  100.0 %")
     for prediction in found:
-        name = str(prediction.path)
+        if prediction.error:
+            continue
+        name = _text(prediction.path)
         if len(name) > WIDEST_NAME:
             name = "…" + name[1 - WIDEST_NAME :]
         cells = [f"{label}  {percent(p, 1)}".ljust(cell) for label, p in prediction.classes]
@@ -114,15 +148,21 @@ def _print_table(found: "Iterator[Prediction]", paths: list[Path], labels: tuple
 
 
 def _print_json(found: "Iterator[Prediction]") -> None:
-    """One document, also when a broken file ends it early."""
+    """One document, also when something ends it early."""
     rows: list[dict[str, Any]] = []
     try:
-        rows.extend(
-            {
-                "file": str(prediction.path),
-                "classes": [{"name": label, "probability": p} for label, p in prediction.classes],
-            }
-            for prediction in found
-        )
+        rows.extend(_row(prediction) for prediction in found)
     finally:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
+
+
+def _row(prediction: "Prediction") -> dict[str, Any]:
+    row: dict[str, Any] = {"file": _text(prediction.path)}
+    if prediction.error:
+        return row | {"error": _text(prediction.error)}
+    return row | {"classes": [{"name": label, "probability": p} for label, p in prediction.classes]}
+
+
+def _text(path_or_error: Path | str) -> str:
+    """What can be printed; bytes of a file's name that are not UTF-8 are written as \\x…."""
+    return str(path_or_error).encode(errors="backslashreplace").decode()

@@ -3,9 +3,8 @@
 Letters: B images of a batch, I image channels, H and W height and width, K classes.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,21 +15,22 @@ from torch import Tensor
 
 from mixerkit.data.augment import normalise
 from mixerkit.data.decode import canvas, fit, read
-from mixerkit.data.pixels import processors
+from mixerkit.data.readers import PATIENCE, Result, Work, fetch
 from mixerkit.errors import UserError
 from mixerkit.inference.tiles import tiled_logits
 from mixerkit.model.mixer import MlpMixer
-from mixerkit.spec.preprocess import Preprocess
 
 BATCHES_AHEAD = 2  # decoded while the model computes: bounds the memory, hides the disk
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's likeliest classes as (name, probability), the likeliest first."""
+    """One image's likeliest classes as (name, probability), the likeliest first; or none, and
+    `error` says why the file cannot be used."""
 
     path: Path
     classes: tuple[tuple[str, float], ...]
+    error: str = ""
 
 
 def predict_files(
@@ -41,6 +41,8 @@ def predict_files(
     top: int = 5,
     workers: int = 0,
     tiles: int = 0,
+    patience: float = PATIENCE,
+    keep_going: bool = False,
 ) -> Iterator[Prediction]:
     """The `top` classes of every image file, in the order of `paths`, as they are computed.
 
@@ -50,7 +52,8 @@ def predict_files(
 
     `workers` threads decode (0: one per processor). Runs in inference mode on the model's
     device. A file that cannot be used raises `UserError` naming it, after the predictions of
-    all files before it.
+    all files before it; with `keep_going` it gives a `Prediction` with an `error` instead. One
+    that is not read within `patience` seconds raises `RunFailed`.
     """
     if model.preprocess is None or not model.config.num_classes:
         raise UserError(
@@ -64,40 +67,63 @@ def predict_files(
     if isinstance(paths, str | Path):
         raise UserError(f"paths must be a list of files, found the single path {str(paths)!r}.")
     files, preprocess = [Path(path) for path in paths], model.preprocess
-    if not tiles:
-        decoded = _decoded(
-            files, partial(read, preprocess=preprocess, prepare=fit), batch_size, workers
-        )
-        return _predictions(model, preprocess, decoded, top, model)
-    side = tiles * max(preprocess.image_hw)
-    whole = replace(preprocess, resize="shortest", resize_to=side)
-    decoded = _decoded(files, partial(read, preprocess=whole, prepare=canvas), 1, workers)
-    compute = partial(tiled_logits, model, batch_size=batch_size)
-    return _predictions(model, preprocess, decoded, top, compute)
+    load: Callable[[Path], np.ndarray] = partial(read, preprocess=preprocess, prepare=fit)
+    compute: Callable[[Tensor], Tensor] = model
+    if tiles:
+        whole = replace(preprocess, resize="shortest", resize_to=tiles * max(preprocess.image_hw))
+        load = partial(read, preprocess=whole, prepare=canvas)
+        compute = partial(tiled_logits, model, batch_size=batch_size)
+        batch_size = 1
+    loaded = _loaded(files, load, batch_size, workers, patience)
+    return _predictions(model, loaded, top, compute, keep_going)
 
 
-# The files of a batch, the images [I, H, W] of those before the first broken one, what is
-# wrong with that one.
-Decoded = tuple[tuple[Path, ...], list[np.ndarray], UserError | None]
+def _loaded(
+    files: Sequence[Path],
+    load: Callable[[Path], np.ndarray],
+    batch_size: int,
+    workers: int,
+    patience: float,
+) -> Generator[tuple[list[Path], list[Result]]]:
+    """The files of every batch, and for each its image [I, H, W] or what is wrong with it."""
+
+    def begin(indices: np.ndarray) -> list[Work]:
+        return [partial(load, files[index]) for index in indices]
+
+    numbers = np.arange(len(files))
+    batches = [numbers[i : i + batch_size] for i in range(0, len(files), batch_size)]
+    fetched = fetch(
+        batches,
+        begin,
+        lambda index: str(files[index]),
+        workers=workers,
+        patience=patience,
+        ahead=BATCHES_AHEAD,
+    )
+    for indices, results in fetched:
+        yield [files[index] for index in indices], results
 
 
 def _predictions(
     model: MlpMixer,
-    preprocess: Preprocess,
-    decoded: Iterator[Decoded],
+    loaded: Generator[tuple[list[Path], list[Result]]],
     top: int,
     compute: Callable[[Tensor], Tensor],
+    keep_going: bool,
 ) -> Iterator[Prediction]:
     """`compute` gives logits [B, K] of images [B, I, H, W] by the model."""
     names = _class_names(model)
-    for files, images, broken in decoded:
-        if images:
-            x_BIHW = normalise(torch.from_numpy(np.stack(images)), preprocess)
-            likely = _likeliest(model, compute, x_BIHW, min(top, len(names)))
-            for path, classes in zip(files, likely, strict=False):
-                yield Prediction(path, tuple((names[label], p) for label, p in classes))
-        if broken:
-            raise broken
+    with closing(loaded):
+        for files, results in loaded:
+            images = [result for result in results if isinstance(result, np.ndarray)]
+            likely = iter(_likeliest(model, compute, images, min(top, len(names))))
+            for path, result in zip(files, results, strict=True):
+                if isinstance(result, np.ndarray):
+                    yield Prediction(path, tuple((names[label], p) for label, p in next(likely)))
+                elif keep_going:
+                    yield Prediction(path, (), error=str(result))
+                else:
+                    raise result
 
 
 def _class_names(model: MlpMixer) -> tuple[str, ...]:
@@ -106,38 +132,14 @@ def _class_names(model: MlpMixer) -> tuple[str, ...]:
     return model.preprocess.class_names or tuple(map(str, range(model.config.num_classes)))
 
 
-def _decoded(
-    paths: Sequence[Path], load: Callable[[Path], np.ndarray], batch_size: int, workers: int
-) -> Iterator[Decoded]:
-    """Every batch; unlike `pixels.fetch`, with the images before a broken one of its batch."""
-    pool = ThreadPoolExecutor(workers or processors())
-    waiting: deque[tuple[tuple[Path, ...], list[Future[np.ndarray]]]] = deque()
-    try:
-        for start in range(0, len(paths), batch_size):
-            files = tuple(paths[start : start + batch_size])
-            waiting.append((files, [pool.submit(load, file) for file in files]))
-            if len(waiting) > BATCHES_AHEAD:
-                yield _collect(*waiting.popleft())
-        while waiting:
-            yield _collect(*waiting.popleft())
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _collect(files: tuple[Path, ...], images: list[Future[np.ndarray]]) -> Decoded:
-    done: list[np.ndarray] = []
-    for image in images:
-        try:
-            done.append(image.result())
-        except UserError as error:
-            return files, done, error
-    return files, done, None
-
-
 def _likeliest(
-    model: MlpMixer, compute: Callable[[Tensor], Tensor], x_BIHW: Tensor, top: int
+    model: MlpMixer, compute: Callable[[Tensor], Tensor], images: list[np.ndarray], top: int
 ) -> list[list[tuple[int, float]]]:
     """(label, probability) of the `top` classes of each image; equal ones in label order."""
+    if not images:
+        return []
+    assert model.preprocess is not None
+    x_BIHW = normalise(torch.from_numpy(np.stack(images)), model.preprocess)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

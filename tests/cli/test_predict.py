@@ -1,10 +1,19 @@
+"""`mixer predict`: which files, what is printed, and what broken ones do."""
+
 import io
 import json
+import os
 
+import pytest
 from PIL import Image
 
 from mixerkit.checkpoint.load import load
 from mixerkit.inference.predictor import predict_files
+
+
+def listing(content: bytes) -> io.TextIOWrapper:
+    """Standard input that holds `content`."""
+    return io.TextIOWrapper(io.BytesIO(content))
 
 
 def test_files_folders_and_a_list_name_the_same_images(mixer, trained, photos, monkeypatch):
@@ -15,7 +24,7 @@ def test_files_folders_and_a_list_name_the_same_images(mixer, trained, photos, m
     model = ("--model", str(trained), "--json")
     by_folder = mixer("predict", str(photos), *model)
     by_name = mixer("predict", *map(str, files), *model)
-    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{path}\n" for path in files)))
+    monkeypatch.setattr("sys.stdin", listing("".join(f"{path}\n" for path in files).encode()))
     by_list = mixer("predict", "-", *model)
     assert by_folder == by_name == by_list and by_folder[0] == 0
     assert [row["file"] for row in json.loads(by_folder[1])] == [str(path) for path in files]
@@ -34,10 +43,53 @@ def test_json_is_what_the_predictor_says(mixer, trained, photos):
     assert code == 0 and json.loads(out) == expected
 
 
-def test_json_stays_whole_when_a_file_is_broken(mixer, trained, photos):
+def test_a_broken_file_among_others_is_an_entry_with_an_error(mixer, trained, photos):
+    words = ("predict", str(photos), "--model", str(trained), "--json")
+    whole = json.loads(mixer(*words)[1])
     (photos / "dark" / "05.png").write_bytes(b"nothing")
-    code, out, err = mixer("predict", str(photos), "--model", str(trained), "--json")
-    assert code == 2 and "dark/05.png" in err and len(json.loads(out)) == 5
+    code, out, err = mixer(*words)
+    rows = json.loads(out)
+    assert code == 1 and [row["file"] for row in rows] == [row["file"] for row in whole]
+    assert rows[:5] + rows[6:] == [
+        {"file": row["file"], "classes": [
+            {"name": one["name"], "probability": pytest.approx(one["probability"], rel=1e-4)}
+            for one in row["classes"]
+        ]}
+        for row in whole[:5] + whole[6:]
+    ]  # fmt: skip
+    assert set(rows[5]) == {"file", "error"} and "dark/05.png" in rows[5]["error"]
+    assert err.splitlines() == [f"mixer: error: {rows[5]['error']}",
+                                "mixer: 1 of 40 files cannot be used."]  # fmt: skip
+
+
+def test_a_list_goes_on_after_a_missing_file(mixer, trained, here, monkeypatch):
+    for name in ("a.png", "c.png"):
+        Image.new("L", (16, 16), 200).save(here / name)
+    monkeypatch.setattr("sys.stdin", listing(b"a.png\nb.png\nc.png\n"))
+    code, out, err = mixer("predict", "-", "--model", str(trained))
+    assert code == 1 and [line.split()[0] for line in out.splitlines()] == ["a.png", "c.png"]
+    assert "b.png: No such file" in err
+
+
+def test_the_only_file_is_bad_input(mixer, trained, here):
+    (here / "a.png").write_bytes(b"nothing")
+    code, out, err = mixer("predict", "a.png", "--model", str(trained))
+    assert code == 2 and out == "" and err.count("mixer:") == 1 and "a.png" in err
+    code, out, _ = mixer("predict", "a.png", "--model", str(trained), "--json")
+    (row,) = json.loads(out)
+    assert code == 2 and row["file"] == "a.png" and "a.png" in row["error"]
+
+
+def test_names_that_are_not_utf_8(mixer, trained, here, monkeypatch):
+    good, bad = os.fsdecode(b"caf\xe9.png"), os.fsdecode(b"broken\xe9.png")
+    Image.new("L", (16, 16), 200).save(here / "good.png")
+    (here / "good.png").rename(here / good)
+    (here / bad).write_bytes(b"nothing")
+    for words in (("predict", "-"), ("predict", "-", "--json")):
+        monkeypatch.setattr("sys.stdin", listing(b"caf\xe9.png\nbroken\xe9.png\n"))
+        code, out, err = mixer(*words, "--model", str(trained))
+        out.encode()
+        assert code == 1 and "caf" in out and "broken" in err
 
 
 def test_table_is_aligned_and_short_with_top(mixer, trained, here):

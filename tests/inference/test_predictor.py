@@ -1,9 +1,15 @@
+"""Predictions from files, held against the same in a straight line."""
+
+import os
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from mixerkit.errors import UserError
+from mixerkit.data import decode
+from mixerkit.errors import RunFailed, UserError
 from mixerkit.inference.predictor import predict_files
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
@@ -72,6 +78,52 @@ def test_broken_file_is_named_after_all_before_it(model, files, batch_size):
         for prediction in predict_files(model, files, batch_size=batch_size):
             seen.append(prediction.path)
     assert seen == files[:4]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_with_keep_going_the_others_follow(model, files, batch_size, workers):
+    wanted = {one.path: one.classes for one in predict_files(model, files, top=7)}
+    broken = {0: "broken", 4: "none of", 5: "No such file", 9: "not a regular file"}
+    files[0].write_bytes(files[0].read_bytes()[:60])
+    files[4].write_bytes(b"hello")
+    files[5].unlink()
+    files[9].unlink()
+    files[9].mkdir()
+    options = {"batch_size": batch_size, "workers": workers, "top": 7, "keep_going": True}
+    found = list(predict_files(model, files, **options))
+    assert [one.path for one in found] == files
+    for i, one in enumerate(found):
+        if i in broken:
+            assert one.classes == () and f"{i}.png" in one.error and broken[i] in one.error
+        else:
+            assert one.error == ""
+            assert [name for name, _ in one.classes] == [name for name, _ in wanted[one.path]]
+            np.testing.assert_allclose(
+                [p for _, p in one.classes], [p for _, p in wanted[one.path]], rtol=1e-5
+            )
+
+
+def test_nothing_but_broken_files(model, files):
+    for path in files:
+        path.write_bytes(b"")
+    found = list(predict_files(model, files, batch_size=3, keep_going=True))
+    assert [bool(one.error) for one in found] == [True] * 10
+
+
+@pytest.mark.parametrize("tiles", [0, 2])
+def test_a_stuck_disk_is_told_after_the_predictions_before(model, files, monkeypatch, tiles):
+    files[6].unlink()
+    os.mkfifo(files[6])
+    monkeypatch.setattr(decode, "stat", SimpleNamespace(S_ISREG=lambda mode: True))
+    options = {"batch_size": 3, "workers": 2, "tiles": tiles, "patience": 0.3, "keep_going": True}
+    seen = []
+    with pytest.raises(RunFailed, match=r"Waited 0\.3 s for .*6\.png in vain"):
+        for prediction in predict_files(model, files, **options):
+            seen.append(prediction.path)
+    assert seen == files[:6]
+    with files[6].open("wb"):  # lets the reader go
+        pass
 
 
 def test_image_of_another_size_is_not_resized_in_silence(model, files):
