@@ -52,12 +52,12 @@ def open_pth(path: Path) -> Iterator[TensorFile]:
     except Exception as error:  # broken bytes make the reader fail in many ways
         reason = str(error).splitlines() or [type(error).__name__]
         raise UserError(f"Cannot read {path}: {reason[0]:.200}") from error
-    tensors = _tensors(path, content)
+    tensors, note = _tensors(path, content)
     shapes = {
         name: Shape(DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape))
         for name, t in tensors.items()
     }
-    yield TensorFile(path, shapes, lambda name: tensors[name].clone())
+    yield TensorFile(path, shapes, lambda name: tensors[name].clone(), note)
 
 
 def _check_archive(path: Path) -> None:
@@ -102,12 +102,15 @@ def _check_program(path: Path, text: bytes) -> None:
         )
 
 
-def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
-    """The named tensors, from under the key where training scripts put them."""
-    for key in WEIGHTS_UNDER:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
+def _tensors(path: Path, content: Any) -> tuple[dict[str, Tensor], str]:
+    """The named tensors, from under the key where training scripts put them, and a sentence about
+    the key where there are several."""
+    places = content if isinstance(content, dict) else {}
+    keys = [key for key in WEIGHTS_UNDER if isinstance(places.get(key), dict)]
+    if keys:
+        content = content[keys[0]]
+    others = " and ".join(keys[1:])
+    note = f"Of the weights in the file, {keys[0]} was taken, not {others}." if others else ""
     found = {}
     for name, value in content.items() if isinstance(content, dict) else ():
         if isinstance(name, str) and isinstance(value, Tensor):
@@ -120,4 +123,4 @@ def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
             f"{path} is {size:,} bytes, and its tensors say that they are {declared:,}: it was "
             f"not loaded."
         )
-    return found
+    return found, note

@@ -172,7 +172,7 @@ def foreign(
     `preprocess` is what is known from elsewhere. What is not known is assumed, and `notes` says so.
     """
     with open_weights(path) as file:
-        found = contents(file)
+        found, chosen = contents(file), file.note
         layout = found.layout
         if layout.name == "mixerkit" and not told.gelu:
             raise UserError(
@@ -203,6 +203,8 @@ def foreign(
         preprocess = replace(preprocess, class_names=imagenet_classes())
         notes.append("Classes are ImageNet-1k's, as with all published models of 1000 classes.")
     notes.append(f"LayerNorm's epsilon is {config.norm_eps:g}, as {layout.title} computes it.")
+    if chosen:
+        notes.append(chosen)
     if found.beside:
         notes.append(f"{found.beside} tensors beside the weights (a training state) were left.")
     described = {"layout": layout.name, "file": path.name} | (about or {})

@@ -31,12 +31,14 @@ class Shape:
 class TensorFile:
     """An opened file of named tensors: shapes at once, contents one by one.
 
-    `read` gives a tensor in memory of its own.
+    `read` gives a tensor in memory of its own. `note` is a sentence about what was chosen where
+    the file has the weights more than once.
     """
 
     path: Path
     shapes: dict[str, Shape]
     read: Callable[[str], Tensor]
+    note: str = ""
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mixerkit.checkpoint.convert import write_layout
+from mixerkit.checkpoint.layouts import LAYOUTS, their_name
 from mixerkit.checkpoint.load import load, save_model
 from mixerkit.errors import UserError
 from mixerkit.spec.mixer import variant_of
@@ -163,6 +164,21 @@ def test_pth_files_of_training_scripts(wrap, prefix, tmp_path):
     torch.save(wrap({prefix + key: value for key, value in state.items()}), tmp_path / "last.pth")
     model = load(tmp_path / "last.pth")
     assert torch.equal(model.state_dict()["head.weight"], state["head.weight"])
+
+
+def test_averaged_weights_are_taken_before_the_plain_ones_and_that_is_said(tmp_path):
+    plain = load(published.write(tmp_path / "file.npz", published.linen(TINY)))
+    names = {ours: their_name(LAYOUTS["timm"], ours) for ours in plain.state_dict()}
+    state = {names[ours]: tensor for ours, tensor in plain.state_dict().items()}
+    averaged = {name: tensor + 1 for name, tensor in state.items()}
+    torch.save({"state_dict": state, "state_dict_ema": averaged}, tmp_path / "both.pth")
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "one.pth")
+    both, one = load(tmp_path / "both.pth"), load(tmp_path / "one.pth")
+    assert torch.equal(both.head.bias, averaged["head.bias"])
+    assert torch.equal(one.head.bias, state["head.bias"])
+    said = "state_dict_ema was taken, not state_dict."
+    assert any(said in note for note in both.notes)
+    assert not any("was taken" in note for note in one.notes)
 
 
 def test_mmpretrains_names(tmp_path):
