@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test bench clean
+.PHONY: help demo check test faults bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: .venv/dev.stamp ## everything that a change must pass, offline
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m mypy
 	@$(BIN)/python -m pytest
+
+faults: .venv/dev.stamp ## the whole fault programme, into results/faults.json: about an hour
+	@$(BIN)/python -m tests.faults --out results/faults.json
 
 bench: .venv/dev.stamp ## measure speed against timm on this machine, into runs/speed.json
 	@$(BIN)/python -m mixerkit bench speed --out runs/speed.json

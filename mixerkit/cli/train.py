@@ -73,8 +73,15 @@ def main(words: list[str]) -> int:
         print(json.dumps(_as_dict(result, report), indent=2))
     elif not result.interrupted:
         print("\n" + pairs(summary(result, report)))
-        print(f"\nNext:\n  {command('evaluate', folder)}\n  {command('info', folder)}")
+        print("\n".join(["", "Next:", *(f"  {each}" for each in _next(given.settings, folder))]))
     return exit_code_for_signal(result.interrupted) if result.interrupted else EXIT_DONE
+
+
+def _next(settings: Recipe, folder: Path) -> list[str]:
+    """Commands that work on the run from here."""
+    photos = settings.data.source
+    predict = [command("predict", photos, "--model", folder)] if Path(photos).is_dir() else []
+    return [command("evaluate", folder), *predict, command("info", folder)]
 
 
 def _parse(words: list[str]) -> Train:

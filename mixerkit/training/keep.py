@@ -31,7 +31,9 @@ def figures(accuracy: Accuracy) -> dict[str, float]:
 def describe_evaluation(
     split: str, accuracy: Accuracy, found_NK: Tensor, data: ImageSplit, loader: EvaluationLoader
 ) -> dict[str, Any]:
-    """What a run's `evaluation.json` holds: figures, tables, and mistakes with their images."""
+    """What a run's `evaluation.json` holds: figures, tables, and mistakes with their images.
+
+    `found_NK`: probabilities of the images that `loader` could use."""
     return {
         "split": split,
         "figures": figures(accuracy) | {"samples": accuracy.samples},
@@ -43,15 +45,16 @@ def describe_evaluation(
 
 
 def _mistakes(found_NK: Tensor, data: ImageSplit, loader: EvaluationLoader) -> list[dict[str, Any]]:
-    rows = []
-    for index in confident_mistakes(found_NK, torch.from_numpy(data.labels), MISTAKES_KEPT):
-        predicted = int(found_NK[index].argmax())
+    rows, usable = [], loader.usable
+    labels = torch.from_numpy(data.labels[usable])
+    for place in confident_mistakes(found_NK, labels, MISTAKES_KEPT):
+        predicted, index = int(found_NK[place].argmax()), int(usable[place])
         rows.append(
             {
                 "index": index,
                 "true": data.class_names[int(data.labels[index])],
                 "predicted": data.class_names[predicted],
-                "probability": float(found_NK[index, predicted]),
+                "probability": float(found_NK[place, predicted]),
                 "image": png_data_uri(loader.picture(index)),
             }
         )

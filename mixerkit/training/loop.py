@@ -1,27 +1,28 @@
 """The training loop, told from top to bottom: open, prepare, train, measure, keep."""
 
-import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mixerkit.checkpoint.checkpoints import differences, environment
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import Batch, TrainLoader
+from mixerkit.data.quarantine import Quarantine
 from mixerkit.data.sources import Splits
-from mixerkit.errors import UserError
+from mixerkit.errors import RunFailed, UserError
 from mixerkit.evaluation.accuracy import Accuracy
 from mixerkit.spec.recipe import Recipe
-from mixerkit.training import advice
+from mixerkit.training.advice import on_schedule
 from mixerkit.training.compilation import choose_compile
 from mixerkit.training.interrupt import Interrupt, Interrupted, interrupts
-from mixerkit.training.keep import figures
+from mixerkit.training.logbook import Logbook
 from mixerkit.training.loss import TargetLoss
 from mixerkit.training.measuring import Measuring
-from mixerkit.training.progress import Clock, Progress, Silent, Watcher
+from mixerkit.training.progress import Silent, Watcher
 from mixerkit.training.setup import (
     Steps,
     class_counts,
@@ -33,7 +34,6 @@ from mixerkit.training.setup import (
 from mixerkit.training.state import fresh_state
 from mixerkit.training.update import FiguresNotFinite, Update
 
-SECONDS_BETWEEN_SIGNS = 0.5
 NAMES_SHOWN = 10
 
 
@@ -73,6 +73,7 @@ def train(
     recipe, splits = open_data(recipe)
     watch.say(f"data: {splits.origin}")
     watch.say(_classes(splits.train.class_names, asked))
+    watch.say(_images(splits))
     loader = training_loader(recipe, splits)
     next(iter(loader.epoch(0)))  # this and the next refuse what cannot run, before a folder is made
     steps = count_steps(recipe, len(splits.train))
@@ -88,6 +89,13 @@ def _classes(names: tuple[str, ...], asked: int) -> str:
     shown = ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
     differs = "" if len(names) == asked else f"; the recipe has {asked}, the data decide"
     return f"classes: {len(names)} ({shown}){differs}"
+
+
+def _images(splits: Splits) -> str:
+    """How many images there are in each split."""
+    others = (("held out", splits.validation), ("for the test", splits.test))
+    shown = [f"{len(split):,} {what}" for what, split in others if split is not None]
+    return ", ".join([f"images: {len(splits.train):,} for training", *shown])
 
 
 def _check_same(run: RunFolder, recipe: Recipe, splits: Splits) -> None:
@@ -129,25 +137,31 @@ class _Training:
         if threads:
             torch.set_num_threads(threads)
         self.state = fresh_state(recipe, model)
-        self.loss = math.nan  # of the newest step
         loss = TargetLoss(recipe.loss, class_counts(splits.train))
         self.update = Update(recipe, steps, loss, self.state, interrupt.poll)
-        self.measuring = Measuring(recipe, splits, run, self.state, interrupt)
-        self.clock = Clock(0.0, 0)
-        self.noted: set[str] = set()
+        self.log = Logbook(recipe, steps, run, self.state, watch)
+        known = run.quarantine()
+        self.quarantine = Quarantine(recipe.data.max_unreadable, self.log.unreadable, known)
+        self.measuring = Measuring(recipe, splits, run, self.state, self.quarantine, interrupt)
 
     def run_all(self) -> TrainingResult:
         """Restore or start, train to the end or a signal, then measure and keep."""
         test: Accuracy | None = None
         self._restore()
-        first, before = self.state.step, self.clock.seconds()
+        first, before = self.state.step, self.log.clock.seconds()
         try:
             self._choose()
             self._train()
             test = self._finish()
         except Interrupted:
             self._save()
-        seconds = self.clock.seconds()
+        except FiguresNotFinite:  # what led there is no state to go on from
+            raise
+        except (RunFailed, UserError):  # the images or the disk failed, not the weights
+            with suppress(RunFailed):
+                self._save()
+            raise
+        seconds = self.log.clock.seconds()
         images = (self.state.step - first) * self.recipe.batch_size
         return TrainingResult(
             run=self.run.path,
@@ -163,10 +177,20 @@ class _Training:
         """Take the newest checkpoint, if there is one, and the time spent until then."""
         if self.state.restore(self.run):
             self.watch.say(f"resumed at step {self.state.step} of {self.steps.total}")
+            self._compare_environments()
         elif self.recipe.not_finite.policy == "roll back":
             self._save()
-        times = [row["seconds"] for row in self.run.timings() if row["step"] <= self.state.step]
-        self.clock = Clock(max(times, default=0.0), self.state.step)
+        self.log.start_clock()
+
+    def _compare_environments(self) -> None:
+        """Say where this process differs from the one that saved, for the last bits then do too."""
+        saved = self.run.checkpoints.about(self.state.step)
+        different = differences(saved, environment())
+        if different:
+            self.watch.say(
+                f"note: the run goes on in another environment ({'; '.join(different)}): it is as "
+                f"good, but its last bits may differ from those of a run that never stopped."
+            )
 
     def _choose(self) -> None:
         """Measure once what a resumed run must do in the same way, and store it."""
@@ -192,10 +216,10 @@ class _Training:
 
     def _train(self) -> None:
         """Update until the last step; what is due after each is done while the clock stands."""
-        state, steps, clock = self.state, self.steps, self.clock
-        self._note(advice.on_schedule(steps))
+        state, steps, clock = self.state, self.steps, self.log.clock
+        self.log.note(on_schedule(steps))
         clock.start()
-        if state.step and not self._was_evaluated():
+        if state.step and not self.log.was_evaluated():  # a signal came between the two
             with clock.paused():
                 self._after_step()
         state.model.train()
@@ -206,17 +230,12 @@ class _Training:
                 with clock.paused():
                     self._after_step()
 
-    def _was_evaluated(self) -> bool:
-        """Unless a signal came between a step and its evaluation."""
-        step = self.state.step
-        evaluated = {row["step"] for row in self.run.metrics() if row["split"] == "validation"}
-        return step in evaluated or not self.steps.due(step, self.steps.evaluate_every)
-
     def _batches(self) -> Iterator[Batch]:
         """Batches from the state's step to the last one, over as many epochs as it takes."""
         while self.state.step < self.steps.total:
             epoch, start = divmod(self.state.step, self.steps.per_epoch)
             for batch in self.loader.epoch(epoch, start):
+                self.quarantine.add(self.loader.split, batch.unreadable)
                 yield batch
                 if self.state.step >= self.steps.total:
                     return
@@ -229,13 +248,13 @@ class _Training:
             self.state.losses.append(self.update(batch))
         except FiguresNotFinite as error:
             return self._leave_out(error)
-        self.loss = self.state.losses[-1][0]
+        self.log.loss = self.state.losses[-1][0]
         return True
 
     def _pass_over(self) -> bool:
         """Count a step without its batch."""
         self.state.step += 1
-        self.run.log(self._where("left out"))
+        self.log.left_out()
         return True
 
     def _leave_out(self, error: FiguresNotFinite) -> bool:
@@ -258,74 +277,23 @@ class _Training:
         """What is due now: figures, evaluation, a sign of life, a checkpoint, a signal."""
         state, steps = self.state, self.steps
         if steps.due(state.step, steps.log_every) and state.losses:
-            self._log()
+            self.log.training()
         if steps.due(state.step, steps.evaluate_every):
-            self._validate()
-        if self.clock.due(SECONDS_BETWEEN_SIGNS) or state.step == steps.total:
-            self._tell()
+            validation = self.measuring.validate()
+            if validation:
+                self.log.accuracy("validation", validation)
+        self.log.sign_of_life()
         if steps.due(state.step, steps.save_every):
             self._save()
         self.interrupt.poll()
 
     def _save(self) -> None:
         self.state.save(self.run, self.recipe.save.keep)
-        self.run.log_timing({"step": self.state.step, "seconds": self.clock.seconds()})
-
-    def _log(self) -> None:
-        """One row with the mean loss since the last one, and one of timings."""
-        state, clock = self.state, self.clock
-        rate = state.optimizers[0].param_groups[0]["lr"]
-        loss, norm = state.take_losses()
-        self.run.log(
-            self._where("train") | {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
-        )
-        self.run.log_timing(
-            {
-                "step": state.step,
-                "seconds": clock.seconds(),
-                "images_per_second": clock.steps_per_second(state.step) * self.recipe.batch_size,
-                "waiting": clock.waiting_share(),
-            }
-        )
-
-    def _validate(self) -> None:
-        validation = self.measuring.validate()
-        if validation:
-            self.run.log(self._where("validation") | figures(validation))
-            self._tell(evaluated=True)
-        self._note(advice.on_progress(self.run.metrics(), self.run.timings(), self.steps))
-
-    def _note(self, notes: advice.Notes) -> None:
-        """Say what was not said before."""
-        for key, text in notes.items():
-            if key not in self.noted:
-                self.watch.say(f"note: {text}")
-        self.noted |= notes.keys()
-
-    def _where(self, split: str) -> dict[str, Any]:
-        epoch = round(self.state.step / self.steps.per_epoch, 4)
-        return {"step": self.state.step, "epoch": epoch, "split": split}
-
-    def _tell(self, evaluated: bool = False) -> None:
-        step, total = self.state.step, self.steps.total
-        speed = self.clock.average_steps_per_second(step)
-        validation = self.measuring.validation
-        self.watch.progress(
-            Progress(
-                step=step,
-                total=total,
-                epoch=step / self.steps.per_epoch,
-                loss=self.loss,
-                validation=validation.top1 if validation else None,
-                images_per_second=speed * self.recipe.batch_size,
-                seconds_left=(total - step) / max(speed, 1e-9),
-                evaluated=evaluated,
-            )
-        )
+        self.log.saved()
 
     def _finish(self) -> Accuracy | None:
         """Measure and keep; the test's figures, which are logged once."""
         test = self.measuring.finish()
         if test:
-            self.run.log(self._where("test") | figures(test))
+            self.log.accuracy("test", test)
         return test

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import EvaluationLoader
+from mixerkit.data.quarantine import Quarantine
 from mixerkit.data.sources import ImageSplit, Splits
-from mixerkit.errors import RunFailed
 from mixerkit.evaluation.accuracy import Accuracy, measure, probabilities
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.recipe import Recipe
@@ -15,12 +15,14 @@ from mixerkit.training.interrupt import Interrupt
 from mixerkit.training.keep import describe_evaluation, figures, keep_model
 from mixerkit.training.setup import evaluation_loader, preprocess_of
 from mixerkit.training.state import TrainingState
+from mixerkit.training.update import FiguresNotFinite
 
 
 class Measuring:
     """Measures the averaged weights when the recipe has an average, else those of the step.
 
     A signal leaves a measurement with `Interrupted`; nothing is written before it is complete.
+    Images that cannot be used are left out, and go to the quarantine.
     """
 
     def __init__(
@@ -29,10 +31,11 @@ class Measuring:
         splits: Splits,
         run: RunFolder,
         state: TrainingState,
+        quarantine: Quarantine,
         interrupt: Interrupt,
     ) -> None:
         self.recipe, self.splits, self.run, self.state = recipe, splits, run, state
-        self.interrupt = interrupt
+        self.quarantine, self.interrupt = quarantine, interrupt
         self.validation: Accuracy | None = None
         self._loaders: dict[str, EvaluationLoader] = {}
         self._newest: tuple[int, Accuracy, Tensor] | None = None  # step, and held-out figures
@@ -70,11 +73,12 @@ class Measuring:
 
     def _measure(self, split: ImageSplit) -> tuple[Accuracy, Tensor]:
         """Accuracy and probabilities [N, K] of the weights that would be kept now."""
-        batches = self.interrupt.between(self._loader(split))
+        loader = self._loader(split)
         with self._kept_weights():
-            found, labels = probabilities(self.state.model, batches)
+            found, labels = probabilities(self.state.model, self.interrupt.between(loader))
+        self.quarantine.add(split, loader.unreadable)
         if not found.isfinite().all():
-            raise RunFailed(
+            raise FiguresNotFinite(
                 f"After step {self.state.step} the model's outputs are not finite; the last "
                 f"checkpoint in {self.run.path} is kept. Try a lower optimizer.lr."
             )

@@ -53,6 +53,8 @@ def training_loader(recipe: Recipe, splits: Splits) -> TrainLoader:
         seed=recipe.seed,
         workers=recipe.data.workers,
         memory=recipe.data.memory,
+        patience=recipe.data.patience,
+        skip_broken=recipe.data.max_unreadable > 0,
     )
 
 
@@ -64,6 +66,8 @@ def evaluation_loader(recipe: Recipe, splits: Splits, split: ImageSplit) -> Eval
         batch_size=recipe.evaluate.batch_size,
         workers=recipe.data.workers,
         memory=recipe.data.memory,
+        patience=recipe.data.patience,
+        skip_broken=recipe.data.max_unreadable > 0,
     )
 
 

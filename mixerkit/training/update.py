@@ -20,7 +20,7 @@ STREAM = 7_919
 
 
 class FiguresNotFinite(RunFailed):
-    """Loss or gradient norm of a batch are NaN or infinite; nothing was changed by it."""
+    """Loss, gradient norm or outputs are NaN or infinite; they changed nothing."""
 
 
 class Update:

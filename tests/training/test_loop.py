@@ -37,7 +37,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(
 def test_a_stopped_and_resumed_run_ends_with_the_same_bits(
     straight: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixerkit.training.loop.SECONDS_BETWEEN_SIGNS", 0.0)
+    monkeypatch.setattr("mixerkit.training.logbook.SECONDS_BETWEEN_SIGNS", 0.0)
     out = tmp_path / "run"
     for attempt, stop in enumerate((4, 13, 22)):
         result = train(RECIPE, out, resume=attempt > 0, watch=StopAt(stop, number))
@@ -62,7 +62,7 @@ def test_a_run_killed_between_saves_ends_with_the_same_bits(straight: Path, tmp_
 
     out = tmp_path / "run"
     with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mixerkit.training.loop.SECONDS_BETWEEN_SIGNS", 0.0)
+        patch.setattr("mixerkit.training.logbook.SECONDS_BETWEEN_SIGNS", 0.0)
         train(RECIPE, out, watch=KillAt(18, 0))
     train(RECIPE, out, resume=True)
     assert_same_end(straight, out)

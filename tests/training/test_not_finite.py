@@ -98,7 +98,7 @@ def test_more_than_the_limit_stop_the_run(poison, tmp_path, policy):
 
 @pytest.mark.parametrize("policy", ["skip", "roll back"])
 def test_policies_survive_interruptions(poison, tmp_path, policy, monkeypatch):
-    monkeypatch.setattr("mixerkit.training.loop.SECONDS_BETWEEN_SIGNS", 0.0)
+    monkeypatch.setattr("mixerkit.training.logbook.SECONDS_BETWEEN_SIGNS", 0.0)
     train(recipe(policy), tmp_path / "straight")
     for attempt, stop in enumerate((10, 12, 20, 27, 99)):
         train(recipe(policy), tmp_path / "run", resume=attempt > 0, watch=StopAt(stop, 15))

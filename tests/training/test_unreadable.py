@@ -1,0 +1,91 @@
+"""A folder with broken photographs: left out, named, counted, and too many stop the run."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixerkit.errors import RunFailed, UserError
+from mixerkit.spec.recipe import Data, Evaluate, Save
+from mixerkit.training.loop import train
+from tests.training.runs import RECIPE, StopAt, assert_same_end
+
+PER_CLASS = 30
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes in train/ and test/; one training image of each and one test image are cut."""
+    folder, draw = tmp_path / "photos", np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name, low in (("dark", 0), ("light", 128)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(PER_CLASS):
+                pixels = draw.integers(low, low + 128, (28, 28), np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i:02}.png")
+    for path in ("train/dark/07.png", "train/light/21.png", "test/dark/03.png"):
+        os.truncate(folder / path, 300)
+    return folder
+
+
+def recipe(photos: Path, **data):
+    return replace(
+        RECIPE, data=Data(source=str(photos), **data), batch_size=10, duration="3 epochs",
+        model=replace(RECIPE.model, num_classes=2), evaluate=Evaluate(batch_size=16),
+        save=Save(every="4 steps"), not_finite=RECIPE.not_finite, compile="off",
+    )  # fmt: skip
+
+
+def quarantined(run: Path) -> list[tuple[str, str]]:
+    rows = [json.loads(line) for line in (run / "quarantine.jsonl").read_text().splitlines()]
+    return [(row["split"], Path(row["file"]).name) for row in rows]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_they_are_left_out_named_once_and_the_same_for_any_workers(photos, tmp_path, workers):
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    settings = recipe(photos, holdout=10, max_unreadable=0.05, workers=workers)
+    watch = StopAt(10**6, 0)
+    result = train(settings, straight, watch=watch)
+    assert result.test is not None and result.test.samples == 2 * PER_CLASS - 1
+    names = quarantined(straight)
+    assert sorted(name for _, name in names) == ["03.png", "07.png", "21.png"]
+    assert names[-1] == ("photos test", "03.png")
+    assert len([line for line in watch.lines if "left out: " in line]) == 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mixerkit.training.logbook.SECONDS_BETWEEN_SIGNS", 0.0)
+        for attempt, stop in enumerate((3, 8, 99)):
+            train(settings, run, resume=attempt > 0, watch=StopAt(stop, 15))
+    assert_same_end(straight, run)
+    assert quarantined(run) == names
+    other = replace(settings, data=replace(settings.data, workers=3 - workers))
+    train(other, tmp_path / "other")
+    assert quarantined(tmp_path / "other") == names
+
+
+def test_too_many_stop_the_run_which_is_saved(photos, tmp_path):
+    for number in range(10):
+        os.truncate(photos / f"train/dark/{number:02}.png", 300)
+    settings = recipe(photos, holdout=10, max_unreadable=0.03)
+    with pytest.raises(RunFailed, match=r"4 images .* allows 2 of 50"):
+        train(settings, tmp_path / "run")
+    assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert len(quarantined(tmp_path / "run")) == 4
+
+
+def test_none_allowed_stops_at_the_first(photos, tmp_path):
+    with pytest.raises(UserError, match=r"0[7]|21"):
+        train(recipe(photos, holdout=10, max_unreadable=0), tmp_path / "run")
+
+
+def test_mistakes_show_the_images_that_were_measured(photos, tmp_path):
+    train(recipe(photos, holdout=10, max_unreadable=0.05), tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    names = sorted((photos / "test").rglob("*.png"))
+    for row in found["mistakes"]:
+        assert names[row["index"]].parent.name == row["true"]
+        assert names[row["index"]].name != "03.png" or row["true"] != "dark"
