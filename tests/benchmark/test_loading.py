@@ -11,3 +11,5 @@ def test_quick_study_loads_the_same_model_in_every_way(tmp_path):
     assert {row["parameters"] for row in rows} == {19_104_624}
     for row in rows:
         assert row["seconds"] > 0 and row["growth_over_file"] > 0.5
+    *ours, peer = rows
+    assert all(row["growth_over_file"] < peer["growth_over_file"] for row in ours)
