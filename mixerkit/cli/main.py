@@ -4,13 +4,16 @@ Nothing heavy is imported before a command is known, so that `mixer --help` answ
 """
 
 import contextlib
+import errno
 import os
 import sys
 import warnings
 from importlib import import_module
 
 from mixerkit.cli.program import program
+from mixerkit.cli.text import readable
 from mixerkit.errors import (
+    EXIT_BAD_INPUT,
     EXIT_DONE,
     EXIT_FAILED,
     Refused,
@@ -71,7 +74,9 @@ def main(words: list[str] | None = None) -> int:
         return exit_code_for_signal(SIGPIPE)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _say(f"error: {where}{error.strerror or error}.", EXIT_FAILED)
+        # the one error of the system that is always about what somebody typed
+        code = EXIT_BAD_INPUT if error.errno == errno.ENAMETOOLONG else EXIT_FAILED
+        return _say(f"error: {where}{error.strerror or error}.", code)
     except SystemExit as stop:  # tyro has printed a command's help
         return stop.code if isinstance(stop.code, int) else EXIT_FAILED if stop.code else EXIT_DONE
 
@@ -107,7 +112,8 @@ def _say(message: str, code: int) -> int:
         traceback.print_exc()
     with contextlib.suppress(OSError):
         sys.stdout.flush()  # what was printed before the error stays before it
-    print(f"mixer: {message.replace('`mixer ', f'`{program()} ')}", file=sys.stderr)
+    shown = readable(message).replace("`mixer ", f"`{program()} ")
+    print(f"mixer: {shown}", file=sys.stderr)
     return code
 
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+LONGEST_LINE = 1_000
+"""Characters; what a person types or a file holds may be longer, and is repeated in messages."""
+
 
 def table(rows: Sequence[Sequence[str]], left: int = 1, indent: str = "  ") -> str:
     """Rows of texts in columns: the first `left` columns flush left, the others flush right."""
@@ -54,3 +57,19 @@ def plural(count: int, noun: str) -> str:
     """1 image, 2 images, 3 classes."""
     ending = "es" if noun.endswith("s") else "s"
     return f"{count:,} {noun}{'' if count == 1 else ending}"
+
+
+def readable(message: str) -> str:
+    """`message` as it may go to a terminal: what cannot be printed, or hides or moves what is
+    around it, is written as its escape, and lines of many pages lose their middle."""
+    shown = "".join(c if c.isprintable() or c in "\n\t" else _escape(c) for c in message)
+    return "\n".join(map(_cut, shown.split("\n")))
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _cut(line: str) -> str:
+    half = LONGEST_LINE // 2
+    return line if len(line) <= LONGEST_LINE else f"{line[:half]} … {line[-half:]}"

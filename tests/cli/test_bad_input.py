@@ -68,6 +68,8 @@ CASES = {
     "runs of a missing folder": (("runs", "list", "nowhere"), "No folder nowhere"),
     "report of no run": (("runs", "report", "photos"), "is not a run folder"),
     "unknown study": (("bench", "sped"), "'speed'"),
+    "name that no disk takes": (("train", "a" * 300), "File name too long"),
+    "name on many pages": (("runs", "list", "a" * 9_000), "File name too long"),
 }
 
 

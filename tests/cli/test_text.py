@@ -6,7 +6,7 @@ import pytest
 
 from mixerkit.cli import program
 from mixerkit.cli.progress import Console
-from mixerkit.cli.text import clock, percent, plural, short, size, table
+from mixerkit.cli.text import clock, percent, plural, readable, short, size, table
 from mixerkit.training.progress import Progress
 
 
@@ -25,6 +25,15 @@ def test_numbers_as_people_read_them():
 
 def test_table_aligns_texts_left_and_numbers_right():
     assert table([("name", "n"), ("a", "10")]) == "  name   n\n  a     10"
+
+
+def test_messages_cannot_move_the_cursor_or_fill_the_screen():
+    assert readable("No file a\x1b[2Jb\u202ec\udcff.\n\tA é 模型.") == (
+        "No file a\\x1b[2Jb\\u202ec\\udcff.\n\tA é 模型."
+    )
+    first, second = readable("short\n" + "a" * 5_000 + "b" * 5_000).split("\n")
+    assert first == "short" and len(second) < 1_010
+    assert second.startswith("aaa") and second.endswith("bbb") and " … " in second
 
 
 def progress(step, validation=None, evaluated=False):
