@@ -31,6 +31,10 @@ TYPICAL_PIXELS = 12_000_000
 DECODING = Budget(max(MAX_PIXELS, TYPICAL_PIXELS * processors()))
 """Pixels that all threads together may decode at a time. One takes up to 16 bytes meanwhile."""
 
+# In Pillow's own blocks of 16 MiB, glibc keeps what a large image took, once for each thread.
+# Blocks above 32 MiB it always gives back.
+Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
+
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,

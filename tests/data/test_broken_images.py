@@ -3,7 +3,11 @@
 import io
 import os
 import struct
+import subprocess
+import sys
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,9 @@ from hypothesis import given, strategies as st
 from PIL import Image
 
 from mixerkit.data import decode
+from mixerkit.data.budget import Budget
 from mixerkit.data.decode import BrokenImage, fit, open_image, read
+from mixerkit.data.readers import processors
 from mixerkit.errors import UserError
 from mixerkit.spec.preprocess import Preprocess
 from tests.data.pictures import colour, ramp, save
@@ -174,3 +180,52 @@ def test_a_very_long_image_does_not_take_all_memory(tmp_path):
     path = save(tmp_path / "long.png", Image.new("L", (30_000, 1)))
     with pytest.raises(BrokenImage, match=r"long\.png.*too long and narrow"):
         read(path, Preprocess(image_size=224, resize="shortest"), fit)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import numpy as np
+from mixerkit.data.decode import fit
+from mixerkit.data.pixels import Pixels, Reading
+from mixerkit.data.splits import ImageSplit
+from mixerkit.spec.preprocess import Preprocess
+
+def megabytes():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
+
+split = ImageSplit("large", ("a",), np.zeros(4, int), None, (Path(sys.argv[1]),) * 4)
+before = megabytes()
+list(Pixels(split, Preprocess(32), fit, 0.0).batches([np.arange(4)], Reading(workers=4)))
+print(megabytes() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by Linux")
+@pytest.mark.skipif(processors() > 4, reason="more processors may decode more at a time")
+def test_images_at_the_limit_do_not_add_up_over_threads(tmp_path):
+    """Of the kind that takes the most: decoder, canvas and result have four bytes a pixel each."""
+    path = save(tmp_path / "large.webp", Image.new("RGBA", (7000, 7000)), lossless=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(path)], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 1000
+
+
+def test_decoding_keeps_to_its_budget(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", Image.fromarray(ramp()))
+    monkeypatch.setattr(decode, "DECODING", Budget(2 * 24 * 32))
+    at_work, most = [], []
+
+    def prepare(image: Image.Image, _: Preprocess) -> np.ndarray:
+        at_work.append(image)
+        most.append(len(at_work))
+        time.sleep(0.001)
+        at_work.remove(image)
+        return np.asarray(image)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: read(path, Preprocess(8), prepare), range(60)))
+    assert max(most) == 2 and decode.DECODING.free == 2 * 24 * 32
