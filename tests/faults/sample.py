@@ -1,0 +1,159 @@
+"""The small runs that the trials kill, stop and starve: recipes, ends to compare with, comparing.
+
+A run is four epochs of eight steps on real images, about half a second of work, and has every part
+whose state could be lost on the way.
+"""
+
+import atexit
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from mixerkit.checkpoint.files import UNFINISHED, read_json, verify_folder
+from mixerkit.checkpoint.rows import read_rows
+from mixerkit.checkpoint.run import RunFolder, is_run
+from mixerkit.spec.mixer import variant
+from mixerkit.spec.recipe import Augment, Data, Evaluate, Loss, Optimizer, Recipe, Save, Schedule
+from mixerkit.spec.strict import write_yaml
+from tests.faults.child import Child, Hook, start, start_command
+
+STEPS, EPOCH, SAVE_EVERY, KEEP = 32, 8, 5, 2
+SAMPLE = Path(__file__).parents[1] / "samples" / "fashion-mnist"
+
+MUON = Recipe(
+    name="muon",
+    model=variant(
+        "N/7", in_channels=1, num_classes=10, width=16, depth=2, token_width=8,
+        channel_width=32, dropout=0.1, drop_path=0.2,
+    ),
+    data=Data(source="fashion-mnist", root=str(SAMPLE), holdout=100),
+    augment=Augment(flip=True, shift=2, mixup=0.2, cutmix=1.0, erase=0.2),
+    optimizer=Optimizer(name="muon", lr=0.02, adamw_lr=0.003, clip=1.0),
+    loss=Loss(label_smoothing=0.05),
+    evaluate=Evaluate(every="3 steps", batch_size=40),
+    save=Save(every=f"{SAVE_EVERY} steps", keep=KEEP),
+    duration=f"{STEPS} steps",
+    batch_size=60,
+    accumulation=2,
+    ema=0.9,
+    compile="off",
+    threads=1,
+)  # fmt: skip
+ADAMW = replace(
+    MUON,
+    name="adamw",
+    optimizer=Optimizer(name="adamw", lr=0.003),
+    data=replace(MUON.data, workers=2),
+    augment=replace(MUON.augment, crop="inception", shift=0, mix_group=10),  # cropped by threads
+    schedule=Schedule(decay="cosine"),
+    compile="auto",
+)
+SGD = replace(
+    MUON,
+    name="sgd",
+    optimizer=Optimizer(name="sgd", lr=0.05, clip=1.0),
+    loss=Loss(kind="sigmoid", label_smoothing=0.05, class_weights="balanced"),
+    ema=0.0,
+    activation_checkpointing=True,
+)
+RECIPES = {recipe.name: recipe for recipe in (MUON, ADAMW, SGD)}
+
+DRAW_NOTHING: Hook = ("draw_nothing", ())
+"""Drawing a report takes three times as long as the run."""
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that nothing happened to; `seconds` from start to end."""
+
+    path: Path
+    seconds: float
+
+
+@cache
+def undisturbed(name: str, hooks: tuple[Hook, ...] = (), real: bool = False) -> Undisturbed:
+    """The run of recipe `name`, made when it is first asked for; `real`: as people start it."""
+    folder = Path(tempfile.mkdtemp(prefix="faults-undisturbed-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    child = go_on(folder, name, hooks, real)
+    started = time.perf_counter()
+    ended = child.wait()
+    assert ended.code == 0, ended
+    return Undisturbed(folder / "run", time.perf_counter() - started)
+
+
+def go_on(folder: Path, name: str, hooks: tuple[Hook, ...] = (), real: bool = False) -> Child:
+    """Start the run of recipe `name` in `folder`/run, or go on with the one that is there."""
+    if is_run(folder / "run"):
+        words = ["train", "--resume", "run"]
+    else:
+        write_recipe(folder, name)
+        words = ["train", "recipe.yaml", "--out", "run"]
+    return start_command(words, folder) if real else start(words, folder, (DRAW_NOTHING, *hooks))
+
+
+def write_recipe(folder: Path, name: str) -> None:
+    """Put the recipe into `folder`/recipe.yaml."""
+    (folder / "recipe.yaml").write_text(write_yaml(RECIPES[name]))
+
+
+# -- what a run reached, and whether two are the same ----------------------------------------
+
+
+def newest_step(run: Path) -> int:
+    """The step of the newest checkpoint; 0 without one."""
+    if not is_run(run):
+        return 0
+    with RunFolder.open(run) as opened:
+        return max(opened.checkpoints.steps(), default=0)
+
+
+def reached_step(run: Path) -> int:
+    """The last step that the run has written a row of metrics for."""
+    rows = read_rows(run / "metrics.jsonl")
+    return max((row["step"] for row in rows if row["split"] == "train"), default=0)
+
+
+def left_over(run: Path) -> list[Path]:
+    """What killed or failing writers left behind."""
+    return [path for path in run.rglob("*") if path.name.startswith(UNFINISHED)]
+
+
+def assert_same_end(run: Path, other: Path, stopped: bool = False) -> None:
+    """Every file as the other run has it, nothing left over, every checkpoint sound.
+
+    `stopped`: signals made the run save at other steps too, so only its last checkpoint can be
+    compared.
+    """
+    assert not left_over(run), left_over(run)
+    for folder in (run / "checkpoints").iterdir():
+        verify_folder(folder, kind="checkpoint")
+    found, expected = comparable(run, stopped), comparable(other, stopped)
+    names = sorted(found.keys() | expected.keys())
+    differing = [name for name in names if found.get(name) != expected.get(name)]
+    assert not differing, f"not as in the other run: {differing}"
+
+
+TIMES = ("timing.jsonl", "report.html")
+"""Seconds and images per second: no two runs agree on them."""
+
+
+def comparable(run: Path, only_last: bool) -> dict[str, bytes]:
+    """Every file of a run by its path, except: `TIMES`; `lock`, which names the last process; and
+    in the run's own manifest.json when it was created, with the checksum over that. `only_last`
+    leaves out the checkpoints before the last step."""
+    found = {
+        path.relative_to(run).as_posix(): path.read_bytes()
+        for path in run.rglob("*")
+        if path.is_file() and path.name not in ("lock", *TIMES)
+    }
+    manifest = read_json(run / "manifest.json")
+    del manifest["about"]["created"], manifest["sha256"]
+    found["manifest.json"] = json.dumps(manifest).encode()
+    last = f"checkpoints/step-{STEPS:08d}/"
+    earlier = [name for name in found if name.startswith("checkpoints/") and last not in name]
+    return {name: text for name, text in found.items() if not (only_last and name in earlier)}
