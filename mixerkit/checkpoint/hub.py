@@ -31,8 +31,7 @@ def fetch_from_hub(source: str) -> Path:
         try:
             return Path(hub.hf_hub_download(repository, file, **options))
         except Exception as error:  # the library has a class of its own for every mishap
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"{source}: {file} could not be fetched: {reason[0]:.300}") from error
+            raise UserError(f"{source}: {file} could not be fetched: {reason(error)}") from error
 
     config = fetched(CONFIG)
     if "architecture" not in read_json(config):  # timm's folders have no manifest, ours must
@@ -59,9 +58,15 @@ def put_on_hub(folder: Path, repository: str, *, private: bool, message: str) ->
             repo_id=repository, folder_path=str(folder), commit_message=message
         )
     except Exception as error:  # as above
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{repository} could not be published: {reason[0]:.300}") from error
+        raise UserError(f"{repository} could not be published: {reason(error)}") from error
     return str(done)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error of the library, and that of the error behind it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    behind = f" ({reason(error.__cause__)})" if error.__cause__ else ""
+    return f"{lines[0]:.300}{behind}"
 
 
 def _library(source: str) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mixerkit.checkpoint.hub import reason
 from mixerkit.checkpoint.load import load
 from mixerkit.checkpoint.pretrained import push_to_hub, save_pretrained
 from mixerkit.errors import UserError
@@ -87,3 +88,10 @@ def test_offline_nothing_is_published(model, monkeypatch):
     monkeypatch.setenv("MIXERKIT_OFFLINE", "1")
     with pytest.raises(UserError, match="MIXERKIT_OFFLINE forbids to publish me/tiny"):
         push_to_hub(model, "me/tiny")
+
+
+def test_the_reason_of_a_refusal_is_said_with_what_is_behind_it():
+    refused = RuntimeError("Error while uploading 'model.safetensors'.\nSee the log.")
+    refused.__cause__ = ValueError("413 Too Large")
+    assert reason(refused) == "Error while uploading 'model.safetensors'. (413 Too Large)"
+    assert reason(KeyboardInterrupt()) == "KeyboardInterrupt"
