@@ -63,7 +63,7 @@ class TrainLoader:
 
     `workers`: threads that decode and resize, 0 for one per processor; images that are in
     memory already need none. `memory`: GiB of decoded images that may be kept. `patience`:
-    seconds within which an image must be read, or `RunFailed` is raised.
+    seconds without any image read, while one is waited for, after which `RunFailed` is raised.
 
     The first broken image raises `BrokenImage`. With `skip_broken` batches are smaller by the
     broken ones instead and name them; a batch of which nothing is left raises `RunFailed`.

@@ -37,8 +37,9 @@ TYPICAL_ASPECT = 1.5
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are read: by `workers` threads (0: one per processor), each image within
-    `patience` seconds. `skip_broken` leaves broken ones out; otherwise the first is an error."""
+    """How images are read: by `workers` threads (0: one per processor), of which at least one
+    finishes an image every `patience` seconds while a batch is waited for. `skip_broken` leaves
+    broken images out; otherwise the first is an error."""
 
     workers: int = 0
     patience: float = PATIENCE

@@ -127,8 +127,8 @@ def fetch(
     threads (0: one per processor), `ahead` batches before it is asked for. The threads end with
     the iterator, also when it is dropped half-way. `place` names an image for people.
 
-    A `UserError` is a result. `RunFailed` is raised when an image that is waited for takes
-    longer than `patience` seconds, and when a thread meets any other error.
+    A `UserError` is a result. `RunFailed` is raised when, while a batch is waited for, no image
+    is finished for `patience` seconds, and when a thread meets any other error.
     """
     readers = Readers(workers or processors())
     waiting: deque[tuple[np.ndarray, list[Task]]] = deque()
@@ -136,39 +136,42 @@ def fetch(
         for indices in batches:
             waiting.append((indices, readers.start(indices, begin(indices))))
             if len(waiting) > ahead:
-                yield _finished(*waiting.popleft(), place, patience)
+                yield _finished(waiting, place, patience)
         while waiting:
-            yield _finished(*waiting.popleft(), place, patience)
+            yield _finished(waiting, place, patience)
     finally:
         readers.close()
 
 
 def _finished(
-    indices: np.ndarray, tasks: list[Task], place: Callable[[int], str], patience: float
+    waiting: deque[tuple[np.ndarray, list[Task]]], place: Callable[[int], str], patience: float
 ) -> tuple[np.ndarray, list[Result]]:
+    """The first of the waiting batches, which is taken out, when all of it is there."""
+    all_tasks = [task for _, tasks in waiting for task in tasks]
+    indices, tasks = waiting.popleft()
     for task in tasks:
-        if not _finishes(task, patience):
+        if not _finishes(task, all_tasks, patience):
             stuck = [place(one.at()) for one in tasks if one is task or one.under_way()]
             raise RunFailed(
                 f"Waited {patience:g} s for {', '.join(stuck)} in vain. Check the disk, which may "
-                f"hang; where it is only slow, data.patience may be longer."
+                f"hang; where it or the machine is only slow, data.patience may be longer."
             )
         if task.failure is not None:
             raise _failed(place(task.at()), task.failure) from task.failure
     return indices, [result for task in tasks for result in task.results]
 
 
-def _finishes(task: Task, patience: float) -> bool:
-    """Wait for the task; False when one image takes longer than `patience` seconds.
+def _finishes(task: Task, all_tasks: list[Task], patience: float) -> bool:
+    """Wait for the task; False when for `patience` seconds no thread has made any image.
 
-    Time is counted in looks, not by the clock: a program that was suspended has not waited.
+    Threads may wait for each other (`budget.py`), so any image is a sign that things move. Time
+    is counted in looks, not by the clock: a program that was suspended has not waited.
     """
     look = min(LONGEST_LOOK, patience / 10)
-    waited, done = 0.0, len(task.results)
+    waited, made = 0.0, -1
     while not task.finished.wait(look):
-        waited += look
-        if len(task.results) > done:
-            waited, done = 0.0, len(task.results)
+        before, made = made, sum(len(one.results) for one in all_tasks)
+        waited = waited + look if made == before else 0.0
         if waited >= patience:
             return False
     return True

@@ -52,8 +52,8 @@ def predict_files(
 
     `workers` threads decode (0: one per processor). Runs in inference mode on the model's
     device. A file that cannot be used raises `UserError` naming it, after the predictions of
-    all files before it; with `keep_going` it gives a `Prediction` with an `error` instead. One
-    that is not read within `patience` seconds raises `RunFailed`.
+    all files before it; with `keep_going` it gives a `Prediction` with an `error` instead. When
+    no file could be read for `patience` seconds, `RunFailed` is raised.
     """
     if model.preprocess is None or not model.config.num_classes:
         raise UserError(

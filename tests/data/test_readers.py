@@ -117,10 +117,19 @@ class Looked:
 
 @pytest.mark.parametrize("patience", [0.3, 30.0])
 def test_patience_is_for_one_image_not_for_a_batch(patience):
-    assert readers._finishes(Looked(looks=8), patience)  # far longer in all than the patience
+    slow = Looked(looks=8)
+    assert readers._finishes(slow, [slow], patience)  # far longer in all than the patience
     hanging = Looked(looks=1000)
-    assert not readers._finishes(hanging, patience)
+    assert not readers._finishes(hanging, [hanging], patience)
     assert hanging.seen * min(readers.LONGEST_LOOK, patience / 10) == pytest.approx(patience, 0.2)
+
+
+def test_a_thread_that_waits_for_another_does_not_hang():
+    for watched_too in (True, False):
+        first, behind = Looked(looks=8), Looked(looks=1000)
+        behind.wait = first.wait  # nothing comes of it until the other is done
+        all_tasks = [first, behind] if watched_too else [behind]
+        assert readers._finishes(behind, all_tasks, 1.0) is watched_too
 
 
 def test_threads_are_as_many_as_asked_for_and_do_not_pile_up():

@@ -22,6 +22,7 @@ from mixerkit.spec.preprocess import Preprocess
 
 PREPROCESS = Preprocess(image_size=32)
 BATCH = 16
+PATIENCE = 300.0  # on the busiest machine too, an image at the limit takes less
 
 
 def main() -> None:
@@ -52,7 +53,7 @@ def read_together(split: ImageSplit, workers: int) -> dict[str, Any]:
     digests: dict[int, str] = {}
     numbers = np.arange(len(split))
     batches = np.split(numbers, numbers[BATCH::BATCH])
-    reading = Reading(workers, skip_broken=True)
+    reading = Reading(workers, PATIENCE, skip_broken=True)
     for indices, images, unreadable in Pixels(split, PREPROCESS, fit, 0.0).batches(
         batches, reading
     ):
