@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mixerkit.checkpoint.files import MANIFEST, read_json
+from mixerkit.checkpoint.files import DESCRIPTION_LIMIT, MANIFEST, read_json
 from mixerkit.checkpoint.stored import CONFIG, WEIGHTS
 from mixerkit.download import is_offline
 from mixerkit.errors import UserError, how_to_install
@@ -34,8 +34,8 @@ def fetch_from_hub(source: str) -> Path:
             raise UserError(f"{source}: {file} could not be fetched: {reason(error)}") from error
 
     config = fetched(CONFIG)
-    if "architecture" not in read_json(config):  # timm's folders have no manifest, ours must
-        fetched(MANIFEST)
+    if "architecture" not in read_json(config, DESCRIPTION_LIMIT):
+        fetched(MANIFEST)  # timm's folders have none, ours must
     fetched(WEIGHTS)
     return config.parent
 

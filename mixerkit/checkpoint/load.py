@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from mixerkit.checkpoint.files import atomic_folder, json_bytes
+from mixerkit.checkpoint.files import DESCRIPTION_LIMIT, atomic_folder, json_bytes
 from mixerkit.checkpoint.find import find
 from mixerkit.checkpoint.merge import (
     assemble,
@@ -140,6 +140,12 @@ def save_model(
         "preprocess": to_dict(preprocess),
         "about": about,
     }
+    described = json_bytes(content)
+    if len(described) > DESCRIPTION_LIMIT:  # what is written can be read
+        raise UserError(
+            f"{CONFIG} would take {len(described):,} bytes, and {DESCRIPTION_LIMIT:,} are allowed: "
+            f"leave something out of `about`, or shorten the class names."
+        )
     with atomic_folder(folder, {"kind": "model"}, replace=replace) as temporary:
         write_tensors(temporary / WEIGHTS, tensors)
-        (temporary / CONFIG).write_bytes(json_bytes(content))
+        (temporary / CONFIG).write_bytes(described)

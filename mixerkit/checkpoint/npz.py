@@ -1,5 +1,6 @@
 """NumPy .npz files without pickles: sizes are read and judged before memory is taken."""
 
+import io
 import math
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from mixerkit.errors import UserError
 DTYPES = {"<f4": "F32", "<f2": "F16", "<f8": "F64", "|V2": "BF16"}
 """NumPy's descriptions of the numbers that models are made of; JAX writes bfloat16 as two plain
 bytes. Other numbers are described under NumPy's own names, and whoever reads may refuse them."""
+LONGEST_HEADER = 1 << 16
+"""Bytes of an array's header that are unpacked; NumPy's own take 128."""
 MOST_TENSORS = 20_000
 MOST_EXPANSION = 20
 """How many times larger than the file its content may be; weights hardly shrink when packed."""
@@ -75,7 +78,8 @@ def _arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, _Array]:
 
 def _header(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Array:
     """What one array says of itself, checked against the size that the archive declares."""
-    with archive.open(entry) as file:
+    with archive.open(entry) as packed:
+        file = io.BytesIO(packed.read(LONGEST_HEADER))
         try:
             version = np.lib.format.read_magic(file)
             read = {

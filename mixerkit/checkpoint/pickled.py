@@ -18,8 +18,9 @@ from mixerkit.errors import UserError
 WEIGHTS_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model", "params")
 """Where training scripts put the weights inside what they save; the first that is there."""
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
-LARGEST_PROGRAM = 1 << 20
-"""Bytes of the pickle that describes the tensors: some hundred for each."""
+LARGEST_PROGRAM, MOST_STEPS = 1 << 20, 200_000
+"""Bytes of the pickle that describes the tensors, some hundred for each, and its instructions,
+some twenty for each."""
 ALLOWED = {
     "collections OrderedDict",
     "torch._utils _rebuild_tensor_v2",
@@ -64,10 +65,8 @@ def _check_archive(path: Path) -> None:
     """A .pth is a zip file whose parts are stored as they are: nothing in it can expand."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            programs = [e for e in entries if e.filename.endswith("data.pkl")]
-            small = all(e.file_size <= LARGEST_PROGRAM for e in programs)
-            texts = [archive.read(e) for e in programs] if small else []
+            problem = _problem(archive.infolist(), path.stat().st_size)
+            text = b"" if problem else archive.read(_programs(archive.infolist())[0])
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
     except Exception as error:  # zipfile has a dozen kinds
@@ -75,31 +74,58 @@ def _check_archive(path: Path) -> None:
             f"{path} is no whole .pth file of PyTorch 1.6 or newer ({error}): copy it again, or "
             f"load it in PyTorch and save its state_dict as safetensors."
         ) from error
-    size = path.stat().st_size
+    if problem:
+        raise UserError(f"{path}: {problem}")
+    _check_program(path, text)
+
+
+def _programs(entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+    """The parts that PyTorch's own reader of archives may take for data.pkl, in any case."""
+    return [entry for entry in entries if entry.filename.lower().endswith("data.pkl")]
+
+
+def _problem(entries: list[zipfile.ZipInfo], size: int) -> str:
+    """Why an archive of `size` bytes cannot be PyTorch's; empty when it can."""
+    programs = _programs(entries)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise UserError(f"{path} is compressed, which PyTorch's files never are.")
+        return "it is compressed, which PyTorch's files never are."
     if sum(entry.file_size for entry in entries) > size:
-        raise UserError(f"{path} declares more bytes than its {size:,}.")
-    if not small:
-        raise UserError(f"{path}: its description of the tensors is too large to be one.")
-    for text in texts:
-        _check_program(path, text)
+        return f"it declares more bytes than its {size:,}."
+    if len(programs) != 1:
+        return f"expected one description of the tensors, found {len(programs)}."
+    if programs[0].file_size > LARGEST_PROGRAM:
+        return "its description of the tensors is too large to be one."
+    return ""
 
 
 def _check_program(path: Path, text: bytes) -> None:
     """Refuse, before it is run, a pickle that names anything but tensors and plain containers."""
     try:
-        steps = [(step.name, argument) for step, argument, _ in pickletools.genops(text)]
+        named, steps = _named(text)
     except Exception as error:
         raise UserError(f"Cannot read {path}: its description is broken ({error}).") from error
-    named = {str(argument) for name, argument in steps if name in ("GLOBAL", "INST")}
-    if any(name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4") for name, _ in steps):
-        named.add("something in a way that PyTorch does not")
+    if steps > MOST_STEPS:
+        raise UserError(f"{path}: its description of the tensors is too large to be one.")
     if refused := sorted(named - ALLOWED):
         raise UserError(
             f"{path} holds Python objects besides tensors, which could run code: they are never "
             f"loaded ({', '.join(refused)}). Save its state_dict alone, best as safetensors."
         )
+
+
+def _named(text: bytes) -> tuple[set[str], int]:
+    """The Python objects that a pickle names, and the number of its instructions; after
+    `MOST_STEPS` of them no more is read."""
+    named, steps = set(), 0
+    for step, argument, _ in pickletools.genops(text):
+        steps += 1
+        if step.name in ("GLOBAL", "INST"):
+            named.add(str(argument))
+        elif step.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
+            named.add("something in a way that PyTorch does not")
+        if steps > MOST_STEPS:
+            break
+    return named, steps
 
 
 def _tensors(path: Path, content: Any) -> tuple[dict[str, Tensor], str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mixerkit.checkpoint.files import (
+    DESCRIPTION_LIMIT,
     MANIFEST,
     check_file,
     listed_entry,
@@ -103,7 +104,7 @@ def _kind(folder: Path) -> str:
     path = folder / CONFIG
     if not path.is_file():
         return ""
-    return "timm" if "architecture" in read_json(path) else "mixerkit"
+    return "timm" if "architecture" in read_json(path, DESCRIPTION_LIMIT) else "mixerkit"
 
 
 # -- ours ---------------------------------------------------------------------------------
@@ -121,7 +122,7 @@ def _ours(weights: Path, told: Told) -> Stored:
         raise UserError(f"{weights} is missing: {CONFIG} alone is no model.")
     if not path.is_file():
         raise UserError(f"{path} is missing: it says what model {weights.name} holds.")
-    content = read_json(path)
+    content = read_json(path, DESCRIPTION_LIMIT)
     form, version = content.get("format"), content.get("version")
     if form != "mixerkit" or version != VERSION:
         raise UserError(
@@ -267,7 +268,7 @@ def _timm_folder(folder: Path, weights: Path, told: Told) -> Stored:
     timm keeps the tag of the weights that a model started from when it is trained further, so the
     tag counts only where the classes and the shape are those of the published file.
     """
-    content = read_json(folder / CONFIG)
+    content = read_json(folder / CONFIG, DESCRIPTION_LIMIT)
     architecture, cfg = content["architecture"], content.get("pretrained_cfg", {})
     if not isinstance(architecture, str) or not isinstance(cfg, dict):
         raise UserError(f"{folder / CONFIG}: expected timm's architecture and pretrained_cfg.")

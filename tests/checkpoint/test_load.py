@@ -305,6 +305,8 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, model, preprocess
         save_model(tmp_path / "x", model, replace(preprocess, class_names=("a",)), {})
     with pytest.raises(UserError, match=r"float32, found other numbers in: stem\.weight"):
         save_model(tmp_path / "x", MlpMixer(TINY).double(), preprocess, {})
+    with pytest.raises(UserError, match=r"config\.json would take .* leave something out"):
+        save_model(tmp_path / "x", model, preprocess, {"notes": "x" * (2 << 20)})
     model.norm.weight.data[0] = torch.nan
     with pytest.raises(UserError, match=r"norm\.weight"):
         save_model(tmp_path / "x", model, preprocess, {})

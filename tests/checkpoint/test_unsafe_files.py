@@ -193,16 +193,45 @@ def with_program(path: Path, program: bytes) -> Path:
 
 
 def doubling(times: int) -> bytes:
-    """A program that encodes a text as hexadecimal again and again."""
-    text = pickle.PROTO + b"\x02" + b"X\x08\0\0\0aaaaaaaa"
+    """A program that encodes bytes as hexadecimal again and again."""
+    start = b"\x80\x02c_codecs\nencode\nX\x08\0\0\0aaaaaaaa"
+    text = start + b"X\x06\0\0\0latin1\x86R"
     for _ in range(times):
         text = text + b"q\x010c_codecs\nencode\nh\x01X\x03\0\0\0hex\x86R"
     return text + b"."
 
 
+def test_the_description_would_grow():
+    assert len(pickle.loads(doubling(10))) == 8 * 2**10
+
+
 def test_descriptions_that_grow(tmp_path):
-    for program in (doubling(40), b"\x80\x02" + b"]" * (8 << 20) + b"."):
+    mebibyte = b"]" * ((1 << 20) - 10)
+    for program in (doubling(40), b"\x80\x02" + mebibyte * 8 + b".", b"\x80\x02" + mebibyte + b"."):
         refused_within_memory(with_program(tmp_path / "x.pth", program))
+
+
+@pytest.mark.parametrize("name", ["archive/DATA.PKL", "other/data.pkl"])
+def test_a_second_description_is_refused_in_any_case(tmp_path, name):
+    """PyTorch's reader of archives does not tell DATA.PKL from data.pkl."""
+    torch.save({"w": torch.zeros(2)}, tmp_path / "x.pth")
+    with zipfile.ZipFile(tmp_path / "x.pth", "a") as archive:
+        archive.writestr(name, doubling(2))
+    with pytest.raises(UserError, match="expected one description of the tensors, found 2"):
+        load(tmp_path / "x.pth")
+
+
+def test_an_arrays_header_is_not_unpacked_whole(tmp_path):
+    text = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}" + b" " * (80 << 20)
+    start = np.lib.format.magic(2, 0) + len(text).to_bytes(4, "little") + text
+    path = npz_with(tmp_path / "x.npz", "head/extra.npy", start)
+    assert "not a NumPy array" in refused_within_memory(path)
+
+
+def test_a_description_of_a_million_lists_is_not_read(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "config.json").write_bytes(b'{"a":[' + b"[]," * (1 << 20) + b"[]]}")
+    assert "larger than the 2 MiB" in refused_within_memory(tmp_path / "model.safetensors")
 
 
 def test_a_depth_of_thousands_from_one_name(tmp_path):
