@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mixerkit.checkpoint.run import RunFolder
 from tests.faults.fault import Fault, Trial
+from tests.faults.fuzz import F6
 from tests.faults.mismatches import F7
 from tests.faults.runs import make_run, newest, save
 
@@ -185,5 +186,6 @@ FAULTS = (
         prepare=three_checkpoints,
         counts="damages",
     ),
+    F6,
     F7,
 )

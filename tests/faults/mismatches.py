@@ -233,7 +233,7 @@ F7 = Fault(
     "F7",
     "up to six tensors of a checkpoint missing, renamed, of another shape or kind, or not finite",
     "one error lists them all; the model, or the state of training, is bitwise as it was",
-    trials=1_500,
+    trials=600,
     short=90,
     run=what_does_not_fit,
     counts="checkpoints",
