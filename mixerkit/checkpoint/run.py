@@ -178,8 +178,9 @@ class RunFolder:
         """Put a checkpoint of `step` on disk, then remove all but the `keep` newest sound ones and
         the one with the highest `validation` in its state (top-1 as a share, or None).
 
-        `state` is JSON and gets `step` and `metrics_bytes`, the length of metrics.jsonl now. A
-        sound checkpoint of the same step is left as it is; a damaged one is replaced.
+        `state` is JSON and gets `step`, `metrics_bytes`, the length of metrics.jsonl now, and
+        `validation`, what was logged of this step. A sound checkpoint of the same step is left as
+        it is; a damaged one is replaced.
         """
         self._check_writing()
         # synced first: the offset must not outlive the rows that it counts
@@ -187,7 +188,9 @@ class RunFolder:
             if path.exists():
                 sync(path)
         offset = {"step": step, "metrics_bytes": durable_size(self.path / METRICS)}
-        return self.checkpoints.save(step, tensors, state | offset, keep)
+        rows = [row for row in self.metrics() if row.get("step") == step]
+        measured = {"validation": max(self._top1(rows, "validation"), default=None)}
+        return self.checkpoints.save(step, tensors, measured | state | offset, keep)
 
     def newest_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """(tensors, state) of the newest checkpoint that passes every check; None without any.

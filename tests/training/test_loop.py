@@ -14,6 +14,7 @@ from PIL import Image
 from mixerkit.checkpoint.load import load
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import RunFailed, UserError
+from mixerkit.evaluation.accuracy import measure
 from mixerkit.spec.recipe import Augment, Data, Optimizer, Save
 from mixerkit.training.loop import train
 from mixerkit.training.plan import plan
@@ -83,6 +84,20 @@ def test_the_kept_model_is_the_averaged_one_and_predicts_as_measured(straight: P
     assert not torch.equal(model.head.weight, tensors["model.head.weight"])
     assert model.preprocess is not None
     assert model.preprocess.class_names[0] == "T-shirt/top"
+
+
+def test_the_checkpoint_with_the_best_held_out_accuracy_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracies = iter([0.3, 0.7, 0.5, 0.7, 0.6, 0.4])
+    monkeypatch.setattr(
+        "mixerkit.training.measuring.measure",
+        lambda *arguments: replace(measure(*arguments), top1=next(accuracies, 0.1)),
+    )
+    recipe = replace(RECIPE, save=Save(every="10 steps"), duration="6 epochs")
+    train(recipe, tmp_path / "run")
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-00000020", "step-00000050", "step-00000060"]
 
 
 def test_learning_happens(tmp_path: Path) -> None:
