@@ -83,7 +83,8 @@ def _read_one(path: Path, name: str) -> Tensor:
     with _opened(path) as file:
         try:
             return file.get_tensor(name).clone()
-        except (RuntimeError, TypeError, OverflowError) as error:  # a side of 2⁶³, no memory
+        except (SafetensorError, RuntimeError, TypeError, OverflowError) as error:
+            # numbers that PyTorch does not know, a side of 2⁶³, no memory
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: cannot read '{name:.80}': {reason:.200}") from error
 
@@ -104,14 +105,15 @@ def _opened(path: Path) -> Iterator[Any]:
                 f"{path} is not a whole safetensors file: it says that its header has {length:,} "
                 f"bytes, and at most {LONGEST_HEADER:,} are read."
             )
-        with safe_open(path, "pt") as file:
-            yield file
+        opened = safe_open(path, "pt")
     except SafetensorError as error:
         raise UserError(
             f"{path} is not a whole safetensors file ({error}): download or copy it again."
         ) from error
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error}.") from error
+    except (OSError, RuntimeError) as error:  # PyTorch's own, for a file that has just gone
+        raise UserError(f"Cannot read {path}: {str(error).splitlines()[0]}.") from error
+    with opened as file:
+        yield file
 
 
 def _header_bytes(path: Path) -> int:

@@ -105,10 +105,13 @@ def _part(folder: Path, name: str, check: Callable[[], object]) -> Part:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder; those that are gone count nothing."""
-    if not path.is_dir() or path.is_symlink():
-        return path.lstat().st_size if os.path.lexists(path) else 0
-    return sum(_size(inner) for inner in path.iterdir())
+    """Bytes of a file, or of all files below a folder; those that go meanwhile count nothing."""
+    try:
+        if not path.is_dir() or path.is_symlink():
+            return path.lstat().st_size
+        return sum(_size(inner) for inner in path.iterdir())
+    except FileNotFoundError:
+        return 0
 
 
 def _start(path: Path) -> list[Part]:

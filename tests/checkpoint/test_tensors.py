@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
+from safetensors import safe_open
 from torch import Tensor
 
 from mixerkit.benchmark.measure import peak_memory
@@ -121,6 +122,28 @@ def test_a_side_that_pytorch_cannot_count_is_a_user_error(tmp_path: Path):
     none = f'"a":{{"dtype":"F32","shape":[0,{2**64 - 1}],"data_offsets":[0,0]}}'
     path = with_header(tmp_path / "x.safetensors", f"{{{none}}}", b"")
     with pytest.raises(UserError, match=r"x\.safetensors: cannot read 'a'"):
+        read_tensors(path)
+
+
+def test_numbers_that_pytorch_does_not_know_are_a_user_error(tmp_path: Path):
+    six_bits = '"a":{"dtype":"F6_E2M3","shape":[16],"data_offsets":[0,12]}'
+    rest = '"b":{"dtype":"U8","shape":[4],"data_offsets":[12,16]}'
+    path = with_header(tmp_path / "x.safetensors", f"{{{six_bits},{rest}}}")
+    with pytest.raises(UserError, match=r"x\.safetensors: cannot read 'a'"):
+        read_tensors(path)
+
+
+def test_a_file_that_goes_while_it_is_opened_is_a_user_error(tmp_path: Path, monkeypatch):
+    """As when a run's writer prunes a checkpoint that somebody reads."""
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"x": torch.ones(1)})
+
+    def gone_meanwhile(name, framework):
+        path.unlink()
+        return safe_open(name, framework)
+
+    monkeypatch.setattr("mixerkit.checkpoint.tensors.safe_open", gone_meanwhile)
+    with pytest.raises(UserError, match=r"Cannot read .*x\.safetensors"):
         read_tensors(path)
 
 
