@@ -4,6 +4,7 @@ A kill leaves at most the beginning of a line at the end. A loss of power can le
 rows were that had not reached the disk; no row holds a zero byte, so what is from there on is gone.
 """
 
+import errno
 import json
 import os
 import sys
@@ -11,14 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from mixerkit.checkpoint.files import json_mapping, sync
-from mixerkit.errors import UserError
+from mixerkit.errors import RunFailed, UserError
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Add one line, in one write; NaN and infinity raise `ValueError`, for JSON has none."""
-    line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
-    with path.open("ab") as file:
-        file.write(line.encode())
+    """Add one line, in one write; NaN and infinity raise `ValueError`, for JSON has none.
+
+    Where the disk takes no whole line, none of it stays, and `RunFailed` is raised.
+    """
+    line = f"{json.dumps(row, ensure_ascii=False, allow_nan=False)}\n".encode()
+    try:
+        with path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                os.truncate(path, before)
+                raise
+    except OSError as error:
+        raise RunFailed(
+            f"{path} could not be written: {error.strerror or error}. What was saved before is "
+            f"intact: see to the disk, and resume the run."
+        ) from error
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

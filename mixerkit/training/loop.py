@@ -1,7 +1,7 @@
 """The training loop, told from top to bottom: open, prepare, train, measure, keep."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -155,12 +155,6 @@ class _Training:
             test = self._finish()
         except Interrupted:
             self._save()
-        except FiguresNotFinite:  # what led there is no state to go on from
-            raise
-        except (RunFailed, UserError):  # the images or the disk failed, not the weights
-            with suppress(RunFailed):
-                self._save()
-            raise
         seconds = self.log.clock.seconds()
         images = (self.state.step - first) * self.recipe.batch_size
         return TrainingResult(
@@ -234,11 +228,23 @@ class _Training:
         """Batches from the state's step to the last one, over as many epochs as it takes."""
         while self.state.step < self.steps.total:
             epoch, start = divmod(self.state.step, self.steps.per_epoch)
-            for batch in self.loader.epoch(epoch, start):
-                self.quarantine.add(self.loader.split, batch.unreadable)
-                yield batch
-                if self.state.step >= self.steps.total:
-                    return
+            with self._saved_if_images_fail():
+                for batch in self.loader.epoch(epoch, start):
+                    self.quarantine.add(self.loader.split, batch.unreadable)
+                    yield batch
+                    if self.state.step >= self.steps.total:
+                        return
+
+    @contextmanager
+    def _saved_if_images_fail(self) -> Iterator[None]:
+        """Around what reads images between two steps: if that fails, nothing is lost."""
+        try:
+            yield
+        except FiguresNotFinite:  # what led there is no state to go on from
+            raise
+        except (RunFailed, UserError):
+            self._save()
+            raise
 
     def _advance(self, batch: Batch) -> bool:
         """One step with `batch`; False when the run went back and other batches are due."""
@@ -279,7 +285,8 @@ class _Training:
         if steps.due(state.step, steps.log_every) and state.losses:
             self.log.training()
         if steps.due(state.step, steps.evaluate_every):
-            validation = self.measuring.validate()
+            with self._saved_if_images_fail():
+                validation = self.measuring.validate()
             if validation:
                 self.log.accuracy("validation", validation)
         self.log.sign_of_life()

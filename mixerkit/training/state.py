@@ -106,7 +106,8 @@ class TrainingState:
         self.left_out = [int(step) for step in state["left_out"]]
 
     def _mismatches(self, parts: Parts) -> Iterator[str]:
-        """One line for every tensor that is missing, unexpected, or of another shape or type."""
+        """One line for every tensor that is missing, unexpected, of another shape or type, or not
+        finite."""
         for part, wanted in (
             ("model", dict(self.model.state_dict())),
             ("ema", self.average.means if self.average else {}),
@@ -124,6 +125,8 @@ class TrainingState:
                         f"{part}.{name} is {_described(found[name])}, "
                         f"expected {_described(wanted[name])}"
                     )
+                elif not_finite({name: found[name]}):
+                    yield f"{part}.{name} is not finite"
 
     def _expected_of(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the optimisers' tensors must look like: each keeps the same things of all its

@@ -1,12 +1,13 @@
 """Rows grow line by line; torn ends are never read and can be cut."""
 
+import io
 import os
 from pathlib import Path
 
 import pytest
 
 from mixerkit.checkpoint.rows import append_row, cut_back, cut_torn_end, durable_size, read_rows
-from mixerkit.errors import UserError
+from mixerkit.errors import RunFailed, UserError
 
 
 def test_rows_come_back_in_order_and_exactly(tmp_path: Path):
@@ -83,3 +84,17 @@ def test_cutting_back_to_an_offset(tmp_path: Path, capsys):
     cut_back(path, offset + 5)
     assert read_rows(path) == [{"step": 1}]
     assert "lost rows" in capsys.readouterr().err
+
+
+def test_a_disk_that_takes_half_a_line_keeps_none_of_it(tmp_path, monkeypatch):
+    class Full(io.FileIO):
+        def write(self, data):
+            return super().write(bytes(data)[:5])
+
+    path = tmp_path / "rows.jsonl"
+    append_row(path, {"step": 1})
+    monkeypatch.setattr(Path, "open", lambda path, mode, buffering: Full(path, mode))
+    with pytest.raises(RunFailed, match=r"rows\.jsonl could not be written: No space left"):
+        append_row(path, {"step": 2})
+    monkeypatch.undo()
+    assert path.read_bytes() == b'{"step": 1}\n'

@@ -69,6 +69,7 @@ def test_going_back_forgets_what_came_later(run):
         {"optimizer.stem.bias.exp_avg": None},
         {"optimizer.blocks.0.token_mixing.fc1.weight.momentum": None},
         {"optimizer.nobody.momentum": torch.zeros(2)},
+        {"model.stem.bias": torch.full((16,), float("nan"))},
     ],
     ids=lambda change: "+".join(change),
 )
