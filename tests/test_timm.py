@@ -10,10 +10,12 @@ from mixerkit import timm as ours  # noqa: E402
 from mixerkit.checkpoint.load import load  # noqa: E402
 from mixerkit.checkpoint.zoo import cached  # noqa: E402
 from mixerkit.errors import UserError  # noqa: E402
+from mixerkit.results import read_results  # noqa: E402
 from mixerkit.spec.zoo import PUBLISHED as ZOO  # noqa: E402
 from tests import oracle  # noqa: E402
 from tests.checkpoint import published  # noqa: E402
 from tests.model.random_weights import randomise  # noqa: E402
+from tests.timm_suite import table  # noqa: E402
 
 SMALL = dict(img_size=64, patch_size=16, depth=3, token_width=5, width=24, channel_width=32)
 
@@ -193,6 +195,13 @@ def test_a_resized_model_is_built_again_from_what_timm_remembers():
     assert again.config == model.config
 
 
+def test_torch_compile_sees_one_graph():
+    model, images = small(), torch.randn(2, 3, 64, 64)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(images), model(images))
+
+
 @pytest.mark.parametrize("changes", [{}, {"drop_path_rate": 0.5, "drop_rate": 0.5}])
 def test_torch_fx_traces_what_the_model_computes(changes):
     from timm.models import create_feature_extractor
@@ -215,3 +224,9 @@ def test_torch_fx_traces_what_the_model_computes(changes):
         gradients.append({name: p.grad.clone() for name, p in one.named_parameters()})
     theirs = gradients[1]
     assert all(torch.equal(theirs[name], gradient) for name, gradient in gradients[0].items())
+
+
+def test_the_page_shows_how_timms_own_tests_ended(repository):
+    rows = read_results(repository / "results" / "timm-tests.json")["rows"]
+    assert table(rows) in (repository / "docs" / "timm.md").read_text(encoding="utf-8")
+    assert {row["variant"] for row in rows} == set(ours.NAMES.values())

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -59,6 +60,27 @@ def main() -> None:
         settings={"variants": given.variants, "timm_checkout": version_of(given.checkout)},
         rows=rows,
     )
+    print(table(rows))
+
+
+def table(rows: list[Row]) -> str:
+    """How each test ended for each variant, as docs/timm.md has it; "passed × 4": once for
+    each of the variant's four tags."""
+    variants = [label for label in NAMES if any(row["variant"] == label for row in rows)]
+    lines = [["test", *variants], ["---"] * (len(variants) + 1)]
+    for test in dict.fromkeys(row["test"] for row in rows):
+        found = [[r for r in rows if (r["test"], r["variant"]) == (test, v)] for v in variants]
+        lines.append([f"`{test}`", *map(ending, found)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def ending(rows: list[Row]) -> str:
+    """ "passed", "2 passed, 1 failed" …; a dash where there was nothing to do."""
+    counts = Counter(row["outcome"] for row in rows)
+    if len(counts) == 1:
+        (outcome,) = counts
+        return f"{outcome} × {len(rows)}" if len(rows) > 1 else outcome
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "–"
 
 
 def apart(function: Any, *arguments: Any) -> list[Row]:
