@@ -67,7 +67,7 @@ class Checkpoints:
         try:
             self._write(step, tensors, state)
         except OSError as error:
-            raise RunFailed(self._not_saved(step, tensors, error)) from error
+            raise self.not_saved(step, tensors, error) from error
         self._sound[step] = held_out_accuracy(state)
         self._prune(keep)
         return self.at(step)
@@ -81,14 +81,15 @@ class Checkpoints:
             write_tensors(temporary / TENSORS, tensors)
             (temporary / STATE).write_bytes(json_bytes(state))
 
-    def _not_saved(self, step: int, tensors: dict[str, Tensor], error: OSError) -> str:
+    def not_saved(self, step: int, tensors: dict[str, Tensor], error: OSError) -> RunFailed:
+        """What to raise when the disk takes no checkpoint: what is intact, what is needed."""
         kept = self.steps()
         before = f"The one of step {kept[-1]} is intact." if kept else "None was saved before."
-        text = f"The checkpoint of step {step} could not be written ({error}). {before}"
+        text = f"The checkpoint {self.at(step)} could not be written ({error}). {before}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
             text += f" Free at least {-(-needed // 2**20)} MiB on the disk of {self.folder}."
-        return text
+        return RunFailed(text)
 
     def _prune(self, keep: int) -> None:
         """Take away what is older than the newest sound one, but the `keep` newest and the best."""

@@ -183,11 +183,13 @@ class RunFolder:
         it is; a damaged one is replaced.
         """
         self._check_writing()
-        # synced first: the offset must not outlive the rows that it counts
-        for path in (self.path / TIMING, self.path / QUARANTINE):
-            if path.exists():
-                sync(path)
-        offset = {"step": step, "metrics_bytes": durable_size(self.path / METRICS)}
+        try:  # synced first: the offset must not outlive the rows that it counts
+            for path in (self.path / TIMING, self.path / QUARANTINE):
+                if path.exists():
+                    sync(path)
+            offset = {"step": step, "metrics_bytes": durable_size(self.path / METRICS)}
+        except OSError as error:
+            raise self.checkpoints.not_saved(step, tensors, error) from error
         rows = [row for row in self.metrics() if row.get("step") == step]
         measured = {"validation": max(self._top1(rows, "validation"), default=None)}
         return self.checkpoints.save(step, tensors, measured | state | offset, keep)
