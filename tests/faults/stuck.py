@@ -39,7 +39,7 @@ from tests.training.runs import RECIPE as SMALL_RUN, assert_same_end
 
 SIDE, COUNT, BATCH = 28, 60, 10
 SEED, EPOCH = 7, 1
-PATIENCE = 1.0
+PATIENCE = 0.5
 SECONDS = 600
 """Enough for the busiest machine; what hangs would hang for ever."""
 
@@ -82,7 +82,12 @@ def prepare(folder: Path) -> Material:
 def run_recipe(photos: Path) -> Recipe:
     """Every image is read in every epoch, for nothing is kept in memory."""
     data = Data(
-        source=str(photos), holdout=10, memory=0.0, workers=2, patience=PATIENCE, max_unreadable=0.0
+        source=str(photos),
+        holdout=10,
+        memory=0.0,
+        workers=2,
+        patience=2 * PATIENCE,
+        max_unreadable=0.0,
     )
     return replace(
         SMALL_RUN, data=data, model=replace(SMALL_RUN.model, num_classes=2), batch_size=10,
