@@ -13,9 +13,9 @@ from tests.faults.fault import Fault, Trial
 from tests.faults.sample import assert_same_end, go_on, newest_step, undisturbed
 
 NAME = "muon"
-BEFORE, AFTER = 20, 25
+BEFORE, AFTER = 25, 30
 """Steps of the newest checkpoint before the save, and of the one that it makes."""
-HOOKED, TRACED = 64, 160
+HOOKED, TRACED = 80, 300
 """At least as many as a save has file calls in Python, and system calls on files."""
 
 
@@ -48,7 +48,7 @@ def killed_inside(trial: Trial) -> None:
     shutil.copytree(trial.shared, run)
     child = _traced(folder, traced + 1) if traced >= 0 and may_trace() else None
     if child is None:
-        point = trial.number * 19 % HOOKED  # spread, so that the first few are everywhere
+        point = trial.number * 31 % HOOKED  # spread, so that the first few are everywhere
         child = go_on(folder, NAME, (("kill_at_file_call", (AFTER, point)),))
     ended = child.wait()
     assert ended.code == -signal.SIGKILL, ended
