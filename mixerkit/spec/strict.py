@@ -41,9 +41,18 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+YAML_LIMIT = 64 * 2**10
+"""Bytes; a recipe takes about two thousand, and YAML takes long to read."""
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; a syntax error is reported with its line."""
     try:
+        size = path.stat().st_size
+        if size > YAML_LIMIT:
+            raise UserError(
+                f"{path} has {size:,} bytes; settings in YAML have at most {YAML_LIMIT:,}."
+            )
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
@@ -54,6 +63,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise UserError(f"{path}{where}: {problem}.") from error
+    except UserError:
+        raise
     except (ValueError, RecursionError) as error:  # 2024-13-45; thousands of brackets
         raise UserError(f"{path} is not valid YAML: {shown(str(error))}.") from error
     if not isinstance(content, dict):
