@@ -241,24 +241,30 @@ def their_name(layout: Layout, ours: str) -> str | None:
 
 def our_name(layout: Layout, theirs: str) -> str | None:
     """Our name for a tensor of `layout`; None when a Mixer has no such tensor."""
-    for pattern, module, leaf in _patterns(layout.name):
-        if match := pattern.fullmatch(theirs):
-            block = match.groupdict().get("i", "")
-            return f"{module}.{leaf}".replace("{i}", block)
+    known = _known_names(layout.name)
+    if "{" in theirs:
+        return None
+    if theirs in known:
+        return known[theirs]
+    for number in re.finditer(BLOCK_NUMBER, theirs):
+        general = f"{theirs[: number.start()]}{{i}}{theirs[number.end() :]}"
+        if general in known:
+            return known[general].replace("{i}", number[0])
     return None
 
 
+BLOCK_NUMBER = r"(?<![0-9])(?:0|[1-9][0-9]{0,4})(?![0-9])"
+
+
 @cache
-def _patterns(layout: str) -> list[tuple[re.Pattern[str], str, str]]:
-    """(their pattern, our module, our leaf) of every tensor."""
+def _known_names(layout: str) -> dict[str, str]:
+    """Their name of every tensor → ours, with {i} in both where the block's number stands."""
     chosen = LAYOUTS[layout]
-    found = []
-    for module, theirs in chosen.modules.items():
-        for leaf, word in (("weight", chosen.words[kind(module)]), ("bias", "bias")):
-            text = re.escape(theirs.replace("{leaf}", word))
-            text = text.replace(re.escape("{i}"), "(?P<i>0|[1-9][0-9]{0,4})")
-            found.append((re.compile(text), module, leaf))
-    return found
+    return {
+        theirs.replace("{leaf}", word): f"{module}.{leaf}"
+        for module, theirs in chosen.modules.items()
+        for leaf, word in (("weight", chosen.words[kind(module)]), ("bias", "bias"))
+    }
 
 
 def kind(module: str) -> str:

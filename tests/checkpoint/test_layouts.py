@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mixerkit.checkpoint.convert import write_layout
-from mixerkit.checkpoint.layouts import LAYOUTS, their_name
+from mixerkit.checkpoint.layouts import LAYOUTS, our_name, their_name
 from mixerkit.checkpoint.load import load, save_model
 from mixerkit.errors import UserError
 from mixerkit.spec.mixer import variant_of
@@ -179,6 +179,19 @@ def test_averaged_weights_are_taken_before_the_plain_ones_and_that_is_said(tmp_p
     said = "state_dict_ema was taken, not state_dict."
     assert any(said in note for note in both.notes)
     assert not any("was taken" in note for note in one.notes)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_every_name_comes_back_and_nothing_like_it_does(layout):
+    general = {f"{module}.{leaf}" for module in layout.modules for leaf in ("weight", "bias")}
+    for block in (0, 1, 10, 99_999):
+        for ours in (name.replace("{i}", str(block)) for name in general):
+            theirs = str(their_name(layout, ours))
+            assert our_name(layout, theirs) == ours
+            assert our_name(layout, f"{theirs}x") is our_name(layout, f"x{theirs}") is None
+    for number in ("{i}", "01", "-1", "100000", "", "x", "٣"):
+        theirs = str(their_name(layout, "blocks.7.token_norm.weight")).replace("7", number)
+        assert our_name(layout, theirs) is None
 
 
 def test_mmpretrains_names(tmp_path):
