@@ -24,6 +24,9 @@ from mixerkit.errors import UserError
 from mixerkit.spec.recipe import Recipe
 from mixerkit.spec.strict import from_dict, read_yaml
 
+TRIES = 5
+"""How often the checkpoints are read again because the run's writer pruned some meanwhile."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -66,7 +69,7 @@ def verify_run(path: Path) -> Verification:
     if not any((path / name).exists() for name in (RECIPE, MANIFEST, "checkpoints")):
         raise UserError(f"{path} is not a run folder. `mixer runs` lists the runs of a folder.")
     start = _start(path)
-    checkpoints = list(_checkpoints(path))  # before the rows, which may be growing
+    checkpoints = _checkpoints(path)  # before the rows, which may be growing
     sound = [part for part in checkpoints if not part.problem]
     newest = sound[-1] if sound else None
     rows = [_rows(path / name, newest) for name in ROWS if os.path.lexists(path / name)]
@@ -180,19 +183,28 @@ def _reach_problem(path: Path, whole: bytes, newest: Part | None) -> str:
 # -- checkpoints and model ----------------------------------------------------------------
 
 
-def _checkpoints(path: Path) -> Iterator[Part]:
+def _checkpoints(path: Path) -> list[Part]:
     """Every checkpoint, oldest first, read whole."""
     checkpoints = Checkpoints(path / "checkpoints", _recipe_digest(path))
-    for step in checkpoints.named():
-        folder = checkpoints.at(step)
-        name, size = folder.relative_to(path).as_posix(), _size(folder)
-        try:
-            _, state = checkpoints.read(step)
-            accuracy, offset = held_out_accuracy(state), int(state["metrics_bytes"])
-            yield Part(name, size, step=step, validation=accuracy, metrics_bytes=offset)
-        except (UserError, OSError) as error:
-            if os.path.lexists(folder):  # else the run's writer pruned it meanwhile
-                yield Part(name, size, str(error), step=step)
+    parts: list[Part] = []
+    for _ in range(TRIES):
+        steps = checkpoints.named()
+        parts = [_checkpoint(path, checkpoints, step) for step in steps]
+        there = [os.path.lexists(checkpoints.at(step)) for step in steps]
+        if all(there):
+            return parts
+    return [part for part, is_there in zip(parts, there, strict=True) if is_there]
+
+
+def _checkpoint(path: Path, checkpoints: Checkpoints, step: int) -> Part:
+    folder = checkpoints.at(step)
+    name, size = folder.relative_to(path).as_posix(), _size(folder)
+    try:
+        _, state = checkpoints.read(step)
+    except (UserError, OSError) as error:
+        return Part(name, size, str(error), step=step)
+    accuracy, offset = held_out_accuracy(state), int(state["metrics_bytes"])
+    return Part(name, size, step=step, validation=accuracy, metrics_bytes=offset)
 
 
 def _recipe_digest(path: Path) -> str:

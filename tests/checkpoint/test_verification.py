@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mixerkit.checkpoint.checkpoints import Checkpoints
 from mixerkit.checkpoint.files import UNFINISHED
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.checkpoint.verification import verify_run
@@ -156,3 +157,21 @@ def test_what_is_no_run_is_refused(tmp_path: Path):
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(UserError, match="is not a run folder"):
             verify_run(path)
+
+
+def test_what_is_pruned_while_it_is_read_is_read_anew(kept: Path, monkeypatch):
+    """The writer saves step 4 and prunes step 2 just when step 2 is looked at."""
+    read = Checkpoints.read
+
+    def pruned_meanwhile(checkpoints, step):
+        if step == 2:
+            monkeypatch.undo()
+            with RunFolder.open(kept, writing=True) as run:
+                run.log({"step": 4})
+                run.save_checkpoint(4, tensors_of(4), {"validation": 0.95}, keep=2)
+        return read(checkpoints, step)
+
+    monkeypatch.setattr(Checkpoints, "read", pruned_meanwhile)
+    found = verify_run(kept)
+    assert found.sound and (found.resume_step, found.best_step) == (4, 4)
+    assert [part.step for part in found.parts if part.step] == [3, 4]
