@@ -213,7 +213,7 @@ F6 = Fault(
     "safetensors headers, JSON, .npz and .pth archives changed at random, checksums made to fit",
     "loaded or refused with one error, within 1 s of processor time and 64 MB",
     trials=50_000,
-    short=600,
+    short=360,
     run=fuzz,
     prepare=seeds,
     counts="files",

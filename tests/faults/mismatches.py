@@ -234,7 +234,7 @@ F7 = Fault(
     "up to six tensors of a checkpoint missing, renamed, of another shape or kind, or not finite",
     "one error lists them all; the model, or the state of training, is bitwise as it was",
     trials=600,
-    short=60,
+    short=40,
     run=what_does_not_fit,
     counts="checkpoints",
 )

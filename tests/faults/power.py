@@ -153,7 +153,7 @@ FAULTS = (
         "the newest checkpoint that was saved, or a newer one, is used with its rows; the best is "
         "kept; nothing is half there",
         trials=1_000,
-        short=60,
+        short=40,
         run=lose_power,
         prepare=record,
         counts="states",

@@ -190,7 +190,7 @@ FAULTS = (
         "rows, checkpoints and lists are whole and never older than before; the second writer is "
         "refused and told who the first is",
         trials=10_000,
-        short=250,
+        short=80,
         run=read_while_it_is_written,
         prepare=start,
         counts="reads",
