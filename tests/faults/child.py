@@ -5,9 +5,9 @@ and lets `hooks.py` reach into the child; `start_command` is the command line as
 """
 
 import atexit
-import itertools
 import json
 import os
+import secrets
 import select
 import signal
 import subprocess
@@ -62,11 +62,11 @@ class Child:
         if not self.ended_within(seconds):
             self.send(signal.SIGKILL)
             self.ended_within(PATIENCE)
-            raise AssertionError(f"still running after {seconds} s: {self._output()}")
+            raise AssertionError(f"still running after {seconds} s: {self._heard()}")
         assert self.code is not None
-        return Ended(self.code, *self._output())
+        return Ended(self.code, *self._heard())
 
-    def _output(self) -> tuple[str, str]:
+    def _heard(self) -> tuple[str, str]:
         out, err = (self.said.with_suffix(suffix) for suffix in (".out", ".err"))
         return out.read_text(errors="replace"), err.read_text(errors="replace")
 
@@ -81,7 +81,7 @@ def start(
 
     One at a time: what a broken trial left running is killed.
     """
-    said = next(_outputs())
+    said = _output()
     request = {
         "words": words,
         "folder": str(folder),
@@ -109,7 +109,7 @@ def start_command(
     words: list[str], folder: Path, environment: dict[str, str] | None = None
 ) -> Child:
     """Run `python -m mixerkit words` in `folder`."""
-    said = next(_outputs())
+    said = _output()
     with said.with_suffix(".out").open("wb") as out, said.with_suffix(".err").open("wb") as err:
         process = subprocess.Popen(
             [sys.executable, "-m", "mixerkit", *words],
@@ -178,9 +178,17 @@ def _server() -> _Server:
     return server
 
 
+def _output() -> Path:
+    """A name, with .out and .err the empty files that take the output of a process."""
+    said = _outputs() / secrets.token_hex(8)
+    for suffix in (".out", ".err"):
+        said.with_suffix(suffix).touch()
+    return said
+
+
 @cache
-def _outputs() -> itertools.chain[Path]:
-    """Names for the files that take the output of processes, outside every trial's folder."""
+def _outputs() -> Path:
+    """A folder outside those of the trials."""
     folder = tempfile.TemporaryDirectory(prefix="faults-output-")
     atexit.register(folder.cleanup)
-    return itertools.chain(Path(folder.name) / str(number) for number in itertools.count())
+    return Path(folder.name)

@@ -117,6 +117,8 @@ FILE_CALLS = {
     *("mkdir", "rename", "replace", "unlink", "rmdir", "scandir"),
 }
 """Names of functions written in C that touch the disk."""
+ON_OPEN_FILES = {"write", "flush", "close", "fsync"}
+"""Those of them that are told no path."""
 
 
 def _around_save(step: int, context: Callable[[], AbstractContextManager[Any]]) -> None:
@@ -167,12 +169,14 @@ def kill_at_file_call(step: int, number: int) -> None:
 
 
 def fail_at_file_call(step: int, number: int, error: int) -> None:
-    """File call `number` (from 0) of the save of `step` fails with that error of the system."""
+    """File call `number` (from 0) of the save of `step` fails with that error of the system, which
+    names a path where the call takes one."""
     numbers = count()
 
-    def at(_: str) -> None:
+    def at(name: str) -> None:
         if next(numbers) == number:
-            raise OSError(error, os.strerror(error))
+            path = () if name in ON_OPEN_FILES else ("run/somewhere",)
+            raise OSError(error, os.strerror(error), *path)
 
     _around_save(step, lambda: _at_file_calls(at))
 
