@@ -9,6 +9,7 @@ import math
 import reprlib
 import types
 import typing
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -27,14 +28,25 @@ def shown(value: Any) -> str:
     return _short.repr(value)
 
 
+MOST_BRACKETS = 32
+"""Lists in lists; the reader's time grows with their square."""
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which a key given twice is an error: the first would be lost in silence."""
 
+    def fetch_flow_collection_start(self, kind: Any) -> None:
+        if self.flow_level >= MOST_BRACKETS:
+            raise yaml.MarkedYAMLError(
+                problem="too many brackets in brackets", problem_mark=self.get_mark()
+            )
+        super().fetch_flow_collection_start(kind)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        names = [key.value for key in keys]
+        times = Counter(key.value for key in keys)
         for key in keys:
-            if names.count(key.value) > 1:
+            if times[key.value] > 1:
                 raise yaml.MarkedYAMLError(
                     problem=f"'{key.value}' is given twice", problem_mark=key.start_mark
                 )
