@@ -8,14 +8,15 @@ SHA-256, everything else inside the commit, one JSON object a line.
 import base64
 import hashlib
 import json
-import threading
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from tests.loopback import serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_of_the_tests"
@@ -146,12 +147,5 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
 def running(root: Path) -> Iterator[FakeHub]:
     """A hub that serves and takes the files below `root`."""
     hub = FakeHub(root)
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub)) as listening:
-        hub.address = f"http://127.0.0.1:{listening.server_address[1]}"
-        thread = threading.Thread(
-            target=listening.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
-        thread.start()
+    with serving(_handler(hub)) as hub.address:
         yield hub
-        listening.shutdown()
-        thread.join()

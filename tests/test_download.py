@@ -7,7 +7,6 @@ import base64
 import hashlib
 import http.server
 import multiprocessing
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from mixerkit.checkpoint import zoo as zoo_files
 from mixerkit.download import Expected, fetch, fetching, transfer
 from mixerkit.errors import UserError
 from mixerkit.spec.zoo import PUBLISHED
+from tests.loopback import serving
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 
@@ -88,15 +88,9 @@ def handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
 @pytest.fixture
 def server() -> Iterator[Server]:
     state = Server()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler(state)) as listening:
-        state.address = f"http://127.0.0.1:{listening.server_address[1]}/file.npz"
-        thread = threading.Thread(
-            target=listening.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
-        thread.start()
+    with serving(handler(state)) as address:
+        state.address = f"{address}/file.npz"
         yield state
-        listening.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)

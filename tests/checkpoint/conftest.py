@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.model.mixer import MlpMixer
@@ -24,6 +25,17 @@ TINY = MixerConfig(
     channel_width=7,
     num_classes=3,
 )
+
+
+def tensors_of(step: int) -> dict[str, Tensor]:
+    """Tensors of several kinds of numbers, other ones at every step."""
+    generator = torch.Generator().manual_seed(step)
+    return {
+        "model.stem.weight": torch.randn(3, 4, generator=generator),
+        "optimizer.0.momentum": torch.randn(5, generator=generator, dtype=torch.float64),
+        "ema.stem.weight": torch.randn(3, generator=generator).bfloat16(),
+        "optimizer.0.step": torch.tensor(step),
+    }
 
 
 class Killed(BaseException):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from mixerkit.checkpoint.checkpoints import best_of, differences, environment
 from mixerkit.checkpoint.files import (
@@ -20,18 +19,7 @@ from mixerkit.checkpoint.files import (
 )
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import RunFailed, UserError
-from tests.checkpoint.conftest import Killed, flip_bit
-
-
-def tensors_of(step: int) -> dict[str, Tensor]:
-    """Tensors that differ at every step."""
-    generator = torch.Generator().manual_seed(step)
-    return {
-        "model.stem.weight": torch.randn(3, 4, generator=generator),
-        "optimizer.0.momentum": torch.randn(5, generator=generator, dtype=torch.float64),
-        "ema.stem.weight": torch.randn(3, generator=generator).bfloat16(),
-        "optimizer.0.step": torch.tensor(step),
-    }
+from tests.checkpoint.conftest import Killed, flip_bit, tensors_of
 
 
 def save(run: RunFolder, step: int, keep: int = 2) -> Path:

@@ -11,8 +11,7 @@ from mixerkit.checkpoint.files import UNFINISHED
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.checkpoint.verification import verify_run
 from mixerkit.errors import UserError
-from tests.checkpoint.conftest import flip_bit
-from tests.checkpoint.test_checkpoints import tensors_of
+from tests.checkpoint.conftest import flip_bit, tensors_of
 
 NEWEST = "checkpoints/step-00000003"
 

@@ -11,21 +11,10 @@ from torch import Tensor
 
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.spec.recipe import Recipe
-from tests.checkpoint.conftest import TINY
+from tests.checkpoint.conftest import TINY, tensors_of
 
 RECIPE = Recipe(name="tiny", model=TINY)
 Found = tuple[dict[str, Tensor], dict[str, Any]] | None
-
-
-def tensors_of(step: int) -> dict[str, Tensor]:
-    """Tensors of several kinds of numbers, other ones at every step."""
-    generator = torch.Generator().manual_seed(step)
-    return {
-        "model.stem.weight": torch.randn(3, 4, generator=generator),
-        "optimizer.momentum": torch.randn(5, generator=generator, dtype=torch.float64),
-        "ema.stem.weight": torch.randn(3, generator=generator).bfloat16(),
-        "optimizer.step": torch.tensor(step),
-    }
 
 
 def row_of(step: int) -> dict[str, Any]:

@@ -16,33 +16,23 @@ from pathlib import Path
 from mixerkit.checkpoint.files import UNFINISHED, read_json, verify_folder
 from mixerkit.checkpoint.rows import read_rows
 from mixerkit.checkpoint.run import RunFolder, is_run
-from mixerkit.spec.mixer import variant
-from mixerkit.spec.recipe import Augment, Data, Evaluate, Loss, Optimizer, Recipe, Save, Schedule
+from mixerkit.spec.recipe import Evaluate, Loss, Optimizer, Save, Schedule
 from mixerkit.spec.strict import write_yaml
 from tests.faults.child import Child, Hook, start, start_command
+from tests.training.runs import RECIPE as WHOLE
 
 STEPS, EPOCH, SAVE_EVERY, KEEP = 32, 8, 5, 2
-SAMPLE = Path(__file__).parents[1] / "samples" / "fashion-mnist"
 
-MUON = Recipe(
+MUON = replace(
+    WHOLE,
     name="muon",
-    model=variant(
-        "N/7", in_channels=1, num_classes=10, width=16, depth=2, token_width=8,
-        channel_width=32, dropout=0.1, drop_path=0.2,
-    ),
-    data=Data(source="fashion-mnist", root=str(SAMPLE), holdout=100),
-    augment=Augment(flip=True, shift=2, mixup=0.2, cutmix=1.0, erase=0.2),
-    optimizer=Optimizer(name="muon", lr=0.02, adamw_lr=0.003, clip=1.0),
-    loss=Loss(label_smoothing=0.05),
     evaluate=Evaluate(every="3 steps", batch_size=40),
     save=Save(every=f"{SAVE_EVERY} steps", keep=KEEP),
     duration=f"{STEPS} steps",
     batch_size=60,
-    accumulation=2,
-    ema=0.9,
     compile="off",
     threads=1,
-)  # fmt: skip
+)
 ADAMW = replace(
     MUON,
     name="adamw",

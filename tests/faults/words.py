@@ -14,7 +14,8 @@ from mixerkit.spec.recipes import RECIPES
 from mixerkit.spec.strict import to_dict
 from tests.faults.child import Ended, start
 from tests.faults.fault import Fault, Trial
-from tests.faults.sample import MUON, SAMPLE, write_recipe
+from tests.faults.sample import MUON, write_recipe
+from tests.training.runs import SAMPLE
 
 PATIENCE = 30.0
 """Seconds; nothing that is tried here has more than a few steps to do."""

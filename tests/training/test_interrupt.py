@@ -2,13 +2,10 @@
 
 import os
 import signal
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from mixerkit.evaluation import accuracy
-from mixerkit.spec.recipe import Save
+from mixerkit.checkpoint import checkpoints
 from mixerkit.training import measuring
 from mixerkit.training.loop import train
 from mixerkit.training.update import Update
@@ -27,56 +24,45 @@ def raise_signal_at(call: int, function):
     return wrapped
 
 
-def resume_to_the_end(run: Path) -> None:
-    assert train(RECIPE, run, resume=True).interrupted == 0
+@pytest.fixture
+def stopped_at(straight, tmp_path, monkeypatch):
+    """Trains with a signal at the `call`-th call of `owner.name`, resumes to the end, compares with
+    the run that nothing happened to, and gives the step that was reached."""
+
+    def stopped(owner: object, name: str, call: int) -> int:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, raise_signal_at(call, getattr(owner, name)))
+            result = train(RECIPE, tmp_path / "run")
+        assert result.interrupted == signal.SIGTERM
+        assert train(RECIPE, tmp_path / "run", resume=True).interrupted == 0
+        assert_same_end(straight, tmp_path / "run")
+        return result.steps
+
+    return stopped
 
 
-def test_between_micro_batches(straight, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        # two micro-batches a step: the signal comes with the first one of step 10
-        patch.setattr(Update, "loss_of", raise_signal_at(7 + 2 * 9 + 1, Update.loss_of))
-        result = train(RECIPE, tmp_path / "run")
-    assert (result.interrupted, result.steps) == (signal.SIGTERM, 9)
-    resume_to_the_end(tmp_path / "run")
-    assert_same_end(straight, tmp_path / "run")
+def test_between_micro_batches(stopped_at):
+    # two micro-batches a step: the signal comes with the first one of step 10
+    assert stopped_at(Update, "loss_of", 7 + 2 * 9 + 1) == 9
 
 
 @pytest.mark.parametrize("evaluation", [1, 2, 3, 4])
-def test_during_evaluation(straight, tmp_path, monkeypatch, evaluation):
+def test_during_evaluation(stopped_at, evaluation):
     """Of the held-out images after each epoch, and of the test images at the end."""
-    with monkeypatch.context() as patch:
-        found = raise_signal_at(evaluation, accuracy.probabilities)
-        patch.setattr(measuring, "probabilities", found)
-        result = train(RECIPE, tmp_path / "run")
-    assert (result.interrupted, result.steps) == (signal.SIGTERM, min(10 * evaluation, 30))
-    resume_to_the_end(tmp_path / "run")
-    assert_same_end(straight, tmp_path / "run")
+    assert stopped_at(measuring, "probabilities", evaluation) == min(10 * evaluation, 30)
 
 
-def test_while_the_choice_to_compile_is_measured(straight, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(Update, "loss_of", raise_signal_at(3, Update.loss_of))
-        result = train(RECIPE, tmp_path / "run")
-    assert (result.interrupted, result.steps) == (signal.SIGTERM, 0)
-    resume_to_the_end(tmp_path / "run")
-    assert_same_end(straight, tmp_path / "run")
+def test_while_the_choice_to_compile_is_measured(stopped_at):
+    assert stopped_at(Update, "loss_of", 3) == 0
 
 
-def test_while_saving(straight, tmp_path, monkeypatch):
-    from mixerkit.checkpoint import checkpoints
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "write_tensors", raise_signal_at(2, checkpoints.write_tensors))
-        result = train(RECIPE, tmp_path / "run")
-    assert (result.interrupted, result.steps) == (signal.SIGTERM, 14)
-    resume_to_the_end(tmp_path / "run")
-    assert_same_end(straight, tmp_path / "run")
+def test_while_saving(stopped_at):
+    assert stopped_at(checkpoints, "write_tensors", 2) == 14
 
 
 def test_training_time_adds_up_over_resumes(tmp_path, monkeypatch):
-    recipe = replace(RECIPE, save=Save(every="7 steps"))
     with monkeypatch.context() as patch:
         patch.setattr(Update, "loss_of", raise_signal_at(7 + 30, Update.loss_of))
-        first = train(recipe, tmp_path / "run")
-    second = train(recipe, tmp_path / "run", resume=True)
+        first = train(RECIPE, tmp_path / "run")
+    second = train(RECIPE, tmp_path / "run", resume=True)
     assert 0 < first.seconds < second.seconds
