@@ -57,12 +57,13 @@ class Checkpoints:
         """Put a checkpoint on disk, then remove all but the `keep` newest sound ones and the best.
 
         The best is the sound one with the highest `validation` in its state, the earliest of
-        equals. A sound checkpoint of the same step is left as it is; a damaged one is replaced.
+        equals. A sound checkpoint of the same step and state is left as it is; any other of that
+        step gives its name to the new one when this is on disk.
         Raises `RunFailed` when it cannot be written; those before it are untouched.
         """
         if keep < KEEP_AT_LEAST:
             raise UserError(f"At least {KEEP_AT_LEAST} checkpoints are kept, found keep={keep}.")
-        if os.path.lexists(self.at(step)) and self._is_sound(step):
+        if os.path.lexists(self.at(step)) and self._holds(step, state):
             return self.at(step)
         try:
             self._write(step, tensors, state)
@@ -167,6 +168,10 @@ class Checkpoints:
                 f"metrics_bytes {size!r:.40}."
             )
         return state
+
+    def _holds(self, step: int, state: dict[str, Any]) -> bool:
+        """Whether a sound checkpoint of `step` has this very state."""
+        return self._is_sound(step) and (self.at(step) / STATE).read_bytes() == json_bytes(state)
 
     def _is_sound(self, step: int) -> bool:
         try:

@@ -179,8 +179,8 @@ class RunFolder:
         the one with the highest `validation` in its state (top-1 as a share, or None).
 
         `state` is JSON and gets `step`, `metrics_bytes`, the length of metrics.jsonl now, and
-        `validation`, what was logged of this step. A sound checkpoint of the same step is left as
-        it is; a damaged one is replaced.
+        `validation`, what was logged of this step. A sound checkpoint of the same step and state
+        is left as it is; any other of that step gives its name to the new one.
         """
         self._check_writing()
         try:  # synced first: the offset must not outlive the rows that it counts

@@ -16,6 +16,7 @@ from mixerkit.cli.arguments import (
 from mixerkit.cli.text import percent, plural, table
 from mixerkit.cli.train import located
 from mixerkit.errors import EXIT_DONE, UserError
+from mixerkit.spec.imagenet import readable
 from mixerkit.spec.recipe import Data
 from mixerkit.spec.strict import from_dict
 
@@ -141,7 +142,8 @@ def _measure(
     if given.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, found {given.batch_size}.")
     assert model.preprocess
-    _check_classes(model.preprocess.class_names, split)
+    names = readable(split.class_names)
+    _check_classes(readable(model.preprocess.class_names), names, split.name)
     loader = EvaluationLoader(
         split,
         model.preprocess,
@@ -151,18 +153,18 @@ def _measure(
         patience=given.data.patience,
         skip_broken=given.skip_broken,
     )
-    accuracy = evaluate(model, loader, split.class_names)
+    accuracy = evaluate(model, loader, names)
     return accuracy, loader.unreadable
 
 
-def _check_classes(known: tuple[str, ...], split: "ImageSplit") -> None:
-    if known == split.class_names:
+def _check_classes(known: tuple[str, ...], found: tuple[str, ...], data: str) -> None:
+    if known == found:
         return
-    missing = [name for name in split.class_names if name not in known]
-    extra = [name for name in known if name not in split.class_names]
+    missing = [name for name in found if name not in known]
+    extra = [name for name in known if name not in found]
     raise UserError(
-        f"The model knows {plural(len(known), 'class')} and {split.name} has "
-        f"{plural(len(split.class_names), 'class')}, which must be the same in the same order."
+        f"The model knows {plural(len(known), 'class')} and {data} has "
+        f"{plural(len(found), 'class')}, which must be the same in the same order."
         + (f" Unknown to the model: {', '.join(missing[:5])}." if missing else "")
         + (f" Missing in the data: {', '.join(extra[:5])}." if extra else "")
     )

@@ -9,6 +9,7 @@ from mixerkit.data.lists import read_lines
 from mixerkit.data.matlab import read_mat
 from mixerkit.data.splits import ImageSplit, Splits
 from mixerkit.errors import UserError
+from mixerkit.spec.imagenet import imagenet_names
 
 DEVKIT = Path("ILSVRC2012_devkit_t12") / "data"
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -18,8 +19,8 @@ def open_imagenet(folder: Path) -> Splits:
     """Training split from `train/<wnid>/`; the 50 000 validation images are the test split.
 
     That is how the paper uses them (choices are made on a share of the training images: set
-    data.holdout). Classes are in the order of the WordNet numbers; with the devkit they carry
-    their English names.
+    data.holdout). Classes are in the order of the WordNet numbers and carry their English names:
+    ImageNet-1k's own ones, others where the devkit is there.
     """
     left_out = LeftOut()
     train = open_classes(folder / "train", "imagenet train", left_out)
@@ -91,8 +92,9 @@ def _synsets(folder: Path) -> list[tuple[int, str, str]]:
 
 
 def _readable(wnids: tuple[str, ...], words: dict[str, str]) -> tuple[str, ...]:
-    """Words where the devkit gives them; two classes are "crane": those keep their number."""
-    names = [words.get(wnid, wnid) for wnid in wnids]
+    """ImageNet-1k's names, or the devkit's `words`; of equal names each keeps its number."""
+    known = words | imagenet_names()
+    names = [known.get(wnid, wnid) for wnid in wnids]
     return tuple(
         f"{name} ({wnid})" if names.count(name) > 1 else name
         for name, wnid in zip(names, wnids, strict=True)

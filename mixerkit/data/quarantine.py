@@ -69,6 +69,7 @@ class Quarantine:
 
 
 def shown(unreadable: Sequence[Unreadable]) -> str:
-    """The first few with their reasons, for a message."""
-    first = [f"{one.path} ({one.reason.rstrip('.')})" for one in unreadable[:NAMES_SHOWN]]
-    return ", ".join(first) + (", …" if len(unreadable) > NAMES_SHOWN else "")
+    """The first few with what is wrong with each, for a message that says what to do."""
+    first = unreadable[:NAMES_SHOWN]
+    lines = [f"{one.path} ({one.reason.partition('. ')[0].rstrip('.')})" for one in first]
+    return ", ".join(lines) + (", …" if len(unreadable) > NAMES_SHOWN else "")

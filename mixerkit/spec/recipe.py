@@ -81,10 +81,11 @@ class Data:
     """GiB of decoded images that each split may keep; larger splits are decoded in every epoch,
     and so are the training images when augment.crop is "inception"."""
     max_unreadable: float = 0.01
-    """Share of a split's images that may be broken: those are left out, never replaced, and named
-    in the run's quarantine.jsonl. More stop the run; 0 stops it at the first."""
+    """Share of a split's images, rounded up to whole ones, that may be broken: those are left out,
+    never replaced, and named in the run's quarantine.jsonl. More stop the run; 0 stops it at the
+    first."""
     patience: float = 30.0
-    """Seconds that a run waits for images that are being read, before it saves and stops."""
+    """Seconds without any image read, while one is waited for, before a run saves and stops."""
 
     def __post_init__(self) -> None:
         check_choices(self)

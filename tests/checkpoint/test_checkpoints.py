@@ -25,6 +25,10 @@ from tests.checkpoint.conftest import Killed, flip_bit, tensors_of
 def save(run: RunFolder, step: int, keep: int = 2) -> Path:
     """Log a row and save a checkpoint, as training does."""
     run.log({"step": step, "split": "train", "loss": 1 / step})
+    return save_only(run, step, keep)
+
+
+def save_only(run: RunFolder, step: int, keep: int = 2) -> Path:
     return run.save_checkpoint(step, tensors_of(step), {"seconds": 0.1 * step}, keep)
 
 
@@ -271,14 +275,17 @@ def test_when_all_are_damaged_nothing_starts_from_nothing(run: RunFolder, capsys
         run.newest_checkpoint()
 
 
-def test_saving_a_step_again_leaves_a_sound_one_and_replaces_a_damaged_one(run_path, recipe):
+def test_a_step_saved_again_leaves_what_is_the_same_and_replaces_all_else(run_path, recipe):
     with RunFolder.create(run_path, recipe) as run:
         save(run, 1)
         folder = save(run, 2)
     inode = folder.stat().st_ino
     with RunFolder.open(run_path, writing=True) as run:
-        save(run, 2)
-    assert folder.stat().st_ino == inode
+        save_only(run, 2)
+        assert folder.stat().st_ino == inode
+        save(run, 2)  # now one more row of metrics belongs to it
+        assert folder.stat().st_ino != inode
+        assert newest_step(run) == 2
     flip_bit(folder / "tensors.safetensors", 999)
     with RunFolder.open(run_path, writing=True) as run:
         save(run, 2)

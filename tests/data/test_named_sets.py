@@ -175,7 +175,8 @@ def test_imagenet_with_class_folders(tmp_path):
     for wnid in WNIDS:
         photo(tmp_path / "imagenet" / "val" / wnid / "ILSVRC2012_val_00000001.JPEG")
     splits = open_source("imagenet", str(tmp_path))
-    assert splits.train.class_names == tuple(WNIDS) and splits.validation is None
+    assert splits.train.class_names == ("tench", "crane (bird)", "crane (machine)")
+    assert splits.validation is None
     assert splits.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert splits.test.labels.tolist() == [0, 1, 2]
 
@@ -190,8 +191,21 @@ def test_imagenet_with_a_flat_validation_folder_and_the_devkit(tmp_path):
     splits = open_source("imagenet", str(tmp_path))
     assert splits.test.labels.tolist() == [0, 2, 2]
     assert [path.name[-6] for path in splits.test.paths] == ["1", "2", "3"]
-    assert splits.train.class_names == (
-        "tench, Tinca tinca", "crane (n02012849)", "crane (n03126707)",
+    assert splits.train.class_names == ("tench", "crane (bird)", "crane (machine)")
+
+
+def test_imagenet_classes_without_a_name_of_their_own_take_the_devkit_s(tmp_path, monkeypatch):
+    """As those of ImageNet-21k: two of one name keep their numbers; without words, a number."""
+    words = {"n02012849": "crane", "n03126707": "crane", "n00000001": "entity"}
+    monkeypatch.setattr("tests.data.test_named_sets.WNIDS", words)
+    monkeypatch.setattr("mixerkit.data.imagenet.imagenet_names", dict)
+    make_imagenet(tmp_path)
+    for wnid in (*words, "n00000002"):
+        for split in ("train", "val"):
+            photo(tmp_path / split / wnid / "1.JPEG")
+    make_devkit(tmp_path, [])
+    assert open_source("imagenet", str(tmp_path)).train.class_names == (
+        "entity", "n00000002", "crane (n02012849)", "crane (n03126707)",
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -50,6 +51,23 @@ def test_between_micro_batches(stopped_at):
 def test_during_evaluation(stopped_at, evaluation):
     """Of the held-out images after each epoch, and of the test images at the end."""
     assert stopped_at(measuring, "probabilities", evaluation) == min(10 * evaluation, 30)
+
+
+def test_an_evaluation_that_a_signal_stopped_counts_in_the_checkpoint_of_its_step(
+    tmp_path, monkeypatch
+):
+    """The checkpoint is saved by the signal before the accuracy is known, and again after it."""
+    recipe = replace(RECIPE, save=replace(RECIPE.save, every=RECIPE.evaluate.every))
+    train(recipe, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        patch.setattr(measuring, "probabilities", raise_signal_at(2, measuring.probabilities))
+        assert train(recipe, tmp_path / "stopped").steps == 20
+    train(recipe, tmp_path / "stopped", resume=True)
+    left, right = [
+        {path.relative_to(run): path.read_bytes() for path in (run / "checkpoints").rglob("*.*")}
+        for run in (tmp_path / "straight", tmp_path / "stopped")
+    ]
+    assert left == right
 
 
 def test_while_the_choice_to_compile_is_measured(stopped_at):
