@@ -1,7 +1,8 @@
 """Command lines in processes of their own, to be killed, stopped and starved.
 
-`start` forks from a process that has imported everything (`forks.py`), which takes milliseconds
-and lets `hooks.py` reach into the child; `start_command` is the command line as people type it.
+`start_fork` forks from a process that has imported everything (`forks.py`), which takes
+milliseconds and lets `hooks.py` reach into the child; `start_command` is the command line as people
+type it.
 """
 
 import atexit
@@ -71,7 +72,7 @@ class Child:
         return out.read_text(errors="replace"), err.read_text(errors="replace")
 
 
-def start(
+def start_fork(
     words: list[str],
     folder: Path,
     hooks: tuple[Hook, ...] = (),

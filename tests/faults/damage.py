@@ -8,8 +8,6 @@ from pathlib import Path
 
 from mixerkit.checkpoint.run import RunFolder
 from tests.faults.fault import Fault, Trial
-from tests.faults.fuzz import F6
-from tests.faults.mismatches import F7
 from tests.faults.runs import make_run, newest, save
 
 FILES = ("tensors.safetensors", "state.json", "manifest.json")
@@ -186,6 +184,4 @@ FAULTS = (
         prepare=three_checkpoints,
         counts="damages",
     ),
-    F6,
-    F7,
 )

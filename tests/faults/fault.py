@@ -22,21 +22,31 @@ def nothing(_: Path) -> None:
     """The `prepare` of a fault whose trials share nothing."""
 
 
+def all_possible(_: Any) -> str:
+    """The `left_out` of a fault that can be tried on every machine."""
+    return ""
+
+
 @dataclass(frozen=True)
 class Fault:
     """`injection` and `holds` are the row's words for people. `run` does one trial and raises when
     the promise is broken; `prepare` makes, once, what all trials may read but not change.
-    `trials` of them are run by `make faults`, `short` by `make test`."""
+    `trials` of them are run by `make faults`, `short` by `make test`; None: every one of `points`.
+    """
 
     id: str
     injection: str
     holds: str
-    trials: int
+    trials: int | None
     short: int
     run: Callable[[Trial], None]
     prepare: Callable[[Path], Any] = nothing
     counts: str = "trials"
     """What one trial is, in the plural: kills, flips, images."""
+    points: Callable[[Any], int] | None = None
+    """How many trials there are that differ, from what `prepare` made; None: without end."""
+    left_out: Callable[[Any], str] = all_possible
+    """What this machine does not allow to be tried, for people, from what `prepare` made."""
 
 
 def random_of(seed: int, fault: str, number: int) -> Random:

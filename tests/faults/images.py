@@ -17,7 +17,6 @@ from tests.faults.photographs import (
     large_images,
     photographs,
 )
-from tests.faults.stuck import STUCK
 
 ROOT = Path(__file__).parents[2]
 IMAGES = 100
@@ -111,5 +110,4 @@ FAULTS = (
         prepare=prepare,
         counts=f"folders of {IMAGES} images",
     ),
-    STUCK,
 )

@@ -1,12 +1,10 @@
-"""Faults that end or stop a process: kill -9 anywhere, signals, resumes, suspension, long runs."""
+"""kill -9 at any moment of a run (F1)."""
 
 import signal
 from pathlib import Path
 from random import Random
 
 from tests.faults.fault import Fault, Trial
-from tests.faults.repeats import F17
-from tests.faults.resumes import F15
 from tests.faults.sample import (
     RECIPES,
     SAVE_EVERY,
@@ -16,9 +14,6 @@ from tests.faults.sample import (
     reached_step,
     undisturbed,
 )
-from tests.faults.saves import F2
-from tests.faults.signals import F12
-from tests.faults.soak import F18
 
 KILLS = 5
 
@@ -51,15 +46,15 @@ def _kill_once(folder: Path, name: str, real: bool, random: Random, longest: flo
         longest /= 2
 
 
-F1 = Fault(
-    "F1",
-    "kill -9 at random moments, five times in each run",
-    "the run goes on by itself from its newest complete checkpoint, repeats at most one save "
-    "interval, and every file ends bitwise equal",
-    trials=40,
-    short=1,
-    run=killed_at_random,
-    counts="runs, each killed 5 times",
+FAULTS = (
+    Fault(
+        "F1",
+        "kill -9 at random moments, five times in each run",
+        "the run goes on by itself from its newest complete checkpoint, repeats at most one save "
+        "interval, and every file ends bitwise equal",
+        trials=40,
+        short=1,
+        run=killed_at_random,
+        counts="runs, each killed 5 times",
+    ),
 )
-
-FAULTS = (F1, F2, F12, F15, F17, F18)

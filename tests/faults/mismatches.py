@@ -33,7 +33,7 @@ CONFIG = MixerConfig(
     channel_width=7,
     num_classes=3,
 )
-RECIPE = Recipe(name="tiny", model=CONFIG, optimizer=Optimizer(name="muon"), ema=0.9)
+FITTING = Recipe(name="tiny", model=CONFIG, optimizer=Optimizer(name="muon"), ema=0.9)
 OTHER_KINDS = (torch.float64, torch.int32, torch.int8, torch.bool, torch.float8_e5m2)
 FOR_NUMPY = (torch.float64, torch.int32, torch.int8, torch.bool)
 MOST = 6
@@ -98,7 +98,7 @@ def not_finite(tensors: dict[str, Tensor], name: str, ours: str, random: Random)
 # -- load_weights -------------------------------------------------------------------------
 
 
-def seal(folder: Path) -> None:
+def vouch(folder: Path) -> None:
     """A manifest that vouches for the files as they are now."""
     path = folder / "manifest.json"
     content = json.loads(path.read_text())
@@ -122,7 +122,7 @@ def as_ours(folder: Path, random: Random) -> tuple[Path, list[str]]:
     tensors = read_tensors(path / "model.safetensors")
     mentions = change_some(tensors, {name: name for name in tensors}, random, OTHER_KINDS)
     write_tensors(path / "model.safetensors", tensors)
-    seal(path)
+    vouch(path)
     return path, mentions
 
 
@@ -194,7 +194,7 @@ def load_what_does_not_fit(random: Random, folder: Path) -> None:
 
 def trained(random: Random) -> TrainingState:
     """A state after one update."""
-    state = fresh_state(RECIPE)
+    state = fresh_state(FITTING)
     for parameter in state.model.parameters():
         parameter.grad = torch.full_like(parameter, random.uniform(-1, 1))
     for optimizer in state.optimizers:
@@ -204,7 +204,7 @@ def trained(random: Random) -> TrainingState:
 
 
 def resume_from_what_does_not_fit(random: Random, folder: Path) -> None:
-    with RunFolder.create(folder / "run", RECIPE) as run:
+    with RunFolder.create(folder / "run", FITTING) as run:
         run.log({"step": 1})
         trained(random).save(run, 2)
         run.log({"step": 2})
@@ -213,7 +213,7 @@ def resume_from_what_does_not_fit(random: Random, folder: Path) -> None:
         names = {name: name for name in tensors if name.startswith(("model.", "ema."))}
         mentions = change_some(tensors, names, random, OTHER_KINDS)
         write_tensors(path / "tensors.safetensors", tensors)
-        seal(path)
+        vouch(path)
         state = trained(random)
         before = bits_of(state.tensors())
         refused(lambda: state.restore(run), mentions)
@@ -229,12 +229,14 @@ def what_does_not_fit(trial: Trial) -> None:
         resume_from_what_does_not_fit(trial.random, trial.folder)
 
 
-F7 = Fault(
-    "F7",
-    "up to six tensors of a checkpoint missing, renamed, of another shape or kind, or not finite",
-    "one error lists them all; the model, or the state of training, is bitwise as it was",
-    trials=600,
-    short=40,
-    run=what_does_not_fit,
-    counts="checkpoints",
+FAULTS = (
+    Fault(
+        "F7",
+        "up to six tensors of a checkpoint missing, renamed, of another shape, kind or not finite",
+        "one error lists them all; the model, or the state of training, is bitwise as it was",
+        trials=600,
+        short=40,
+        run=what_does_not_fit,
+        counts="checkpoints",
+    ),
 )

@@ -16,7 +16,7 @@ from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.preprocess import Preprocess
 from tests.checkpoint.conftest import TINY
 from tests.faults.fault import Fault, Trial
-from tests.faults.runs import RECIPE, row_of, save, step_of, validation_of
+from tests.faults.runs import TINY_RUN, row_of, save, step_of, validation_of
 from tests.faults.volatile import Disk, Event, Mark, Recorder
 
 RUN = Path("runs") / "mine"
@@ -38,7 +38,7 @@ def record(folder: Path) -> Record:
     recorder = Recorder(folder / "disk")
     path = recorder.root / RUN
     with recorder.watching():
-        with RunFolder.create(path, RECIPE) as run:
+        with RunFolder.create(path, TINY_RUN) as run:
             recorder.mark("made")
             run.save_choices(CHOICES)
             recorder.mark("chosen")
@@ -87,7 +87,7 @@ def lose_power(trial: Trial) -> None:
     Disk(happened, trial.shared.folders).after_power_loss(disk, trial.random)
     done = [event.what for event in happened if isinstance(event, Mark)]
     if "made" not in done and not is_run(disk / RUN):
-        RunFolder.create(disk / RUN, RECIPE).close()  # with nothing cleared away by hand
+        RunFolder.create(disk / RUN, TINY_RUN).close()  # with nothing cleared away by hand
     with contextlib.redirect_stderr(io.StringIO()) as said:
         check_run(disk / RUN, done)
     assert "Trying the checkpoint before" not in said.getvalue(), said.getvalue()

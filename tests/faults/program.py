@@ -4,16 +4,21 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mixerkit.results import describe_commit
 from tests.faults.fault import Fault, Trial, random_of
 
-MODULES = ("kills", "power", "damage", "payloads", "images", "poison", "disk", "readers", "words")
-"""Each has `FAULTS`, a tuple of rows."""
+MODULES = (
+    *("kills", "saves", "power", "damage", "fuzz", "mismatches", "payloads", "images", "stuck"),
+    *("poison", "signals", "disk", "resumes", "readers", "repeats", "soak", "words"),
+)
+"""Each has `FAULTS`, a tuple of rows; no other module has."""
 
 Say = Callable[[str], None]
 SHOWN_FAILURES = 20
@@ -34,28 +39,56 @@ class Failure:
     error: str
 
 
+@dataclass
+class Outcome:
+    """What came of the trials of one fault; `left_out` says what could not be tried here."""
+
+    trials: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    seconds: float = 0.0
+    left_out: str = ""
+
+
 def run_fault(
-    fault: Fault, numbers: Iterable[int], seed: int, say: Say = lambda _: None
-) -> tuple[list[Failure], float]:
-    """(failures, seconds) of the trials `numbers` of one fault; each has a folder of its own."""
-    started, failures, numbers = time.perf_counter(), [], list(numbers)
+    fault: Fault, numbers: Iterable[int] | None, seed: int, say: Say = lambda _: None
+) -> Outcome:
+    """The trials `numbers` of one fault, each in a folder of its own; None: as `make faults`.
+
+    Numbers beyond the fault's points would repeat what another one does, and are left out.
+    """
+    started, done = time.perf_counter(), Outcome()
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder = Path(name)
         (folder / "shared").mkdir()
         shared = fault.prepare(folder / "shared")
-        for done, number in enumerate(numbers, start=1):
+        done.left_out = fault.left_out(shared)
+        wanted = _wanted(fault, numbers, shared)
+        for number in wanted:
             error = _one(fault, number, seed, folder / f"trial-{number}", shared)
             if error:
-                failures.append(Failure(f"python -m tests.faults {fault.id}:{number} --seed {seed}",
-                                        error))  # fmt: skip
-                say(f"\n{failures[-1].again}\n{error}")
-            spent = time.perf_counter() - started
-            left = spent / done * (len(numbers) - done)
-            say(
-                f"\r{fault.id}: {done} of {len(numbers)} {fault.counts}, {len(failures)} failures, "
-                f"{spent:.0f} s, {left:.0f} s left   "
-            )
-    return failures, time.perf_counter() - started
+                again = f"python -m tests.faults {fault.id}:{number} --seed {seed}"
+                done.failures.append(Failure(again, error))
+                say(f"\n{again}\n{error}")
+            done.trials, done.seconds = done.trials + 1, time.perf_counter() - started
+            say(_progress(fault, done, len(wanted)))
+    return done
+
+
+def _wanted(fault: Fault, numbers: Iterable[int] | None, shared: Any) -> Sequence[int]:
+    points = fault.points(shared) if fault.points else None
+    if numbers is None:
+        count = points if fault.trials is None else fault.trials
+        assert count is not None, f"{fault.id} has neither a number of trials nor of points"
+        numbers = range(count)
+    return [number for number in numbers if points is None or number < points]
+
+
+def _progress(fault: Fault, done: Outcome, wanted: int) -> str:
+    left = done.seconds / done.trials * (wanted - done.trials)
+    return (
+        f"\r{fault.id}: {done.trials} of {wanted} {fault.counts}, {len(done.failures)} failures, "
+        f"{done.seconds:.0f} s, {left:.0f} s left   "
+    )
 
 
 def _one(fault: Fault, number: int, seed: int, folder: Path, shared: Any) -> str:
@@ -70,17 +103,22 @@ def _one(fault: Fault, number: int, seed: int, folder: Path, shared: Any) -> str
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def row(fault: Fault, trials: int, failures: list[Failure], seconds: float) -> dict[str, Any]:
-    """A row of results/faults.json."""
+def row(fault: Fault, done: Outcome, seed: int, short: bool) -> dict[str, Any]:
+    """A row of results/faults.json; rows of one file may have been made at different times."""
     return {
         "id": fault.id,
         "injection": fault.injection,
         "holds": fault.holds,
         "counts": fault.counts,
-        "trials": trials,
-        "failures": len(failures),
-        "seconds": round(seconds, 1),
-        "failed": [failure.again for failure in failures[:SHOWN_FAILURES]],
+        "trials": done.trials,
+        "failures": len(done.failures),
+        "left_out": done.left_out,
+        "seconds": round(done.seconds, 1),
+        "failed": [failure.again for failure in done.failures[:SHOWN_FAILURES]],
+        "commit": describe_commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed,
+        "short": short,
     }
 
 
@@ -88,8 +126,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The README's table."""
     lines = ["| | what is done to it | times | what held | failures |", "|---|---|---|---|---|"]
     for found in rows:
+        not_tried = f"; not tried here: {found['left_out']}" if found["left_out"] else ""
         lines.append(
-            f"| {found['id']} | {found['injection']} | {found['trials']:,} {found['counts']} | "
-            f"{found['holds']} | {found['failures']} |"
+            f"| {found['id']} | {found['injection']} | {found['trials']:,} {found['counts']}"
+            f"{not_tried} | {found['holds']} | {found['failures']} |"
         )
     return "\n".join(lines)

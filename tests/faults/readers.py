@@ -16,7 +16,7 @@ from mixerkit.checkpoint.run import RunFolder, list_runs
 from mixerkit.checkpoint.verification import verify_run
 from mixerkit.errors import UserError
 from tests.faults.fault import Fault, Trial
-from tests.faults.runs import RECIPE, row_of, save, step_of, validation_of
+from tests.faults.runs import TINY_RUN, row_of, save, step_of, validation_of
 
 STEPS = 100
 """Checkpoints of one run; then the writer makes another one."""
@@ -68,7 +68,7 @@ def write(folder: Path) -> None:
         if saved % STEPS == 0:
             if run:
                 run.close()
-            run = RunFolder.create(run_of(folder, saved), RECIPE)
+            run = RunFolder.create(run_of(folder, saved), TINY_RUN)
         assert run
         step = saved % STEPS + 1
         save(run, step)
@@ -80,7 +80,7 @@ def write(folder: Path) -> None:
 # -- a trial ------------------------------------------------------------------------------
 
 
-def start(folder: Path) -> Writer:
+def start_writer(folder: Path) -> Writer:
     """A writer with its first checkpoint on disk."""
     writer = Writer(folder)
     with writer.saving():
@@ -136,7 +136,7 @@ def read_documents(path: Path) -> int:
 
 def read_summary(path: Path) -> int:
     summary = RunFolder.open(path).summary()
-    assert (summary["state"], summary["recipe"]) == ("running", RECIPE.name)
+    assert (summary["state"], summary["recipe"]) == ("running", TINY_RUN.name)
     return int(summary["step"])
 
 
@@ -169,7 +169,7 @@ def open_too(path: Path, pid: int) -> None:
 
 
 def create_too(path: Path, pid: int) -> None:
-    refused(lambda: RunFolder.create(path, RECIPE), pid)
+    refused(lambda: RunFolder.create(path, TINY_RUN), pid)
 
 
 def refused(take: Callable[[], object], pid: int) -> None:
@@ -192,7 +192,7 @@ FAULTS = (
         trials=10_000,
         short=80,
         run=read_while_it_is_written,
-        prepare=start,
+        prepare=start_writer,
         counts="reads",
     ),
 )

@@ -117,13 +117,15 @@ TRIALS: tuple[Callable[[Trial], None], ...] = (
     partial(fewer_processors, name="muon"),
 )
 
-F17 = Fault(
-    "F17",
-    "run twice; suspended for 5 s; the clock set back; gone on with on another machine",
-    "every file of the end is bitwise equal; a warning names the PyTorch or instruction set that "
-    "differs from the run's",
-    trials=len(TRIALS),
-    short=3,
-    run=lambda trial: TRIALS[trial.number](trial),
-    counts="runs",
+FAULTS = (
+    Fault(
+        "F17",
+        "run twice; suspended for 5 s; the clock set back; gone on with on another machine",
+        "every file of the end is bitwise equal; a warning names the PyTorch or instruction set "
+        "that differs from the run's",
+        trials=len(TRIALS),
+        short=3,
+        run=lambda trial: TRIALS[trial.number](trial),
+        counts="runs",
+    ),
 )

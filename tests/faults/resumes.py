@@ -46,13 +46,15 @@ def _stop_in(folder: Path, name: str, step: int) -> None:
     assert newest_step(folder / "run") in (step - 1, step), ended
 
 
-F15 = Fault(
-    "F15",
-    "stopped at every step of three epochs and gone on with; chains of five",
-    "with mixup, averaged weights, accumulation and each optimiser, every file of the end is "
-    "bitwise equal",
-    trials=len(STOPS),
-    short=4,
-    run=stopped,
-    counts="runs",
+FAULTS = (
+    Fault(
+        "F15",
+        "stopped at every step of three epochs and gone on with; chains of five",
+        "with mixup, averaged weights, accumulation and each optimiser, every file of the end is "
+        "bitwise equal",
+        trials=len(STOPS),
+        short=4,
+        run=stopped,
+        counts="runs",
+    ),
 )

@@ -13,7 +13,7 @@ from mixerkit.checkpoint.run import RunFolder
 from mixerkit.spec.recipe import Recipe
 from tests.checkpoint.conftest import TINY, tensors_of
 
-RECIPE = Recipe(name="tiny", model=TINY)
+TINY_RUN = Recipe(name="tiny", model=TINY)
 Found = tuple[dict[str, Tensor], dict[str, Any]] | None
 
 
@@ -37,7 +37,7 @@ def save(run: RunFolder, step: int, keep: int = 2) -> Path:
 
 def make_run(path: Path, steps: Iterable[int], keep: int = 2) -> Path:
     """A run with a checkpoint of each of `steps`, pruned on the way."""
-    with RunFolder.create(path, RECIPE) as run:
+    with RunFolder.create(path, TINY_RUN) as run:
         for step in steps:
             save(run, step, keep)
     return path

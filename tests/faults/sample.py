@@ -18,7 +18,7 @@ from mixerkit.checkpoint.rows import read_rows
 from mixerkit.checkpoint.run import RunFolder, is_run
 from mixerkit.spec.recipe import Evaluate, Loss, Optimizer, Save, Schedule
 from mixerkit.spec.strict import write_yaml
-from tests.faults.child import Child, Hook, start, start_command
+from tests.faults.child import Child, Hook, start_command, start_fork
 from tests.training.runs import RECIPE as WHOLE
 
 STEPS, EPOCH, SAVE_EVERY, KEEP = 32, 8, 5, 2
@@ -69,8 +69,8 @@ def undisturbed(name: str, hooks: tuple[Hook, ...] = (), real: bool = False) -> 
     """The run of recipe `name`, made when it is first asked for; `real`: as people start it."""
     folder = Path(tempfile.mkdtemp(prefix="faults-undisturbed-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    child = go_on(folder, name, hooks, real)
     started = time.perf_counter()
+    child = go_on(folder, name, hooks, real)
     ended = child.wait()
     assert ended.code == 0, ended
     return Undisturbed(folder / "run", time.perf_counter() - started)
@@ -83,7 +83,9 @@ def go_on(folder: Path, name: str, hooks: tuple[Hook, ...] = (), real: bool = Fa
     else:
         write_recipe(folder, name)
         words = ["train", "recipe.yaml", "--out", "run"]
-    return start_command(words, folder) if real else start(words, folder, (DRAW_NOTHING, *hooks))
+    return (
+        start_command(words, folder) if real else start_fork(words, folder, (DRAW_NOTHING, *hooks))
+    )
 
 
 def write_recipe(folder: Path, name: str) -> None:

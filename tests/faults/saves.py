@@ -103,13 +103,15 @@ def may_trace() -> bool:
     return b"attached" in said
 
 
-F2 = Fault(
-    "F2",
-    "kill -9 at every file operation of a save, and at every one of its system calls",
-    "a whole checkpoint is there, the run goes on from it, and every file ends bitwise equal",
-    trials=HOOKED + TRACED,
-    short=4,
-    run=killed_inside,
-    prepare=before_the_save,
-    counts="kills",
+FAULTS = (
+    Fault(
+        "F2",
+        "kill -9 at every file operation of a save, and at every one of its system calls",
+        "a whole checkpoint is there, the run goes on from it, and every file ends bitwise equal",
+        trials=HOOKED + TRACED,
+        short=4,
+        run=killed_inside,
+        prepare=before_the_save,
+        counts="kills",
+    ),
 )

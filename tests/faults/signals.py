@@ -79,13 +79,15 @@ def _assert_stopped(run: Path, ended: Ended, number: int) -> None:
     assert newest == reached_step(run), f"step {reached_step(run)} was reached, {newest} saved"
 
 
-F12 = Fault(
-    "F12",
-    "SIGTERM, SIGINT and SIGHUP in every phase, up to three times in a run",
-    "exit code 128 + signal, no step lost, and with the run gone on with every file of its end "
-    "bitwise equal",
-    trials=120,
-    short=3,
-    run=signalled,
-    counts="runs",
+FAULTS = (
+    Fault(
+        "F12",
+        "SIGTERM, SIGINT and SIGHUP in every phase, up to three times in a run",
+        "exit code 128 + signal, no step lost, and with the run gone on with every file of its end "
+        "bitwise equal",
+        trials=120,
+        short=3,
+        run=signalled,
+        counts="runs",
+    ),
 )

@@ -7,7 +7,7 @@ from typing import Any
 from mixerkit.checkpoint.rows import read_rows
 from mixerkit.spec.recipe import Augment, Evaluate, Save
 from mixerkit.spec.strict import write_yaml
-from tests.faults.child import start
+from tests.faults.child import start_fork
 from tests.faults.fault import Fault, Trial
 from tests.faults.sample import DRAW_NOTHING, KEEP, MUON
 
@@ -19,7 +19,7 @@ GROWTH = 4 * 2**20
 """Bytes by which a run may grow after its first quarter: less than one in ten of its states."""
 SECONDS = 600.0
 
-RECIPE = replace(
+SOAK = replace(
     MUON,
     name="soak",
     model=replace(MUON.model, width=4, depth=1, token_width=4, channel_width=4),
@@ -34,12 +34,12 @@ RECIPE = replace(
 def soak(trial: Trial) -> None:
     """Memory and open files stay as they are; the newest checkpoints and the best one are kept."""
     saves = SAVES[trial.number]
-    recipe = replace(RECIPE, duration=f"{saves * EVERY} steps")
+    recipe = replace(SOAK, duration=f"{saves * EVERY} steps")
     (trial.folder / "recipe.yaml").write_text(write_yaml(recipe))
     record = trial.folder / "saves.jsonl"
     hooks = (DRAW_NOTHING, ("record_saves", (str(record),)))
     words = ["train", "recipe.yaml", "--out", "run"]
-    ended = start(words, trial.folder, hooks).wait(SECONDS)
+    ended = start_fork(words, trial.folder, hooks).wait(SECONDS)
     assert ended.code == 0, ended
     rows = read_rows(record)
     assert len(rows) == saves
@@ -65,12 +65,14 @@ def _assert_kept(rows: list[dict[str, Any]], run: Path) -> None:
         assert row["steps"] == sorted({*saved[-KEEP:], best}), (number, row, best)
 
 
-F18 = Fault(
-    "F18",
-    "20 000 steps with 500 saves in one process, after 1 000 with 25",
-    "memory and open files stay flat, exactly the two newest checkpoints and the best are kept",
-    trials=len(SAVES),
-    short=1,
-    run=soak,
-    counts="runs",
+FAULTS = (
+    Fault(
+        "F18",
+        "20 000 steps with 500 saves in one process, after 1 000 with 25",
+        "memory and open files stay flat, exactly the two newest checkpoints and the best are kept",
+        trials=len(SAVES),
+        short=1,
+        run=soak,
+        counts="runs",
+    ),
 )

@@ -287,14 +287,16 @@ KINDS: tuple[Callable[[Trial], None], ...] = (
     hanging_command,
 )
 
-STUCK = Fault(
-    "F10",
-    "a thread that reads images hangs, also in a system call, or dies of MemoryError, SystemExit "
-    "or KeyboardInterrupt; slow files; in loaders, runs and commands",
-    "the batches before are exact, then an error names the file within the patience; a run is "
-    "saved and goes on to the same weights, bit for bit; the program ends and no thread stays",
-    trials=40,
-    short=6,
-    run=lambda trial: KINDS[trial.number % len(KINDS)](trial),
-    prepare=prepare,
+FAULTS = (
+    Fault(
+        "F10",
+        "a thread that reads images hangs, also in a system call, or dies of MemoryError, "
+        "SystemExit or KeyboardInterrupt; slow files; in loaders, runs and commands",
+        "the batches before are exact, then an error names the file within the patience; a run is "
+        "saved and goes on to the same weights, bit for bit; the program ends and no thread stays",
+        trials=40,
+        short=6,
+        run=lambda trial: KINDS[trial.number % len(KINDS)](trial),
+        prepare=prepare,
+    ),
 )

@@ -45,7 +45,7 @@ def test_every_seed_is_sound(tmp_path: Path):
         folder = tmp_path / str(number)
         fuzz.write_all(folder, files[target.seed])
         if target.sealed is not None:
-            fuzz.seal(folder / target.sealed)
+            fuzz.vouch_if_readable(folder / target.sealed)
         if target.read is not fuzz.load_into_a_model or target.seed == "ours":
             with fuzz.quiet():
                 target.read(folder)

@@ -78,5 +78,4 @@ def test_a_run_that_forgets_to_sync_is_caught(monkeypatch, forgotten: str):
         monkeypatch.setattr(rows, "sync", only(Path.is_dir))
     else:
         monkeypatch.setattr(run, "make_folder", lambda path: path.mkdir(parents=True))
-    failures, _ = run_fault(FAULTS[0], range(20), seed=0)
-    assert len(failures) > 3
+    assert len(run_fault(FAULTS[0], range(20), seed=0).failures) > 3

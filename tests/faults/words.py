@@ -12,7 +12,7 @@ import yaml
 from mixerkit.cli.main import COMMANDS
 from mixerkit.spec.recipes import RECIPES
 from mixerkit.spec.strict import to_dict
-from tests.faults.child import Ended, start
+from tests.faults.child import Ended, Hook, start_fork
 from tests.faults.fault import Fault, Trial
 from tests.faults.sample import MUON, write_recipe
 from tests.training.runs import SAMPLE
@@ -39,7 +39,8 @@ def nonsense(trial: Trial) -> None:
     else:
         words = command_line(trial.random)
     before = _everything(here)
-    ended = start(words, here, (("limit_memory", (MEMORY,)),), _environment(trial)).wait(PATIENCE)
+    limit: Hook = ("limit_memory", (MEMORY,))
+    ended = start_fork(words, here, (limit,), _environment(trial)).wait(PATIENCE)
     _assert_answers(ended, words)
     if ended.code:
         assert _everything(here) == before, words
