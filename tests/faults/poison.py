@@ -1,71 +1,80 @@
 """F11: figures that are not finite, in the input, the loss or a gradient, under each policy."""
 
+import signal
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 import torch
 
+from mixerkit.checkpoint.rows import read_rows
 from mixerkit.data.loader import Batch
 from mixerkit.errors import RunFailed
-from mixerkit.spec.recipe import NotFinite, Optimizer
+from mixerkit.spec.recipe import NotFinite, Optimizer, Recipe, Save
 from mixerkit.training.loop import train
 from mixerkit.training.update import Update
 from tests.faults.fault import Fault, Trial
-from tests.training.runs import RECIPE
+from tests.faults.sample import newest_step
+from tests.training.runs import RECIPE, StopAt, assert_same_end
 
 POLICIES = ("stop", "skip", "roll back")
 PLACES = ("input", "loss", "gradient")
-STEPS = 30
+STEPS, SAVE_EVERY, MOST = 30, 7, 3
+"""Steps of the run, of them between two saves, and poisoned at most."""
 
 
 @dataclass
 class Poison:
-    """What is done to the run at one step, and whether that step changed anything."""
+    """`steps`: step → where a figure becomes `value`. `spoils`: weights, averages and optimisers
+    are changed there too, which only a run that truly goes back gets rid of."""
 
-    step: int
-    place: str
+    steps: dict[int, str]
     value: float
-    given: int = 0
+    spoils: bool = False
+    tried: list[int] = field(default_factory=list)
+    """The steps of all updates that were tried, in their order."""
     unchanged: bool = True
+    """Whether no poisoned update has changed anything."""
 
-    def input(self, parts: list[Batch], draw: Random) -> list[Batch]:
-        chosen = draw.choice(parts)
-        chosen.images.view(-1)[draw.randrange(chosen.images.numel())] = self.value
-        return parts
+    def put(self, tensor: torch.Tensor, draw: Random) -> None:
+        """The value, somewhere in the tensor."""
+        tensor.view(-1)[draw.randrange(tensor.numel())] = self.value
 
 
 @contextmanager
-def poisoned(poison: Poison, draw: Random) -> Any:
-    """Every `Update` inside gives the poison at its step, and is watched there."""
+def poisoned(poison: Poison, draw: Random) -> Iterator[None]:
+    """Every `Update` inside gives the poison at its steps, and is watched there."""
     call, micro_batches, loss_of, clip = (
         Update.__call__, Update.micro_batches, Update.loss_of, Update._clip,
     )  # fmt: skip
 
     def due(update: Update, place: str) -> bool:
-        return poison.place == place and update.state.step + 1 == poison.step
+        return poison.steps.get(update.state.step + 1) == place
 
     def watched(update: Update, batch: Batch) -> tuple[float, float]:
-        at_step = update.state.step + 1 == poison.step
-        poison.given += at_step
-        before = {name: tensor.clone() for name, tensor in update.state.tensors().items()}
+        step, state = update.state.step + 1, update.state
+        poison.tried.append(step)
+        if step in poison.steps and poison.spoils:
+            for tensor in state.tensors().values():
+                tensor.detach().mul_(1.5)
+        before = {name: tensor.clone() for name, tensor in state.tensors().items()}
         try:
             return call(update, batch)
         finally:
-            after = update.state.tensors()
-            if at_step:
-                same = after.keys() == before.keys() and all(
-                    torch.equal(after[name], before[name]) for name in before
-                )
-                poison.unchanged &= same and all(
-                    parameter.grad is None for parameter in update.state.model.parameters()
+            if step in poison.steps:
+                poison.unchanged &= is_as(before, state.tensors()) and all(
+                    parameter.grad is None for parameter in state.model.parameters()
                 )
 
     def in_input(update: Update, batch: Batch) -> list[Batch]:
         parts = micro_batches(update, batch)
-        return poison.input(parts, draw) if due(update, "input") else parts
+        if due(update, "input"):
+            poison.put(draw.choice(parts).images, draw)
+        return parts
 
     def in_loss(update: Update, *arguments: Any) -> torch.Tensor:
         loss = loss_of(update, *arguments)
@@ -74,8 +83,7 @@ def poisoned(poison: Poison, draw: Random) -> Any:
     def in_gradient(update: Update) -> float:
         if due(update, "gradient"):
             parameters = [p for p in update.state.model.parameters() if p.grad is not None]
-            gradient = draw.choice(parameters).grad
-            gradient.view(-1)[draw.randrange(gradient.numel())] = poison.value
+            poison.put(draw.choice(parameters).grad, draw)
         return clip(update)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -86,32 +94,103 @@ def poisoned(poison: Poison, draw: Random) -> Any:
         yield
 
 
+def is_as(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> bool:
+    """Same names, same bits."""
+    return after.keys() == before.keys() and all(
+        torch.equal(after[name], before[name]) for name in before
+    )
+
+
+# -- a trial ------------------------------------------------------------------------------
+
+
 def run(trial: Trial) -> None:
+    """One policy of the three, in turn, with an optimiser and an average by chance."""
     draw, policy = trial.random, POLICIES[trial.number % 3]
-    value = draw.choice([float("nan"), float("inf"), float("-inf")])
-    poison = Poison(draw.randint(1, STEPS), draw.choice(PLACES), value)
     optimizer = Optimizer(name=draw.choice(["muon", "adamw", "sgd"]), clip=draw.choice([0.0, 1.0]))
     recipe = replace(
-        RECIPE, optimizer=optimizer, not_finite=NotFinite(policy), compile="off",
+        RECIPE, optimizer=optimizer, save=Save(every=f"{SAVE_EVERY} steps"), compile="off",
         ema=draw.choice([0.0, 0.9]), threads=1,
     )  # fmt: skip
-    with poisoned(poison, draw):
-        if policy == "stop":
-            with pytest.raises(RunFailed, match=f"step {poison.step}"):
-                train(recipe, trial.folder / "run")
-        else:
-            assert train(recipe, trial.folder / "run").steps == STEPS
-    assert poison.given == 1, "the step came more often than once"
+    steps = sorted(draw.sample(range(1, STEPS + 1), draw.randint(1, MOST)))
+    poison = Poison(
+        {step: draw.choice(PLACES) for step in steps},
+        draw.choice([float("nan"), float("inf"), float("-inf")]),
+        spoils=policy == "roll back",
+    )
+    if policy == "stop":
+        stops(trial.folder, recipe, poison, draw)
+    else:
+        leaves_out(trial.folder, with_policy(recipe, policy), poison, draw)
     assert poison.unchanged
+
+
+def with_policy(recipe: Recipe, policy: Any) -> Recipe:
+    return replace(recipe, not_finite=NotFinite(policy))
+
+
+def stops(folder: Path, recipe: Recipe, poison: Poison, draw: Random) -> None:
+    """The run stops with its last checkpoint, and ends as if nothing had happened once gone on with
+    by a machine that computes well."""
+    first = min(poison.steps)
+    with poisoned(poison, draw), pytest.raises(RunFailed, match=f"step {first}"):
+        train(with_policy(recipe, "stop"), folder / "run")
+    assert poison.tried == [*range(1, first + 1)]
+    assert newest_step(folder / "run") == saved_before(first)
+    train(with_policy(recipe, "stop"), folder / "run", resume=True)
+    train(with_policy(recipe, "stop"), folder / "clean")
+    assert_same_end(folder / "clean", folder / "run")
+
+
+def leaves_out(folder: Path, recipe: Recipe, poison: Poison, draw: Random) -> None:
+    """The run says where it goes on from, does so, and logs each batch that it leaves out. Gone
+    back or not, it ends the same."""
+    goes_back, steps = recipe.not_finite.policy == "roll back", sorted(poison.steps)
+    heard = StopAt(STEPS + 1, signal.SIGTERM)  # never
+    with poisoned(poison, draw):
+        assert train(recipe, folder / "run", watch=heard).steps == STEPS
+    assert poison.tried == tries(steps, goes_back)
+    said = [line for line in heard.lines if "going on from step" in line]
+    starts = [saved_before(step) if goes_back else step - 1 for step in steps]
+    assert len(said) == len(starts), said
+    for line, start in zip(said, starts, strict=True):
+        assert line.endswith(f"going on from step {start}."), line
+    rows = read_rows(folder / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["split"] == "left out"] == steps
+    trained = [row["step"] for row in rows if row["split"] == "train"]
+    assert trained == [step for step in range(1, STEPS + 1) if step not in steps]
+    if goes_back:
+        with poisoned(replace(poison, spoils=False, tried=[]), draw):
+            train(with_policy(recipe, "skip"), folder / "skipped")
+        assert_same_end(folder / "skipped", folder / "run")
+
+
+def saved_before(step: int) -> int:
+    """The newest checkpoint's step when `step` is tried for the first time."""
+    return (step - 1) // SAVE_EVERY * SAVE_EVERY
+
+
+def tries(poisoned_steps: list[int], goes_back: bool) -> list[int]:
+    """The steps in the order in which they must be tried: those after a checkpoint again."""
+    tried: list[int] = []
+    for step in range(1, STEPS + 1):
+        tried.append(step)
+        if step in poisoned_steps and goes_back:
+            again = range(saved_before(step) + 1, step)
+            tried += [earlier for earlier in again if earlier not in poisoned_steps]
+    return tried
 
 
 FAULTS = (
     Fault(
         "F11",
-        "NaN or infinity in the input, the loss or a gradient; stop, skip and roll back",
-        "weights, averages and optimiser are as before the step; the run ends as its policy says",
+        "NaN or infinity in the input, the loss or a gradient at one to three steps; stop, skip, "
+        "and roll back, with weights and optimisers spoilt too",
+        "that update changes nothing; stopped, the run goes on to the end of one that nothing "
+        "happened to; rolled back, it ends as one that skips, bit for bit; each batch left out is "
+        "logged once",
         trials=150,
-        short=6,
+        short=3,
         run=run,
         counts="runs",
     ),
