@@ -34,7 +34,8 @@ if TYPE_CHECKING:
         Schedule as Schedule,
     )
     from mixerkit.spec.recipes import recipe as recipe
-    from mixerkit.training.loop import TrainingResult as TrainingResult, train as train
+    from mixerkit.training.loop import train as train
+    from mixerkit.training.result import TrainingResult as TrainingResult
 
 _HOME = {
     "RunFailed": "mixerkit.errors",
@@ -60,7 +61,7 @@ _HOME = {
     "save_pretrained": "mixerkit.checkpoint.pretrained",
     "open_source": "mixerkit.data.sources",
     "evaluate": "mixerkit.evaluation.accuracy",
-    "TrainingResult": "mixerkit.training.loop",
+    "TrainingResult": "mixerkit.training.result",
     "train": "mixerkit.training.loop",
     "predict_files": "mixerkit.inference.predictor",
     "tiled_logits": "mixerkit.inference.tiles",

@@ -218,7 +218,11 @@ class RunFolder:
         """ "running" while a process writes in it, else "finished" (has a model) or "stopped"."""
         if holder(self.path):
             return "running"
-        return "finished" if (self.path / "model" / MANIFEST).exists() else "stopped"
+        return "finished" if self.is_finished() else "stopped"
+
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end and kept its model."""
+        return (self.path / "model" / MANIFEST).exists()
 
     def summary(self) -> dict[str, Any]:
         """What `mixer runs` shows; figures that do not exist yet are None."""

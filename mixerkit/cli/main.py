@@ -11,6 +11,7 @@ import warnings
 from importlib import import_module
 
 from mixerkit.cli.program import program
+from mixerkit.cli.streams import drop
 from mixerkit.cli.text import readable
 from mixerkit.errors import (
     EXIT_BAD_INPUT,
@@ -31,7 +32,7 @@ COMMANDS = {
     "predict": "the likeliest classes of image files",
     "info": "the walk of shapes through a model, its parameters and its cost",
     "recipes": "the recipes that come with mixerkit",
-    "runs": "your runs, how far they are and how good; write a report again",
+    "runs": "your runs: how far, how good, whether every file is sound; a report again",
     "zoo": "the published models: what they are, and fetching them",
     "convert": "a model in another layout, or for another resolution",
     "doctor": "what mixerkit found on this machine",
@@ -70,7 +71,7 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _say("interrupted.", exit_code_for_signal(SIGINT))
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        _drop_stdout()
+        drop(sys.stdout)
         return exit_code_for_signal(SIGPIPE)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -110,19 +111,14 @@ def _say(message: str, code: int) -> int:
         import traceback
 
         traceback.print_exc()
+    shown = readable(message).replace("`mixer ", f"`{program()} ")
     with contextlib.suppress(OSError):
         sys.stdout.flush()  # what was printed before the error stays before it
-    shown = readable(message).replace("`mixer ", f"`{program()} ")
-    print(f"mixer: {shown}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(f"mixer: {shown}", file=sys.stderr)
     return code
 
 
 def _as_note(message: Warning | str, *_: object) -> str:
     """A warning as a line for people, without file and line number."""
     return f"mixer: note: {message}\n"
-
-
-def _drop_stdout() -> None:
-    """Let the interpreter flush into nothing at exit instead of failing again."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

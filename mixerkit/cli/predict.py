@@ -107,8 +107,8 @@ def find_images(words: tuple[str, ...]) -> Iterator[Path]:
         )
     for word in words:
         if word == "-":
-            listed = os.fsdecode(sys.stdin.buffer.read()).splitlines()
-            yield from (Path(line) for line in listed if line)
+            listed = os.fsdecode(sys.stdin.buffer.read()).split("\n")
+            yield from (Path(line) for each in listed if (line := each.removesuffix("\r")))
         elif Path(word).is_dir():
             yield from _in_folder(Path(word))
         elif Path(word).exists():

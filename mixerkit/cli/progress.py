@@ -1,9 +1,11 @@
 """A run as it is watched: a line for every evaluation, and a bar where there is a terminal."""
 
+import math
 import shutil
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from mixerkit.cli.streams import drop
 from mixerkit.cli.text import clock, percent
 
 if TYPE_CHECKING:
@@ -15,10 +17,11 @@ CLEAR_LINE = "\r\x1b[K"
 
 
 class Console:
-    """Prints what a run says. Tells the trainer nothing: losing it loses no state."""
+    """Prints what a run says, until nobody can read it any more: a closed terminal or pipe, or a
+    full disk under the output, is no reason to end a run."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream, self.live = stream, stream.isatty()
+        self.stream, self.live, self.lost = stream, stream.isatty(), False
         self.printed, self.described = time.monotonic(), 0  # when, and at which step
 
     def say(self, line: str) -> None:
@@ -37,23 +40,34 @@ class Console:
             self._write(CLEAR_LINE + ("" if done else bar(now)[: columns - 1]))
 
     def _write(self, text: str) -> None:
-        self.stream.write(text)
-        self.stream.flush()
+        if self.lost:
+            return
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except RuntimeError:  # a signal came in the middle of a line, and wants one of its own
+            return
+        except (OSError, ValueError):
+            self.lost = True
+            drop(self.stream)
 
 
 def describe(now: "Progress") -> str:
     """Where a run is, in one line."""
     epochs = now.epoch * now.total / max(1, now.step)
-    held_out = "" if now.validation is None else f"  held-out {percent(now.validation)}"
-    return (
-        f"epoch {now.epoch:5.2f} of {epochs:.4g}  loss {now.loss:.3f}{held_out}"
-        f"  {now.images_per_second:,.0f} images/s"
-    )
+    parts = [f"epoch {now.epoch:5.2f} of {epochs:.4g}"]
+    if not math.isnan(now.loss):
+        parts.append(f"loss {now.loss:.3f}")
+    if now.validation is not None:
+        parts.append(f"held-out {percent(now.validation)}")
+    if now.images_per_second:
+        parts.append(f"{now.images_per_second:,.0f} images/s")
+    return "  ".join(parts)
 
 
 def bar(now: "Progress") -> str:
     """The same after a bar and the time left: what matters least is cut off first."""
     done = round(BAR * now.step / now.total)
     share = 100 * now.step / now.total
-    left = f"{clock(now.seconds_left)} left"
-    return f"{'█' * done}{'░' * (BAR - done)} {share:3.0f} %  {left}  {describe(now)}"
+    left = f"{clock(now.seconds_left)} left  " if math.isfinite(now.seconds_left) else ""
+    return f"{'█' * done}{'░' * (BAR - done)} {share:3.0f} %  {left}{describe(now)}"

@@ -25,7 +25,7 @@ from mixerkit.spec.recipe import Data, Recipe
 from mixerkit.spec.recipes import RECIPES, recipe
 
 if TYPE_CHECKING:
-    from mixerkit.training.loop import TrainingResult
+    from mixerkit.training.result import TrainingResult
 
 EXAMPLES = """\
   mixer train fashion-demo --dry-run
@@ -213,7 +213,7 @@ def write_report(folder: Path) -> Path | None:
     try:
         with RunFolder.open(folder) as opened:
             return write(opened)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"mixer: no report: {error}", file=sys.stderr)
         return None
 
@@ -222,7 +222,8 @@ def summary(result: "TrainingResult", report: Path | None) -> list[tuple[str, st
     """What a person wants to know of a finished run."""
     rows = [("accuracy", line) for line in _accuracies(result)]
     rows.append(("time", f"{clock(result.seconds)} of training, {result.steps:,} steps"))
-    rows.append(("speed", f"{result.images_per_second:,.0f} images/s"))
+    if result.images_per_second:
+        rows.append(("speed", f"{result.images_per_second:,.0f} images/s"))
     rows.append(("model", str(result.run / "model")))
     if report:
         rows.append(("report", str(report)))

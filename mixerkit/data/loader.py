@@ -16,14 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from mixerkit.data.augment import BatchDraws, normalise
-from mixerkit.data.decode import canvas, fit, from_array, in_channels, read
+from mixerkit.data.decode import BrokenImage, canvas, fit, from_array, in_channels, read
 from mixerkit.data.draws import shuffled
 from mixerkit.data.mixing import mix, one_hot
 from mixerkit.data.pixels import Pixels, Read, Reading, read_batches
 from mixerkit.data.quarantine import Unreadable, shown
-from mixerkit.data.readers import PATIENCE, Work
+from mixerkit.data.readers import PATIENCE, Poll, Work, nothing
 from mixerkit.data.splits import ImageSplit
-from mixerkit.errors import RunFailed, UserError
+from mixerkit.errors import UserError
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.recipe import Augment, Recipe
 
@@ -64,9 +64,10 @@ class TrainLoader:
     `workers`: threads that decode and resize, 0 for one per processor; images that are in
     memory already need none. `memory`: GiB of decoded images that may be kept. `patience`:
     seconds without any image read, while one is waited for, after which `RunFailed` is raised.
+    `poll` is called while images are waited for, and may raise.
 
     The first broken image raises `BrokenImage`. With `skip_broken` batches are smaller by the
-    broken ones instead and name them; a batch of which nothing is left raises `RunFailed`.
+    broken ones instead and name them, down to none at all.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class TrainLoader:
         memory: float = 2.0,
         patience: float = PATIENCE,
         skip_broken: bool = False,
+        poll: Poll = nothing,
     ) -> None:
         if batch_size > len(split):
             raise UserError(
@@ -89,7 +91,7 @@ class TrainLoader:
             )
         self.split, self.preprocess, self.augment = split, preprocess, augment
         self.batch_size, self.seed = batch_size, seed
-        self.reading = Reading(workers, patience, skip_broken)
+        self.reading = Reading(workers, patience, skip_broken, poll)
         self.steps_per_epoch = len(split) // batch_size
         self.pixels = Pixels(split, preprocess, canvas, memory)
 
@@ -106,7 +108,8 @@ class TrainLoader:
         with closing(read):
             for step, (indices, pixels, unreadable) in enumerate(read, start):
                 if not len(indices):
-                    raise self._nothing_left(unreadable)
+                    yield self._empty(unreadable)
+                    continue
                 pixels_BIHW = self._augmented(epoch, indices, pixels)
                 images_BIHW = normalise(torch.from_numpy(pixels_BIHW), self.preprocess)
                 targets_BK = one_hot(self.split.labels[indices], len(self.split.class_names))
@@ -134,11 +137,9 @@ class TrainLoader:
         draws = BatchDraws(self.augment, self.seed, epoch, indices)
         return draws.cut(pixels, self.preprocess.image_hw)
 
-    def _nothing_left(self, unreadable: tuple[Unreadable, ...]) -> RunFailed:
-        return RunFailed(
-            f"None of the {len(unreadable)} images of a batch of {self.split.name} can be used: "
-            f"{shown(unreadable)}. Replace them, take them out, or take a larger batch_size."
-        )
+    def _empty(self, unreadable: tuple[Unreadable, ...]) -> Batch:
+        images_BIHW = torch.zeros(0, self.preprocess.channels, *self.preprocess.image_hw)
+        return Batch(images_BIHW, torch.zeros(0, len(self.split.class_names)), unreadable)
 
     def _crop(self, draws: BatchDraws, b: int) -> np.ndarray:
         """uint8 [I, H, W]: a crop of image `b` of a batch."""
@@ -160,7 +161,7 @@ class EvaluationLoader:
 
     The first broken image raises `BrokenImage`. With `skip_broken` they are left out instead:
     once all batches were taken, `unreadable` names them and `usable` gives the indices of the
-    others. `RunFailed` as of `TrainLoader`.
+    others. `RunFailed` and `poll` as of `TrainLoader`.
     """
 
     def __init__(
@@ -173,9 +174,10 @@ class EvaluationLoader:
         memory: float = 2.0,
         patience: float = PATIENCE,
         skip_broken: bool = False,
+        poll: Poll = nothing,
     ) -> None:
         self.split, self.preprocess = split, preprocess
-        self.batch_size, self.reading = batch_size, Reading(workers, patience, skip_broken)
+        self.batch_size, self.reading = batch_size, Reading(workers, patience, skip_broken, poll)
         self.pixels = Pixels(split, preprocess, fit, memory)
         self.unreadable: list[Unreadable] = []
 
@@ -204,6 +206,14 @@ class EvaluationLoader:
         """Indices of the images that the batches held, int64, in their order."""
         left_out = np.array([one.index for one in self.unreadable], np.int64)
         return np.setdiff1d(np.arange(len(self.split)), left_out)
+
+    def is_broken(self, index: int) -> bool:
+        """Whether an image of the split cannot be used now."""
+        try:
+            self.pixels.one(index, self.reading)
+        except BrokenImage:
+            return True
+        return False
 
     def picture(self, index: int) -> np.ndarray:
         """One image of the split as the model sees it before normalisation, uint8 [I, H, W]."""

@@ -21,7 +21,7 @@ from mixerkit.data.decode import (
     read,
 )
 from mixerkit.data.quarantine import Unreadable
-from mixerkit.data.readers import PATIENCE, Result, Work, fetch
+from mixerkit.data.readers import PATIENCE, Poll, Result, Work, fetch, nothing
 from mixerkit.data.splits import ImageSplit
 from mixerkit.errors import UserError
 from mixerkit.spec.preprocess import Preprocess
@@ -39,11 +39,13 @@ TYPICAL_ASPECT = 1.5
 class Reading:
     """How images are read: by `workers` threads (0: one per processor), of which at least one
     finishes an image every `patience` seconds while a batch is waited for. `skip_broken` leaves
-    broken images out; otherwise the first is an error."""
+    broken images out; otherwise the first is an error. `poll` is called while a batch is waited
+    for."""
 
     workers: int = 0
     patience: float = PATIENCE
     skip_broken: bool = False
+    poll: Poll = nothing
 
 
 class Pixels:
@@ -100,7 +102,14 @@ def read_batches(
     reading: Reading,
 ) -> Generator[Read]:
     """What can be used of every batch of indices, in order; `begin` and errors as of `fetch`."""
-    fetched = fetch(batches, begin, split.place, workers=reading.workers, patience=reading.patience)
+    fetched = fetch(
+        batches,
+        begin,
+        split.place,
+        workers=reading.workers,
+        patience=reading.patience,
+        poll=reading.poll,
+    )
     with closing(fetched):  # an error must not keep the threads
         for indices, results in fetched:
             yield _sorted_out(split, indices, results, reading.skip_broken)

@@ -30,21 +30,20 @@ class Quarantine:
     """The unreadable images of a run's splits, each remembered once.
 
     `max_unreadable`: the share of a split that may be unreadable, rounded up to whole images.
-    `log` is called with the row of every image that is new: split, index, file, reason. `rows`:
-    those of an earlier part of the run, which count and are not logged again.
+    `log` is called with the row of every image that is new: split, index, file, reason.
     """
 
-    def __init__(
-        self,
-        max_unreadable: float,
-        log: Callable[[dict[str, Any]], None],
-        rows: Iterable[dict[str, Any]] = (),
-    ) -> None:
+    def __init__(self, max_unreadable: float, log: Callable[[dict[str, Any]], None]) -> None:
         self.max_unreadable, self.log = max_unreadable, log
         self.found: dict[str, dict[int, Unreadable]] = {}
+
+    def recall(self, rows: Iterable[dict[str, Any]], is_broken: Callable[[str, int], bool]) -> None:
+        """Take over `rows` that were logged before; images that are whole by now, as `is_broken`
+        says of (split, index), do not count any more."""
         for row in rows:
-            one = Unreadable(row["index"], Path(row["file"]), row["reason"])
-            self.found.setdefault(row["split"], {})[one.index] = one
+            if is_broken(row["split"], row["index"]):
+                one = Unreadable(row["index"], Path(row["file"]), row["reason"])
+                self.found.setdefault(row["split"], {})[one.index] = one
 
     def add(self, split: ImageSplit, unreadable: Iterable[Unreadable]) -> None:
         """Remember and log what is new.
@@ -63,9 +62,18 @@ class Quarantine:
             raise RunFailed(
                 f"{len(known)} images of {split.name} cannot be used, and data.max_unreadable "
                 f"{self.max_unreadable:g} allows {allowed} of {len(split)}: "
-                f"{shown(list(known.values()))}. Replace them or take them out; if the run should "
-                f"go on without them, start it with a larger data.max_unreadable."
+                f"{shown(list(known.values()))}. Replace them and resume; or start another run, "
+                f"without those files or with a larger data.max_unreadable."
             )
+
+
+def nothing_left(split: ImageSplit, unreadable: Sequence[Unreadable]) -> str:
+    """What to say of a batch in which no image can be used."""
+    return (
+        f"None of the {len(unreadable)} images of a batch of {split.name} can be used: "
+        f"{shown(unreadable)}. Replace them and resume; or start another run, without those files "
+        f"or with a larger batch_size."
+    )
 
 
 def shown(unreadable: Sequence[Unreadable]) -> str:

@@ -19,11 +19,17 @@ from mixerkit.errors import RunFailed, UserError
 Work = np.ndarray | Callable[[], np.ndarray]
 # Pixels, or why there are none.
 Result = np.ndarray | UserError
+# Raises where the work is to stop.
+Poll = Callable[[], None]
 
 PATIENCE = 30.0
 IMAGES_PER_TASK = 8  # one by one, handing out costs as much as cropping a small image
 LONGEST_LOOK = 0.5  # seconds between two looks at what is waited for
 SECONDS_TO_END = 1.0
+
+
+def nothing() -> None:
+    """The `Poll` of those whom nothing stops."""
 
 
 class Task:
@@ -119,6 +125,7 @@ def fetch(
     *,
     workers: int,
     patience: float,
+    poll: Poll = nothing,
     ahead: int = 1,
 ) -> Generator[tuple[np.ndarray, list[Result]]]:
     """(indices, the result for each) for every batch of indices, in order.
@@ -128,7 +135,8 @@ def fetch(
     the iterator, also when it is dropped half-way. `place` names an image for people.
 
     A `UserError` is a result. `RunFailed` is raised when, while a batch is waited for, no image
-    is finished for `patience` seconds, and when a thread meets any other error.
+    is finished for `patience` seconds, and when a thread meets any other error. `poll` is called
+    again and again while a batch is waited for, and may raise.
     """
     readers = Readers(workers or processors())
     waiting: deque[tuple[np.ndarray, list[Task]]] = deque()
@@ -136,21 +144,24 @@ def fetch(
         for indices in batches:
             waiting.append((indices, readers.start(indices, begin(indices))))
             if len(waiting) > ahead:
-                yield _finished(waiting, place, patience)
+                yield _finished(waiting, place, patience, poll)
         while waiting:
-            yield _finished(waiting, place, patience)
+            yield _finished(waiting, place, patience, poll)
     finally:
         readers.close()
 
 
 def _finished(
-    waiting: deque[tuple[np.ndarray, list[Task]]], place: Callable[[int], str], patience: float
+    waiting: deque[tuple[np.ndarray, list[Task]]],
+    place: Callable[[int], str],
+    patience: float,
+    poll: Poll,
 ) -> tuple[np.ndarray, list[Result]]:
     """The first of the waiting batches, which is taken out, when all of it is there."""
     all_tasks = [task for _, tasks in waiting for task in tasks]
     indices, tasks = waiting.popleft()
     for task in tasks:
-        if not _finishes(task, all_tasks, patience):
+        if not _finishes(task, all_tasks, patience, poll):
             stuck = [place(one.at()) for one in tasks if one is task or one.under_way()]
             raise RunFailed(
                 f"Waited {patience:g} s for {', '.join(stuck)} in vain. Check the disk, which may "
@@ -161,7 +172,7 @@ def _finished(
     return indices, [result for task in tasks for result in task.results]
 
 
-def _finishes(task: Task, all_tasks: list[Task], patience: float) -> bool:
+def _finishes(task: Task, all_tasks: list[Task], patience: float, poll: Poll) -> bool:
     """Wait for the task; False when for `patience` seconds no thread has made any image.
 
     Threads may wait for each other (`budget.py`), so any image is a sign that things move. Time
@@ -170,6 +181,7 @@ def _finishes(task: Task, all_tasks: list[Task], patience: float) -> bool:
     look = min(LONGEST_LOOK, patience / 10)
     waited, made = 0.0, -1
     while not task.finished.wait(look):
+        poll()
         before, made = made, sum(len(one.results) for one in all_tasks)
         waited = waited + look if made == before else 0.0
         if waited >= patience:

@@ -2,9 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeVar
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -16,11 +15,11 @@ class Interrupted(BaseException):
     """A signal came. Not an `Exception`, so that nothing mends it on the way."""
 
 
-@dataclass
 class Interrupt:
     """`received` is the signal's number once one came, else 0."""
 
-    received: int = 0
+    def __init__(self) -> None:
+        self.received = 0
 
     def poll(self) -> None:
         """Raise `Interrupted` once a signal came; called wherever nothing is half done."""
@@ -33,26 +32,32 @@ class Interrupt:
             self.poll()
             yield item
 
+    @contextmanager
+    def listening(self, answer: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Inside, the first signal is noted for the work to poll, and answered at once; a second
+        one does what it did before.
 
-@contextmanager
-def interrupts() -> Iterator[Interrupt]:
-    """Inside, the first signal is noted for the work to poll; a second one ends the process
-    at once. Outside the main thread, where Python takes no signals, nothing is changed."""
-    noted = Interrupt()
-    if threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+        Signals that are ignored stay ignored (`nohup`). Outside the main thread, where Python
+        takes no signals, nothing is changed.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {n: old for n, old in handlers.items() if old not in (signal.SIG_IGN, None)}
 
-    def note(number: int, _frame: object) -> None:
-        noted.received = number
-        for each in SIGNALS:
-            signal.signal(each, before[each])
+        def put_back() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-    for number in SIGNALS:
-        signal.signal(number, note)
-    try:
-        yield noted
-    finally:
-        for number in SIGNALS:
-            signal.signal(number, before[number])
+        def note(number: int, _frame: object) -> None:
+            self.received = number
+            put_back()
+            answer()
+
+        for number in before:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            put_back()

@@ -103,7 +103,7 @@ class Logbook:
                 loss=self.loss,
                 validation=self.validation.top1 if self.validation else None,
                 images_per_second=speed * self.recipe.batch_size,
-                seconds_left=(total - step) / max(speed, 1e-9),
+                seconds_left=(total - step) / speed if speed else math.inf,
                 evaluated=evaluated,
             )
         )

@@ -1,8 +1,7 @@
 """The training loop, told from top to bottom: open, prepare, train, measure, keep."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -13,16 +12,18 @@ from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import Batch, TrainLoader
 from mixerkit.data.quarantine import Quarantine
 from mixerkit.data.sources import Splits
-from mixerkit.errors import RunFailed, UserError
+from mixerkit.errors import UserError
 from mixerkit.evaluation.accuracy import Accuracy
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.advice import on_schedule
 from mixerkit.training.compilation import choose_compile
-from mixerkit.training.interrupt import Interrupt, Interrupted, interrupts
+from mixerkit.training.failures import Failures
+from mixerkit.training.interrupt import Interrupt, Interrupted
 from mixerkit.training.logbook import Logbook
 from mixerkit.training.loss import TargetLoss
 from mixerkit.training.measuring import Measuring
 from mixerkit.training.progress import Silent, Watcher
+from mixerkit.training.result import TrainingResult, result_of
 from mixerkit.training.setup import (
     Steps,
     class_counts,
@@ -35,20 +36,6 @@ from mixerkit.training.state import fresh_state
 from mixerkit.training.update import FiguresNotFinite, Update
 
 NAMES_SHOWN = 10
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a run came to. `seconds` is training time without evaluation; `interrupted` is the
-    signal that stopped it early, or 0."""
-
-    run: Path
-    steps: int
-    seconds: float
-    images_per_second: float
-    validation: Accuracy | None
-    test: Accuracy | None
-    interrupted: int = 0
 
 
 def train(
@@ -74,13 +61,17 @@ def train(
     watch.say(f"data: {splits.origin}")
     watch.say(_classes(splits.train.class_names, asked))
     watch.say(_images(splits))
-    loader = training_loader(recipe, splits)
+    interrupt = Interrupt()
+    loader = training_loader(recipe, splits, interrupt.poll)
     next(iter(loader.epoch(0)))  # this and the next refuse what cannot run, before a folder is made
     steps = count_steps(recipe, len(splits.train))
     with RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe) as run:
         _check_same(run, recipe, splits)
-        with interrupts() as interrupt:
-            training = _Training(recipe, splits, loader, steps, run, model, watch, interrupt)
+        if run.is_finished():
+            watch.say("the run is finished: nothing is left to do")
+            return result_of(run)
+        training = _Training(recipe, splits, loader, steps, run, model, watch, interrupt)
+        with interrupt.listening(training.answer_signal):
             return training.run_all()
 
 
@@ -99,19 +90,19 @@ def _images(splits: Splits) -> str:
 
 
 def _check_same(run: RunFolder, recipe: Recipe, splits: Splits) -> None:
-    """A run goes on with the recipe and the images that it was started with."""
+    """A run goes on with the images and the recipe that it was started with."""
+    choices, found = run.choices(), images_of(splits)
+    if choices.setdefault("images", found) != found:
+        raise UserError(
+            f"{run.path} was started on other images ({choices['images']}) than are here now "
+            f"({found}): put the data back as it was, or start a new run in another folder."
+        )
     stored = run.recipe()
     changed = [f.name for f in fields(Recipe) if getattr(stored, f.name) != getattr(recipe, f.name)]
     if changed:
         raise UserError(
             f"{run.path} was started with other settings of {', '.join(changed)}: resume it with "
             f"its own recipe, or start a new run in another folder."
-        )
-    choices, found = run.choices(), images_of(splits)
-    if choices.setdefault("images", found) != found:
-        raise UserError(
-            f"{run.path} was started on other images ({choices['images']}) than are here now "
-            f"({found}): put the data back as it was, or start a new run in another folder."
         )
     run.save_choices(choices)
 
@@ -133,16 +124,23 @@ class _Training:
         self.recipe, self.loader, self.steps, self.run = recipe, loader, steps, run
         self.watch, self.interrupt = watch, interrupt
         self.choices = run.choices()
-        threads = int(self.choices.get("threads", recipe.threads))
-        if threads:
-            torch.set_num_threads(threads)
+        if "threads" in self.choices or recipe.threads:
+            torch.set_num_threads(self.choices.get("threads", recipe.threads))
         self.state = fresh_state(recipe, model)
         loss = TargetLoss(recipe.loss, class_counts(splits.train))
         self.update = Update(recipe, steps, loss, self.state, interrupt.poll)
         self.log = Logbook(recipe, steps, run, self.state, watch)
-        known = run.quarantine()
-        self.quarantine = Quarantine(recipe.data.max_unreadable, self.log.unreadable, known)
-        self.measuring = Measuring(recipe, splits, run, self.state, self.quarantine, interrupt)
+        quarantine = Quarantine(recipe.data.max_unreadable, self.log.unreadable)
+        self.measuring = Measuring(recipe, splits, run, self.state, quarantine, interrupt)
+        quarantine.recall(run.quarantine(), self.measuring.is_broken)
+        policy = recipe.not_finite
+        self.failures = Failures(policy, run, self.state, self.log, quarantine, self._save)
+
+    def answer_signal(self) -> None:
+        """What a person who has pressed Ctrl-C reads at once."""
+        saved = self.run.checkpoints.steps()
+        loses = f"what came after step {saved[-1]:,}" if saved else "all that was done"
+        self.watch.say(f"Stopping and saving; a second signal stops at once and loses {loses}.")
 
     def run_all(self) -> TrainingResult:
         """Restore or start, train to the end or a signal, then measure and keep."""
@@ -172,9 +170,23 @@ class _Training:
         if self.state.restore(self.run):
             self.watch.say(f"resumed at step {self.state.step} of {self.steps.total}")
             self._compare_environments()
-        elif self.recipe.not_finite.policy == "roll back":
-            self._save()
+        else:
+            self._begin()
         self.log.start_clock()
+
+    def _begin(self) -> None:
+        """Start without a checkpoint; what was logged before the first one is logged again."""
+        reached = max((row["step"] for row in self.run.metrics()), default=0)
+        if reached > self.steps.save_every:
+            raise UserError(
+                f"{self.run.checkpoints.folder} holds no checkpoint, but the run has been at step "
+                f"{reached:,}: put the folder back, or start a new run in another one."
+            )
+        if reached:
+            self.watch.say("no checkpoint was saved yet: starting from the beginning")
+        self.run.cut_metrics(None)
+        if self.recipe.not_finite.policy == "roll back":
+            self._save()
 
     def _compare_environments(self) -> None:
         """Say where this process differs from the one that saved, for the last bits then do too."""
@@ -228,56 +240,21 @@ class _Training:
         """Batches from the state's step to the last one, over as many epochs as it takes."""
         while self.state.step < self.steps.total:
             epoch, start = divmod(self.state.step, self.steps.per_epoch)
-            with self._saved_if_images_fail():
-                for batch in self.loader.epoch(epoch, start):
-                    self.quarantine.add(self.loader.split, batch.unreadable)
-                    yield batch
-                    if self.state.step >= self.steps.total:
-                        return
-
-    @contextmanager
-    def _saved_if_images_fail(self) -> Iterator[None]:
-        """Around what reads images between two steps: if that fails, nothing is lost."""
-        try:
-            yield
-        except FiguresNotFinite:  # what led there is no state to go on from
-            raise
-        except (RunFailed, UserError):
-            self._save()
-            raise
+            for batch in self.failures.batches(self.loader, epoch, start):
+                yield batch
+                if self.state.step >= self.steps.total:
+                    return
 
     def _advance(self, batch: Batch) -> bool:
         """One step with `batch`; False when the run went back and other batches are due."""
-        if self.state.step + 1 in self.state.left_out:
-            return self._pass_over()
+        if self.failures.passes_over():
+            return True
         try:
             self.state.losses.append(self.update(batch))
         except FiguresNotFinite as error:
-            return self._leave_out(error)
+            return self.failures.leave_out(error)
         self.log.loss = self.state.losses[-1][0]
         return True
-
-    def _pass_over(self) -> bool:
-        """Count a step without its batch."""
-        self.state.step += 1
-        self.log.left_out()
-        return True
-
-    def _leave_out(self, error: FiguresNotFinite) -> bool:
-        """By the recipe's policy: stop, or go on without the batch, from here or from the newest
-        checkpoint. Whether the step was counted."""
-        state, wanted = self.state, self.recipe.not_finite
-        left_out = sorted({*state.left_out, state.step + 1})
-        if wanted.policy == "stop" or len(left_out) > wanted.limit:
-            raise error
-        if wanted.policy == "roll back":
-            state.restore(self.run)
-        state.left_out = left_out
-        self.watch.say(
-            f"{error} The batch is left out ({len(left_out)} of at most {wanted.limit}), going on "
-            f"from step {state.step}."
-        )
-        return wanted.policy == "skip" and self._pass_over()
 
     def _after_step(self) -> None:
         """What is due now: figures, evaluation, a sign of life, a checkpoint, a signal."""
@@ -285,7 +262,7 @@ class _Training:
         if steps.due(state.step, steps.log_every) and state.losses:
             self.log.training()
         if steps.due(state.step, steps.evaluate_every):
-            with self._saved_if_images_fail():
+            with self.failures.saved_first():
                 validation = self.measuring.validate()
             if validation:
                 self.log.accuracy("validation", validation)
@@ -300,7 +277,8 @@ class _Training:
 
     def _finish(self) -> Accuracy | None:
         """Measure and keep; the test's figures, which are logged once."""
-        test = self.measuring.finish()
+        test = self.measuring.test()
         if test:
             self.log.accuracy("test", test)
+        self.measuring.keep(test)
         return test

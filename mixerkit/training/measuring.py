@@ -14,7 +14,7 @@ from mixerkit.spec.recipe import Recipe
 from mixerkit.training.interrupt import Interrupt
 from mixerkit.training.keep import describe_evaluation, figures, keep_model
 from mixerkit.training.setup import evaluation_loader, preprocess_of
-from mixerkit.training.state import TrainingState
+from mixerkit.training.state import TrainingState, what_is_kept
 from mixerkit.training.update import FiguresNotFinite
 
 
@@ -50,26 +50,36 @@ class Measuring:
         self.validation = self._newest[1]
         return self.validation
 
-    def finish(self) -> Accuracy | None:
-        """Read the test split once, describe it, and keep the final model; the test's figures."""
-        measured: dict[str, dict[str, float]] = {}
+    def test(self) -> Accuracy | None:
+        """Read the test split and describe what was found; where there is none, or it is not to be
+        read, describe the held-out images."""
         validation = self.validate()
-        if validation:
-            measured["validation"] = figures(validation)
-        test: Accuracy | None = None
         if self.recipe.evaluate.test and self.splits.test:
             test, found = self._measure(self.splits.test)
             self._describe("test", test, found, self.splits.test)
-            measured["test"] = figures(test)
-        elif self._newest and self.splits.validation:
+            return test
+        if validation and self._newest and self.splits.validation:
             self._describe("validation", *self._newest[1:], self.splits.validation)
-        if isinstance(self.state.model, MlpMixer):
-            preprocess = preprocess_of(self.recipe, self.splits)
-            with self._kept_weights():
-                keep_model(
-                    self.run, self.recipe, self.state.model, preprocess, measured, self.state.step
-                )
-        return test
+        return None
+
+    def keep(self, test: Accuracy | None) -> None:
+        """Keep the final model with its figures: the run is then finished."""
+        if not isinstance(self.state.model, MlpMixer):
+            return
+        measured = {"validation": self.validate(), "test": test}
+        known = {name: figures(found) for name, found in measured.items() if found}
+        preprocess, step = preprocess_of(self.recipe, self.splits), self.state.step
+        with self._kept_weights():
+            keep_model(self.run, self.recipe, self.state.model, preprocess, known, step)
+
+    def is_broken(self, name: str, index: int) -> bool:
+        """Whether an image of the split called `name` cannot be used now."""
+        split = next((one for one in self._splits() if one.name == name), None)
+        return split is not None and self._loader(split).is_broken(index)
+
+    def _splits(self) -> list[ImageSplit]:
+        every = (self.splits.train, self.splits.validation, self.splits.test)
+        return [split for split in every if split is not None]
 
     def _measure(self, split: ImageSplit) -> tuple[Accuracy, Tensor]:
         """Accuracy and probabilities [N, K] of the weights that would be kept now."""
@@ -79,8 +89,8 @@ class Measuring:
         self.quarantine.add(split, loader.unreadable)
         if not found.isfinite().all():
             raise FiguresNotFinite(
-                f"After step {self.state.step} the model's outputs are not finite; the last "
-                f"checkpoint in {self.run.path} is kept. Try a lower optimizer.lr."
+                f"After step {self.state.step} the model's outputs are not finite. "
+                f"{what_is_kept(self.run)} Try a lower optimizer.lr."
             )
         return measure(found, labels, self.splits.train.class_names), found
 
@@ -91,7 +101,9 @@ class Measuring:
     def _loader(self, split: ImageSplit) -> EvaluationLoader:
         """One for each split, which keeps its decoded images."""
         if split.name not in self._loaders:
-            self._loaders[split.name] = evaluation_loader(self.recipe, self.splits, split)
+            self._loaders[split.name] = evaluation_loader(
+                self.recipe, self.splits, split, self.interrupt.poll
+            )
         return self._loaders[split.name]
 
     def _kept_weights(self) -> AbstractContextManager[None]:

@@ -76,6 +76,16 @@ def optimizer_tensors(
     }
 
 
+def kept_of_each(optimizer: torch.optim.Optimizer) -> dict[str, bool]:
+    """The names of what the optimiser keeps of each parameter once it was updated → whether it is
+    a single number rather than one for each of the parameter's."""
+    if isinstance(optimizer, Muon):
+        return {"momentum": False}
+    if isinstance(optimizer, torch.optim.SGD):
+        return {"momentum_buffer": False} if optimizer.defaults["momentum"] else {}
+    return {"step": True, "exp_avg": False, "exp_avg_sq": False}
+
+
 def owners_of(optimizers: list[torch.optim.Optimizer]) -> dict[int, torch.optim.Optimizer]:
     """The identity of each parameter → the optimiser that updates it."""
     return {

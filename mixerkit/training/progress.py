@@ -12,7 +12,8 @@ from mixerkit.data.loader import Batch
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is; `validation` is the latest held-out top-1, None before the first, and
+    """Where a run is. Before this process has made a step, `loss` is NaN, `images_per_second` 0
+    and `seconds_left` infinite. `validation` is the latest held-out top-1, None before the first;
     `evaluated` says that it was measured just now."""
 
     step: int
@@ -32,7 +33,7 @@ class Watcher(Protocol):
         """Print one line for a person."""
 
     def progress(self, now: Progress) -> None:
-        """Draw progress: called every couple of seconds and after every evaluation."""
+        """Draw progress: called about twice a second and after every evaluation."""
 
 
 class Silent:
@@ -52,6 +53,7 @@ class Clock:
         self._before = seconds_before
         self._started: float | None = None
         self._paused, self._waited = 0.0, 0.0
+        self._pause: float | None = None  # when the current one began
         self._first = step
         self._mark = (0.0, step)
         self._signed = -math.inf
@@ -63,7 +65,8 @@ class Clock:
     def _running(self) -> float:
         if self._started is None:
             return 0.0
-        return time.perf_counter() - self._started - self._paused
+        now = time.perf_counter() if self._pause is None else self._pause
+        return now - self._started - self._paused
 
     def seconds(self) -> float:
         """Seconds of training so far, those of earlier processes included."""
@@ -77,6 +80,11 @@ class Clock:
         self._signed = now
         return True
 
+    def went_back(self, steps: int) -> None:
+        """So many steps are to be done again: they were done, and count as speed."""
+        self._first -= steps
+        self._mark = (self._mark[0], self._mark[1] - steps)
+
     def steps_per_second(self, step: int) -> float:
         """Speed since this was last asked, with `step` updates done now."""
         now, (then, first) = self._running(), self._mark
@@ -84,7 +92,7 @@ class Clock:
         return (step - first) / max(now - then, 1e-9)
 
     def average_steps_per_second(self, step: int) -> float:
-        """Speed of this process so far."""
+        """Speed of this process so far; 0 before its first step."""
         return (step - self._first) / max(self._running(), 1e-9)
 
     def waiting_share(self) -> float:
@@ -94,11 +102,12 @@ class Clock:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Time inside does not count as training."""
-        start = time.perf_counter()
+        self._pause = time.perf_counter()
         try:
             yield
         finally:
-            self._paused += time.perf_counter() - start
+            self._paused += time.perf_counter() - self._pause
+            self._pause = None
 
     def waiting_for(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches; the time each takes to come is noted as waiting."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mixerkit.data.loader import EvaluationLoader, TrainLoader, preprocess_for
+from mixerkit.data.readers import Poll, nothing
 from mixerkit.data.sources import ImageSplit, Splits, hold_out, open_source
 from mixerkit.errors import UserError
 from mixerkit.spec.preprocess import Preprocess
@@ -43,8 +44,8 @@ def preprocess_of(recipe: Recipe, splits: Splits) -> Preprocess:
     return preprocess_for(recipe, splits.train.class_names)
 
 
-def training_loader(recipe: Recipe, splits: Splits) -> TrainLoader:
-    """The augmented training images."""
+def training_loader(recipe: Recipe, splits: Splits, poll: Poll = nothing) -> TrainLoader:
+    """The augmented training images; `poll` is called while any are waited for."""
     return TrainLoader(
         splits.train,
         preprocess_of(recipe, splits),
@@ -55,11 +56,14 @@ def training_loader(recipe: Recipe, splits: Splits) -> TrainLoader:
         memory=recipe.data.memory,
         patience=recipe.data.patience,
         skip_broken=recipe.data.max_unreadable > 0,
+        poll=poll,
     )
 
 
-def evaluation_loader(recipe: Recipe, splits: Splits, split: ImageSplit) -> EvaluationLoader:
-    """The images of `split` as they are, in order."""
+def evaluation_loader(
+    recipe: Recipe, splits: Splits, split: ImageSplit, poll: Poll = nothing
+) -> EvaluationLoader:
+    """The images of `split` as they are, in order; `poll` is called while any are waited for."""
     return EvaluationLoader(
         split,
         preprocess_of(recipe, splits),
@@ -68,6 +72,7 @@ def evaluation_loader(recipe: Recipe, splits: Splits, split: ImageSplit) -> Eval
         memory=recipe.data.memory,
         patience=recipe.data.patience,
         skip_broken=recipe.data.max_unreadable > 0,
+        poll=poll,
     )
 
 

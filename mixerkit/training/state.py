@@ -18,6 +18,7 @@ from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.ema import Average
 from mixerkit.training.optimizer import (
+    kept_of_each,
     make_optimizers,
     optimizer_tensors,
     owners_of,
@@ -68,8 +69,8 @@ class TrainingState:
         poisoned = not_finite(tensors)
         if poisoned:
             raise RunFailed(
-                f"After step {self.step} {', '.join(poisoned[:3])} are not finite; nothing was "
-                f"saved and the last checkpoint is kept. Try a lower optimizer.lr."
+                f"After step {self.step} {', '.join(poisoned[:3])} are not finite, so they were "
+                f"not saved. {what_is_kept(run)} Try a lower optimizer.lr."
             )
         state = {
             "step": self.step,
@@ -79,19 +80,23 @@ class TrainingState:
         run.save_checkpoint(self.step, tensors, state, keep)
 
     def restore(self, run: RunFolder) -> bool:
-        """Take the newest complete checkpoint; False when the run has none.
+        """Take the newest complete checkpoint; False, and nothing is changed, when there is none.
 
         A checkpoint that does not fit raises `UserError` and changes nothing."""
         found = run.newest_checkpoint()
         if found is None:
-            run.cut_metrics(None)
             return False
         tensors, state = found
         parts = _parts(tensors)
-        mismatches = list(self._mismatches(parts))
+        updated = int(state["step"]) > len(state["left_out"])
+        mismatches = list(self._mismatches(parts, updated))
         if mismatches:
             lines = "\n  ".join(mismatches)
-            raise UserError(f"The newest checkpoint of {run.path} does not fit:\n  {lines}")
+            folder = run.checkpoints.at(int(state["step"]))
+            raise UserError(
+                f"{folder} does not fit the recipe of its run:\n  {lines}\nWithout that folder a "
+                f"resume goes on from the checkpoint before."
+            )
         self._take(parts, state)
         run.cut_metrics(state)
         return True
@@ -105,13 +110,13 @@ class TrainingState:
         self.losses = [(loss, norm) for loss, norm in state["losses"]]
         self.left_out = [int(step) for step in state["left_out"]]
 
-    def _mismatches(self, parts: Parts) -> Iterator[str]:
+    def _mismatches(self, parts: Parts, updated: bool) -> Iterator[str]:
         """One line for every tensor that is missing, unexpected, of another shape or type, or not
-        finite."""
+        finite. `updated`: whether the optimisers have made an update, and so have a state."""
         for part, wanted in (
             ("model", dict(self.model.state_dict())),
             ("ema", self.average.means if self.average else {}),
-            ("optimizer", self._expected_of(parts["optimizer"])),
+            ("optimizer", self._optimizer_tensors() if updated else {}),
         ):
             found = parts[part]
             for name in sorted(wanted.keys() | found.keys()):
@@ -128,23 +133,20 @@ class TrainingState:
                 elif not_finite({name: found[name]}):
                     yield f"{part}.{name} is not finite"
 
-    def _expected_of(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the optimisers' tensors must look like: each keeps the same things of all its
-        parameters, every one as large as the parameter or a single number."""
-        parameters = dict(self.model.named_parameters())
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        """What the optimisers keep after an update: as large as the parameter, or one number."""
         owners = owners_of(self.optimizers)
-        kept: dict[int, dict[str, bool]] = {}
-        for full_name, tensor in found.items():
-            name, _, key = full_name.rpartition(".")
-            if name in parameters:
-                kept.setdefault(id(owners[id(parameters[name])]), {}).setdefault(
-                    key, tensor.ndim == 0
-                )
         return {
             f"{name}.{key}": torch.zeros((), dtype=torch.float32) if single else parameter
-            for name, parameter in parameters.items()
-            for key, single in kept.get(id(owners[id(parameter)]), {}).items()
+            for name, parameter in self.model.named_parameters()
+            for key, single in kept_of_each(owners[id(parameter)]).items()
         }
+
+
+def what_is_kept(run: RunFolder) -> str:
+    """A sentence about the newest checkpoint, for a message about a run that stops."""
+    steps = run.checkpoints.steps()
+    return f"The checkpoint of step {steps[-1]:,} is kept." if steps else "None was saved before."
 
 
 def _parts(tensors: dict[str, Tensor]) -> Parts:

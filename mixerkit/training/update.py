@@ -48,9 +48,15 @@ class Update:
         """
         state = self.state
         seed_draws(self.recipe.seed * 1_000_003 + state.step + STREAM, self.device)
+        buffers = [(buffer, buffer.clone()) for buffer in state.model.buffers()]
         try:
             loss, norm = self._backward(batch), self._clip()
             self._check(loss, norm)
+        except BaseException:
+            for buffer, before in buffers:  # such as the running means of a peer's BatchNorm
+                buffer.copy_(before)
+            raise
+        else:
             self._apply()
         finally:
             self._forget_gradients()
@@ -61,7 +67,7 @@ class Update:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FiguresNotFinite(
                 f"The loss became {loss} and the gradient norm {norm} at step "
-                f"{self.state.step + 1}; this update was not made, the last checkpoint is kept. "
+                f"{self.state.step + 1}; this update was not made. "
                 f"Try a lower optimizer.lr, a longer schedule.warmup, or optimizer.clip=1."
             )
 

@@ -61,11 +61,28 @@ def test_a_run_that_goes_on_counts_and_logs_as_if_it_had_not_stopped():
     rows = []
     Quarantine(0.03, rows.append).add(split(100), broken(1, 2))
     later = []
-    quarantine = Quarantine(0.03, later.append, rows)
+    quarantine = Quarantine(0.03, later.append)
+    quarantine.recall(rows, lambda split, index: True)
     quarantine.add(split(100), broken(2, 1, 3))
     assert [row["index"] for row in later] == [3]
     with pytest.raises(RunFailed, match=r"4 images.*001\.png"):
         quarantine.add(split(100), broken(4))
+
+
+def test_images_that_are_whole_again_do_not_count_any_more():
+    rows = []
+    Quarantine(0.03, rows.append).add(split(100), broken(1, 2, 3))
+    quarantine, asked = Quarantine(0.03, rows.append), []
+
+    def is_broken(name: str, index: int) -> bool:
+        asked.append((name, index))
+        return index == 2
+
+    quarantine.recall(list(rows), is_broken)
+    assert asked == [("photos train", 1), ("photos train", 2), ("photos train", 3)]
+    quarantine.add(split(100), broken(2, 4, 5))
+    with pytest.raises(RunFailed, match="4 images"):
+        quarantine.add(split(100), broken(1))
 
 
 def test_names_that_are_not_utf_8_can_be_written():

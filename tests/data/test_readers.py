@@ -115,12 +115,16 @@ class Looked:
         return len(self.results) == 8
 
 
+def finishes(task, all_tasks, patience: float) -> bool:
+    return readers._finishes(task, all_tasks, patience, readers.nothing)
+
+
 @pytest.mark.parametrize("patience", [0.3, 30.0])
 def test_patience_is_for_one_image_not_for_a_batch(patience):
     slow = Looked(looks=8)
-    assert readers._finishes(slow, [slow], patience)  # far longer in all than the patience
+    assert finishes(slow, [slow], patience)  # far longer in all than the patience
     hanging = Looked(looks=1000)
-    assert not readers._finishes(hanging, [hanging], patience)
+    assert not finishes(hanging, [hanging], patience)
     assert hanging.seen * min(readers.LONGEST_LOOK, patience / 10) == pytest.approx(patience, 0.2)
 
 
@@ -129,7 +133,7 @@ def test_a_thread_that_waits_for_another_does_not_hang():
         first, behind = Looked(looks=8), Looked(looks=1000)
         behind.wait = first.wait  # nothing comes of it until the other is done
         all_tasks = [first, behind] if watched_too else [behind]
-        assert readers._finishes(behind, all_tasks, 1.0) is watched_too
+        assert finishes(behind, all_tasks, 1.0) is watched_too
 
 
 def test_threads_are_as_many_as_asked_for_and_do_not_pile_up():

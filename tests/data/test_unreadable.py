@@ -14,6 +14,7 @@ from mixerkit.data.decode import fit, open_image
 from mixerkit.data.draws import shuffled
 from mixerkit.data.loader import EvaluationLoader, TrainLoader
 from mixerkit.data.mixing import mix
+from mixerkit.data.quarantine import nothing_left
 from mixerkit.data.splits import ImageSplit
 from mixerkit.errors import RunFailed, UserError
 from mixerkit.spec.preprocess import Preprocess
@@ -144,8 +145,10 @@ def test_a_batch_of_which_nothing_is_left(tmp_path, crop):
         os.truncate(split.paths[index], 50)
     batches = train_loader(split, Augment(crop=crop), skip_broken=True).epoch(0)
     assert len(next(batches).images) == BATCH
-    with pytest.raises(RunFailed, match=r"None of the 10 images of a batch of photos.*\.png"):
-        next(batches)
+    empty = next(batches)
+    assert empty.images.shape == (0, *next(batches).images.shape[1:])
+    assert empty.targets.shape == (0, 2) and len(empty.unreadable) == BATCH
+    assert str(split.paths[empty.unreadable[0].index]) in nothing_left(split, empty.unreadable)
 
 
 def test_a_split_of_which_nothing_is_left(tmp_path):

@@ -1,16 +1,21 @@
 """Signals in every phase of a run: saved where it stands, and the end is the same."""
 
+import itertools
 import os
 import signal
+import threading
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from mixerkit.checkpoint import checkpoints
+from mixerkit.data import pixels
 from mixerkit.training import measuring
+from mixerkit.training.interrupt import Interrupt, Interrupted
 from mixerkit.training.loop import train
 from mixerkit.training.update import Update
-from tests.training.runs import RECIPE, assert_same_end
+from tests.training.runs import RECIPE, StopAt, assert_same_end
 
 
 def raise_signal_at(call: int, function):
@@ -72,6 +77,65 @@ def test_an_evaluation_that_a_signal_stopped_counts_in_the_checkpoint_of_its_ste
 
 def test_while_the_choice_to_compile_is_measured(stopped_at):
     assert stopped_at(Update, "loss_of", 3) == 0
+
+
+def test_while_images_are_waited_for(tmp_path, monkeypatch):
+    """A signal does not wait until slow images are there: the patience is a minute here."""
+    photos = tmp_path / "photos"
+    for name in ("dark", "light"):
+        (photos / name).mkdir(parents=True)
+        for i in range(20):
+            Image.new("L", (28, 28), i).save(photos / name / f"{i}.png")
+    recipe = replace(
+        RECIPE, data=replace(RECIPE.data, source=str(photos), root="", holdout=10, patience=60.0),
+        model=replace(RECIPE.model, num_classes=2), batch_size=10, compile="off",
+    )  # fmt: skip
+    reads, loose = itertools.count(), threading.Event()
+    healthy = pixels.read
+
+    def slow(*arguments):
+        if next(reads) == 25:
+            os.kill(os.getpid(), signal.SIGTERM)
+            loose.wait(60)
+        return healthy(*arguments)
+
+    monkeypatch.setattr(pixels, "read", slow)
+    try:
+        result = train(recipe, tmp_path / "run")
+    finally:
+        loose.set()
+    assert result.interrupted == signal.SIGTERM and result.steps < 3
+
+
+def test_ignored_signals_stay_ignored_and_the_others_are_put_back():
+    """`nohup` ignores SIGHUP so that the run outlives the terminal."""
+    interrupt, answers = Interrupt(), []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupt.listening(lambda: answers.append(interrupt.received)):
+            os.kill(os.getpid(), signal.SIGHUP)
+            interrupt.poll()
+            os.kill(os.getpid(), signal.SIGINT)
+            assert answers == [signal.SIGINT] and interrupt.received == signal.SIGINT
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+            with pytest.raises(Interrupted):
+                interrupt.poll()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_is_answered_with_what_a_second_one_would_lose(tmp_path):
+    watch = StopAt(20, signal.SIGINT)
+    train(
+        replace(RECIPE, save=replace(RECIPE.save, every="15 steps")), tmp_path / "run", watch=watch
+    )
+    assert any(
+        "a second signal stops at once and loses what came after step 15" in line
+        for line in watch.lines
+    )
 
 
 def test_while_saving(stopped_at):

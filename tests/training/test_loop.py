@@ -16,6 +16,7 @@ from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import RunFailed, UserError
 from mixerkit.evaluation.accuracy import measure
 from mixerkit.spec.recipe import Augment, Data, Optimizer, Save
+from mixerkit.training import measuring
 from mixerkit.training.loop import train
 from mixerkit.training.plan import plan
 from mixerkit.training.progress import Progress
@@ -141,16 +142,53 @@ def test_a_run_is_not_resumed_with_another_recipe_or_other_images(
     (fewer / "dark" / "7.png").unlink()
     with pytest.raises(UserError, match="other images"):
         train(recipe, tmp_path / "run", resume=True)
+    (fewer / "grey").mkdir()
+    Image.new("L", (28, 28), 100).save(fewer / "grey" / "0.png")
+    with pytest.raises(UserError, match="other images"):  # also where a class came, or went
+        train(recipe, tmp_path / "run", resume=True)
 
 
-def test_a_finished_run_resumed_keeps_its_figures(straight: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "run"
-    shutil.copytree(straight, copy)
-    before = json.loads((copy / "model" / "config.json").read_text())
-    result = train(RECIPE, copy, resume=True)
-    assert result.validation is not None
-    assert json.loads((copy / "model" / "config.json").read_text()) == before
-    assert_same_end(straight, copy)
+def test_a_finished_run_resumed_reads_nothing_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, watch = tmp_path / "run", StopAt(10**8, 0)
+    first = train(RECIPE, run)
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    monkeypatch.setattr(measuring, "probabilities", None)
+    again = train(RECIPE, run, resume=True, watch=watch)
+    assert "the run is finished: nothing is left to do" in watch.lines
+    assert (again.test, again.steps) == (first.test, first.steps)
+    assert 0 < again.seconds <= first.seconds
+    assert {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()} == before
+
+
+def test_a_run_without_checkpoints_starts_again_only_if_none_was_saved_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixerkit.training.logbook.SECONDS_BETWEEN_SIGNS", 0.0)
+    run, early = tmp_path / "run", tmp_path / "early"
+    for out, step in ((run, 8), (early, 5)):
+        train(RECIPE, out, watch=StopAt(step, signal.SIGTERM))
+        shutil.rmtree(out / "checkpoints")
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match="holds no checkpoint, but the run has been at step 8"):
+        train(RECIPE, run, resume=True)
+    assert (run / "metrics.jsonl").read_bytes() == before
+    watch = StopAt(10**8, 0)
+    assert train(RECIPE, early, resume=True, watch=watch).steps == 30
+    assert any("no checkpoint was saved yet" in line for line in watch.lines)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), MemoryError(), OSError("gone")])
+def test_an_evaluation_that_fails_loses_nothing(tmp_path: Path, monkeypatch, error) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+        patch.setattr(measuring, "probabilities", fail)
+        train(replace(RECIPE, save=Save(every="3 epochs")), tmp_path / "run")
+    with RunFolder.open(tmp_path / "run") as run:
+        assert run.checkpoints.steps() == [10]
 
 
 def test_a_warm_up_longer_than_the_run_is_refused_before_anything_is_written(

@@ -5,6 +5,9 @@ import torch
 
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import RunFailed, UserError
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.spec.recipe import Optimizer
+from mixerkit.training.optimizer import kept_of_each, make_optimizers
 from mixerkit.training.state import TrainingState, fresh_state
 from tests.training.runs import RECIPE
 
@@ -30,6 +33,27 @@ def stepped(optimizers: int = 1) -> TrainingState:
 
 def copied(state: TrainingState) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in state.tensors().items()}
+
+
+OPTIMIZER_TENSORS = [name for name in copied(stepped()) if name.startswith("optimizer.")]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+def test_what_each_optimiser_keeps_is_known(name, momentum):
+    """Held against what is there after a step."""
+    model = MlpMixer(RECIPE.model)
+    optimizers = make_optimizers(model, Optimizer(name=name, momentum=momentum))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for optimizer in optimizers:
+        optimizer.step()
+        kept = kept_of_each(optimizer)
+        for parameter, state in optimizer.state.items():
+            found = {key: value for key, value in state.items() if value is not None}
+            assert found.keys() == kept.keys()
+            for key, is_single in kept.items():
+                assert found[key].shape == (() if is_single else parameter.shape)
 
 
 def test_everything_comes_back(run):
@@ -68,10 +92,12 @@ def test_going_back_forgets_what_came_later(run):
         {"optimizer.stem.bias.exp_avg": torch.zeros(3)},
         {"optimizer.stem.bias.exp_avg": None},
         {"optimizer.blocks.0.token_mixing.fc1.weight.momentum": None},
+        dict.fromkeys(OPTIMIZER_TENSORS),
+        {name: None for name in OPTIMIZER_TENSORS if name.endswith(".exp_avg_sq")},
         {"optimizer.nobody.momentum": torch.zeros(2)},
         {"model.stem.bias": torch.full((16,), float("nan"))},
     ],
-    ids=lambda change: "+".join(change),
+    ids=lambda change: "+".join(list(change)[:2]),
 )
 def test_what_does_not_fit_is_listed_and_changes_nothing(run, change):
     tensors = copied(stepped())

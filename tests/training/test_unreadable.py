@@ -77,6 +77,31 @@ def test_too_many_stop_the_run_which_is_saved(photos, tmp_path):
     assert len(quarantined(tmp_path / "run")) == 4
 
 
+def test_a_run_that_they_stopped_goes_on_once_they_are_replaced(photos, tmp_path):
+    paths = [photos / f"train/dark/{number:02}.png" for number in range(10)]
+    whole = {path: path.read_bytes() for path in paths}
+    for path in paths:
+        os.truncate(path, 300)
+    settings = recipe(photos, holdout=10, max_unreadable=0.03)
+    with pytest.raises(RunFailed):
+        train(settings, tmp_path / "run")
+    with pytest.raises(RunFailed, match="Replace them and resume"):
+        train(settings, tmp_path / "run", resume=True)
+    for path in paths[:9]:
+        path.write_bytes(whole[path])
+    assert train(settings, tmp_path / "run", resume=True).steps == 15
+
+
+def test_a_batch_of_which_nothing_is_left_is_quarantined_before_the_run_stops(photos, tmp_path):
+    for path in (photos / "train").rglob("*.png"):
+        if path.name > "04":
+            os.truncate(path, 300)
+    with pytest.raises(RunFailed, match=r"None of the 2 images of a batch"):
+        train(replace(recipe(photos, max_unreadable=0.9), batch_size=2), tmp_path / "run")
+    assert len(quarantined(tmp_path / "run")) >= 2
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+
+
 def test_none_allowed_stops_at_the_first(photos, tmp_path):
     with pytest.raises(UserError, match=r"0[7]|21"):
         train(recipe(photos, holdout=10, max_unreadable=0), tmp_path / "run")

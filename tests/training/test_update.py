@@ -94,6 +94,30 @@ def test_a_loss_that_is_not_finite_changes_nothing() -> None:
     assert all(torch.equal(p, before[n]) for n, p in weights(update).items())
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_buffers_are_put_back_too(stopped: bool) -> None:
+    """A peer's running means take in every batch that they see, also one with NaNs."""
+    update = make(RECIPE)
+    update.state.model = update.forward = torch.nn.Sequential(
+        torch.nn.BatchNorm2d(1), torch.nn.Flatten(), torch.nn.Linear(64, 3)
+    )
+    before = {name: buffer.clone() for name, buffer in update.state.model.named_buffers()}
+    error = KeyboardInterrupt if stopped else RunFailed
+    if stopped:
+        polls = iter([None, None, error])
+        update.recipe = replace(RECIPE, accumulation=4)
+
+        def poll() -> None:
+            if raised := next(polls):
+                raise raised
+
+        update.poll = poll
+    with pytest.raises(error):
+        update(batch(scale=1.0 if stopped else float("nan")))
+    for name, buffer in update.state.model.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+
+
 def test_clipping_scales_the_gradient_and_reports_the_norm_before() -> None:
     free = make(RECIPE)
     free._backward(batch())

@@ -1,0 +1,45 @@
+"""What a run came to: just now, or read from the folder of one that is finished."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixerkit.checkpoint.run import RunFolder
+from mixerkit.evaluation.accuracy import Accuracy, ClassAccuracy
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run came to. `seconds` is training time without evaluation, over all processes;
+    `images_per_second` that of this process, 0 when it made no step; `interrupted` is the signal
+    that stopped it early, or 0."""
+
+    run: Path
+    steps: int
+    seconds: float
+    images_per_second: float
+    validation: Accuracy | None
+    test: Accuracy | None
+    interrupted: int = 0
+
+
+def result_of(run: RunFolder) -> TrainingResult:
+    """The result of a finished run, as far as its folder tells: of the held-out and the test
+    images, only those that were measured last are known in full."""
+    content = run.evaluation() or {}
+    found = accuracy_of(content) if content else None
+    split = content.get("split")
+    return TrainingResult(
+        run=run.path,
+        steps=int(run.summary()["step"]),
+        seconds=max((row["seconds"] for row in run.timings()), default=0.0),
+        images_per_second=0.0,
+        validation=found if split == "validation" else None,
+        test=found if split == "test" else None,
+    )
+
+
+def accuracy_of(content: dict[str, Any]) -> Accuracy:
+    """The accuracy that `describe_evaluation` (keep.py) wrote down."""
+    classes = tuple(ClassAccuracy(**row) for row in content["per_class"])
+    return Accuracy(per_class=classes, confusion=content["confusion"], **content["figures"])
