@@ -6,8 +6,8 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
-from mixerkit.checkpoint.files import describe_file, manifest_text
 from mixerkit.checkpoint.load import load, save_model
+from mixerkit.checkpoint.manifest import describe_file, manifest_text
 from mixerkit.checkpoint.pretrained import from_pretrained
 from mixerkit.spec.recipes import recipe
 from tests.faults import pickles

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-from mixerkit.checkpoint.files import verify_folder
+from mixerkit.checkpoint.manifest import verify_folder
 from tests.faults.child import Ended
 from tests.faults.fault import Fault, Trial
 from tests.faults.sample import assert_same_end, go_on, left_over, newest_step, undisturbed

@@ -18,8 +18,9 @@ from random import Random
 import numpy as np
 import torch
 
-from mixerkit.checkpoint.files import describe_file, manifest_text, read_json
+from mixerkit.checkpoint.documents import read_json
 from mixerkit.checkpoint.load import load, load_weights, save_model
+from mixerkit.checkpoint.manifest import describe_file, manifest_text
 from mixerkit.checkpoint.run import RunFolder, list_runs
 from mixerkit.checkpoint.verification import verify_run
 from mixerkit.errors import UserError

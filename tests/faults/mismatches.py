@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixerkit.checkpoint.files import describe_file, manifest_text
 from mixerkit.checkpoint.load import load, load_weights, save_model
+from mixerkit.checkpoint.manifest import describe_file, manifest_text
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.checkpoint.tensors import read_tensors, write_tensors
 from mixerkit.errors import UserError

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from mixerkit.checkpoint.files import UNFINISHED, read_json, verify_folder
+from mixerkit.checkpoint.documents import read_json
+from mixerkit.checkpoint.files import UNFINISHED
+from mixerkit.checkpoint.manifest import verify_folder
 from mixerkit.checkpoint.rows import read_rows
 from mixerkit.checkpoint.run import RunFolder, is_run
 from mixerkit.spec.recipe import Evaluate, Loss, Optimizer, Save, Schedule
