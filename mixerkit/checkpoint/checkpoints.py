@@ -10,15 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixerkit.checkpoint.files import (
-    atomic_folder,
-    discard,
-    json_bytes,
-    read_json,
-    read_manifest,
-    sync,
-    verify_folder,
-)
+from mixerkit.checkpoint.documents import json_bytes, read_json
+from mixerkit.checkpoint.files import atomic_folder, discard, sync
+from mixerkit.checkpoint.manifest import read_manifest, verify_folder
 from mixerkit.checkpoint.tensors import read_tensors, write_tensors
 from mixerkit.errors import RunFailed, UserError
 

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mixerkit.checkpoint.files import DESCRIPTION_LIMIT, MANIFEST, read_json
+from mixerkit.checkpoint.documents import DESCRIPTION_LIMIT, read_json
+from mixerkit.checkpoint.manifest import MANIFEST
 from mixerkit.checkpoint.stored import CONFIG, WEIGHTS
 from mixerkit.download import is_offline
 from mixerkit.errors import UserError, how_to_install

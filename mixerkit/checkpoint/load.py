@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from mixerkit.checkpoint.files import DESCRIPTION_LIMIT, atomic_folder, json_bytes
+from mixerkit.checkpoint.documents import DESCRIPTION_LIMIT, json_bytes
+from mixerkit.checkpoint.files import atomic_folder
 from mixerkit.checkpoint.find import find
 from mixerkit.checkpoint.merge import (
     assemble,

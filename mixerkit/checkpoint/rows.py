@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mixerkit.checkpoint.files import json_mapping, sync
+from mixerkit.checkpoint.documents import json_mapping
+from mixerkit.checkpoint.files import sync
 from mixerkit.errors import RunFailed, UserError
 
 

@@ -17,22 +17,23 @@ from typing import Any, Self
 from torch import Tensor
 
 from mixerkit.checkpoint.checkpoints import Checkpoints
+from mixerkit.checkpoint.documents import json_bytes, read_json
 from mixerkit.checkpoint.files import (
-    MANIFEST,
     UNFINISHED,
-    describe_file,
-    json_bytes,
     make_folder,
-    manifest_text,
-    read_json,
-    read_manifest,
     remove_unfinished,
     sync,
-    verify_folder,
     write_atomic,
 )
 from mixerkit.checkpoint.load import save_model
 from mixerkit.checkpoint.lock import Lock, holder
+from mixerkit.checkpoint.manifest import (
+    MANIFEST,
+    describe_file,
+    manifest_text,
+    read_manifest,
+    verify_folder,
+)
 from mixerkit.checkpoint.rows import append_row, cut_back, cut_torn_end, durable_size, read_rows
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
@@ -260,28 +261,6 @@ class RunFolder:
         return values
 
 
-def list_runs(root: Path) -> list[dict[str, Any]]:
-    """A summary of `root` if it is a run, else of each run in it, latest last.
-
-    A run that cannot be read is listed too: its `state` is "damaged", its `problem` says why.
-    """
-    if not root.is_dir():
-        raise UserError(f"No folder {root}: `mixer train` makes runs, in runs/ unless told where.")
-    paths = [root] if is_run(root) else [path for path in sorted(root.iterdir()) if is_run(path)]
-    return sorted((_summary(path) for path in paths), key=lambda row: row["updated"] or "")
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    try:
-        return RunFolder.open(path).summary()
-    except (UserError, OSError) as error:
-        figures = dict.fromkeys(
-            ("recipe", "step", "total_steps", "best_validation", "test_accuracy", "updated")
-        )
-        damaged = {"state": "damaged", "problem": str(error)}
-        return {"name": path.name, "path": str(path)} | figures | damaged
-
-
 def is_run(path: Path) -> bool:
     """Whether `path` looks like a run folder."""
     return (path / RECIPE).is_file() and (path / MANIFEST).is_file()
@@ -304,11 +283,17 @@ def _check_free(path: Path) -> None:
 
 
 def _occupied(path: Path) -> str:
-    found, writer = _summary(path), holder(path)
-    what = f"recipe '{found['recipe']}', step {found['step']}, {found['state']}"
-    what = found["problem"] or (f"{what}, written by {writer}" if writer else what)
-    resume = f"Go on with it: `mixer train --resume {shlex.quote(str(path))}`; or start another: "
-    start = resume if found["state"] == "stopped" else "To start another: "
+    start = "To start another: "
+    try:
+        found, writer = RunFolder.open(path).summary(), holder(path)
+    except (UserError, OSError) as error:
+        what = str(error)
+    else:
+        what = f"recipe '{found['recipe']}', step {found['step']}, {found['state']}"
+        what = f"{what}, written by {writer}" if writer else what
+        if found["state"] == "stopped":
+            resume = f"`mixer train --resume {shlex.quote(str(path))}`"
+            start = f"Go on with it: {resume}; or start another: "
     return f"{path} already holds a run ({what}). {start}give another --out."
 
 

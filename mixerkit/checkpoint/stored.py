@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mixerkit.checkpoint.files import (
-    DESCRIPTION_LIMIT,
+from mixerkit.checkpoint.documents import DESCRIPTION_LIMIT, read_json
+from mixerkit.checkpoint.manifest import (
     MANIFEST,
     check_file,
     listed_entry,
-    read_json,
     read_manifest,
     verify_folder,
 )

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mixerkit.checkpoint.files import json_mapping
+from mixerkit.checkpoint.documents import json_mapping
 from mixerkit.errors import UserError
 
 LONGEST_HEADER = 8 * 2**20

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from mixerkit.checkpoint.checkpoints import Checkpoints, best_of, held_out_accuracy
-from mixerkit.checkpoint.files import (
+from mixerkit.checkpoint.documents import read_json
+from mixerkit.checkpoint.files import UNFINISHED
+from mixerkit.checkpoint.manifest import (
     MANIFEST,
-    UNFINISHED,
     describe_file,
     listed_entry,
-    read_json,
     read_manifest,
     verify_folder,
 )

@@ -7,7 +7,7 @@ import os
 import zipfile
 from pathlib import Path
 
-from mixerkit.checkpoint.files import read_json
+from mixerkit.checkpoint.documents import read_json
 from mixerkit.download import Expected, cache_folder, fetch
 from mixerkit.errors import UserError
 from mixerkit.spec.mixer import MixerConfig, variant_of

@@ -47,7 +47,7 @@ def main(words: list[str]) -> int:
     root = Path(given.folder or "runs")
     if given.folder and not root.is_dir():
         raise UserError(f"No folder {root}.")
-    from mixerkit.checkpoint.run import list_runs
+    from mixerkit.checkpoint.runs import list_runs
 
     found = list_runs(root) if root.is_dir() else []
     if given.json:

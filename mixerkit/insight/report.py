@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mixerkit.checkpoint.files import verify_folder, write_atomic
+from mixerkit.checkpoint.files import write_atomic
 from mixerkit.checkpoint.load import load
+from mixerkit.checkpoint.manifest import verify_folder
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.insight import curves, figures
 from mixerkit.insight.story import RunFacts, tell

@@ -10,13 +10,8 @@ import pytest
 import torch
 
 from mixerkit.checkpoint.checkpoints import best_of, differences, environment
-from mixerkit.checkpoint.files import (
-    UNFINISHED,
-    describe_file,
-    discard,
-    manifest_text,
-    verify_folder,
-)
+from mixerkit.checkpoint.files import UNFINISHED, discard
+from mixerkit.checkpoint.manifest import describe_file, manifest_text, verify_folder
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import RunFailed, UserError
 from tests.checkpoint.conftest import Killed, flip_bit, tensors_of

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from mixerkit.checkpoint import files
+from mixerkit.checkpoint.documents import read_json
 from mixerkit.checkpoint.files import (
     UNFINISHED,
     atomic_folder,
     discard,
-    read_json,
     remove_unfinished,
-    verify_folder,
     write_atomic,
 )
+from mixerkit.checkpoint.manifest import manifest_text, verify_folder
 from mixerkit.errors import UserError
 from tests.checkpoint.conftest import Killed, flip_bit
 
@@ -215,7 +215,7 @@ def test_missing_cut_grown_swapped_and_odd_files_are_named(folder: Path):
 
 def test_a_manifest_cannot_point_outside_its_folder(folder: Path):
     for name in ("../secret", "inner/../../secret", "/etc/hostname", "a\0b"):
-        text = files.manifest_text({}, {name: {"sha256": "0", "size": 1}})
+        text = manifest_text({}, {name: {"sha256": "0", "size": 1}})
         (folder / "manifest.json").write_bytes(text)
         with pytest.raises(UserError, match="outside the folder"):
             verify_folder(folder)

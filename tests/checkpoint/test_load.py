@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from mixerkit.checkpoint import zoo as zoo_module
-from mixerkit.checkpoint.files import manifest_text
 from mixerkit.checkpoint.load import load, save_model
+from mixerkit.checkpoint.manifest import manifest_text
 from mixerkit.checkpoint.tensors import read_tensors, write_tensors
 from mixerkit.checkpoint.zoo import packaged
 from mixerkit.errors import UserError

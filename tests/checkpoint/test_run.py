@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from mixerkit.checkpoint import lock
-from mixerkit.checkpoint.files import UNFINISHED, manifest_text, verify_folder
+from mixerkit.checkpoint.files import UNFINISHED
 from mixerkit.checkpoint.load import load
 from mixerkit.checkpoint.lock import Lock
-from mixerkit.checkpoint.run import RunFolder, list_runs
+from mixerkit.checkpoint.manifest import manifest_text, verify_folder
+from mixerkit.checkpoint.run import RunFolder
+from mixerkit.checkpoint.runs import list_runs
 from mixerkit.errors import UserError
 from mixerkit.spec.recipe import Optimizer, Recipe
 from tests.checkpoint.conftest import Killed, flip_bit

@@ -21,7 +21,8 @@ import torch
 from mixerkit.checkpoint.documents import read_json
 from mixerkit.checkpoint.load import load, load_weights, save_model
 from mixerkit.checkpoint.manifest import describe_file, manifest_text
-from mixerkit.checkpoint.run import RunFolder, list_runs
+from mixerkit.checkpoint.run import RunFolder
+from mixerkit.checkpoint.runs import list_runs
 from mixerkit.checkpoint.verification import verify_run
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer

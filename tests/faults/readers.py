@@ -12,7 +12,8 @@ from pathlib import Path
 from unittest import mock
 
 from mixerkit.checkpoint import lock
-from mixerkit.checkpoint.run import RunFolder, list_runs
+from mixerkit.checkpoint.run import RunFolder
+from mixerkit.checkpoint.runs import list_runs
 from mixerkit.checkpoint.verification import verify_run
 from mixerkit.errors import UserError
 from tests.faults.fault import Fault, Trial
