@@ -193,12 +193,15 @@ def run_in(target: str, call: int, command: list[str]) -> None:
 
 
 def wait_for_tracer(step: int, gate: str) -> None:
-    """The save of `step` begins when somebody has opened and closed the named pipe `gate`."""
+    """The save of `step` begins when somebody has opened and closed the named pipe `gate`. Looking
+    for that once more right before and right after it shows a tracer where it begins and ends."""
 
     @contextmanager
     def waiting() -> Iterator[None]:
         Path(gate).read_bytes()
+        Path(gate).exists()
         yield
+        Path(gate).exists()
 
     _around_save(step, waiting)
 
