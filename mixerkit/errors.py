@@ -1,9 +1,10 @@
-"""What a command says when it cannot go on, and the exit code it ends with.
+"""What a command says when it cannot go on, or only just, and the exit code it ends with.
 
 A message says what was expected, what was found and what to do; the command line prints it
 as one block without a traceback.
 """
 
+import contextlib
 import difflib
 import shlex
 import sys
@@ -26,6 +27,10 @@ class UserError(ValueError):
     exit_code = EXIT_BAD_INPUT
 
 
+class Unreadable(UserError):
+    """The system would not read a file now, which says nothing about what is in it."""
+
+
 class RunFailed(RuntimeError):
     """The work began and could not be finished, for example because the loss became NaN."""
 
@@ -36,6 +41,13 @@ class Refused(RuntimeError):
     """A gate refused the result: the message carries the measured figures."""
 
     exit_code = EXIT_REFUSED
+
+
+def warn(text: str) -> None:
+    """One line on stderr about something that does not stop the work; nor does a lost stderr."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(f"warning: {text}", file=sys.stderr)
 
 
 def how_to_install(package: str) -> str:

@@ -1,18 +1,21 @@
 """JSON documents: read strictly, and written in one way."""
 
+import errno
 import json
 import math
 import stat
 from pathlib import Path
 from typing import Any
 
-from mixerkit.errors import UserError
+from mixerkit.errors import Unreadable, UserError
 
 JSON_LIMIT = 64 * 2**20
 """Bytes; a larger JSON file is refused before it is read."""
 DESCRIPTION_LIMIT = 2 * 2**20
 """Bytes of a file that says what others hold (a manifest, a model's config.json): the class names
 of ImageNet-21k take half of it, and the worst such file 24 times its size in memory."""
+MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors that say that no such file is there; all others may pass."""
 
 
 def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
@@ -30,7 +33,13 @@ def read_limited(path: Path, limit: int, links: bool = True) -> bytes:
             raise UserError(f"{path} is larger than the {limit >> 20} MiB allowed for it.")
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+        raise not_read(path, error) from error
+
+
+def not_read(path: Path, error: OSError) -> UserError:
+    """What to raise for a file that is missing, or (`Unreadable`) that is there and not read."""
+    kind = UserError if error.errno in MISSING else Unreadable
+    return kind(f"Cannot read {path}: {error.strerror}.")
 
 
 def json_mapping(where: Path | str, text: bytes) -> dict[str, Any]:

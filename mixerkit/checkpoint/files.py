@@ -6,6 +6,8 @@ the prefix `UNFINISHED` and is never read.
 """
 
 import ctypes
+import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -16,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from mixerkit.checkpoint.manifest import MANIFEST, describe_file, manifest_text
-from mixerkit.errors import UserError
+from mixerkit.errors import UserError, warn
 
-UNFINISHED = ".unfinished-"
+UNFINISHED, FORMER = ".unfinished-", "-former"
+"""What a writer's temporary names begin with, and what those of replaced folders end with."""
+UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 """Linux: paths as they are; both names exist and are swapped (renameat2(2))."""
 
@@ -31,16 +35,31 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary file to write, which takes the place of `path` if the block succeeds."""
+    """A temporary file to write, which takes the place of `path` if the block succeeds.
+
+    An `OSError` that comes out of it names `path`.
+    """
     temporary = _temporary(path)
+    with _naming(path):
+        try:
+            yield temporary
+            sync(temporary)
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let errors of the system name `path`: they may name a temporary file, or nothing."""
     try:
-        yield temporary
-        sync(temporary)
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
@@ -50,32 +69,39 @@ def atomic_folder(
     """A temporary folder to fill, which becomes `path` with a manifest if the block succeeds.
 
     `about` goes into the manifest. An existing `path` is refused, unless `replace`, which swaps
-    the two names when the new folder is on disk.
+    the two names when the new folder is on disk. An `OSError` that comes out of it names `path`.
     """
     if path.exists() and not replace:
         raise UserError(f"{path} already exists and is never overwritten: give another name.")
     temporary = _temporary(path)
-    temporary.mkdir()
-    try:
-        yield temporary
-        _write_manifest(temporary, about or {})
-        former = _take_place(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync(path.parent)
+    with _naming(path):
+        temporary.mkdir()
+        try:
+            yield temporary
+            _write_manifest(temporary, about or {})
+            former = _take_place(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync(path.parent)
     if former:
-        _remove(former)
+        _remove_at_leisure(former)
 
 
 def _take_place(temporary: Path, path: Path) -> Path | None:
-    """Rename `temporary` to `path`; returns where that now is which was there before."""
+    """Rename `temporary` to `path`; returns where that now is which was there before.
+
+    Where two names cannot be swapped, a kill may leave what was there under a name that
+    `remove_unfinished` knows.
+    """
     if not os.path.lexists(path):
         temporary.rename(path)
         return None
     if _exchange(temporary, path):
         return temporary
-    former = _temporary(path)
+    former = path.with_name(f"{UNFINISHED}{path.name}{FORMER}")
+    if os.path.lexists(former):
+        _remove(former)
     path.rename(former)
     try:
         temporary.rename(path)
@@ -95,17 +121,36 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def discard(path: Path) -> None:
-    """Remove a folder, or a link to one; a kill in between leaves no half of it under its name."""
+    """Remove a folder, or a link to one; a kill in between leaves no half of it under its name.
+
+    What then cannot be removed is named on stderr: it is in nobody's way.
+    """
     temporary = _temporary(path)
-    path.rename(temporary)
-    sync(path.parent)
-    _remove(temporary)
+    try:
+        path.rename(temporary)
+        sync(path.parent)
+        _remove(temporary)
+    except OSError as error:
+        warn(f"{path} could not be removed: {error}.")
+
+
+def _remove_at_leisure(former: Path) -> None:
+    """Remove what has been replaced; what took its place is on the disk whether or not."""
+    try:
+        _remove(former)
+    except OSError as error:
+        warn(f"{former} could not be removed: {error}.")
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed writers left in `folder`; only for whoever holds its lock."""
+    """Remove what killed writers left in `folder`, and put back what they had moved away to
+    replace it and did not; only for whoever holds its lock."""
     for left in folder.glob(f"{UNFINISHED}*"):
-        _remove(left)
+        name = left.name.removeprefix(UNFINISHED)
+        if name.endswith(FORMER) and not os.path.lexists(folder / name.removesuffix(FORMER)):
+            left.rename(folder / name.removesuffix(FORMER))
+        else:
+            _remove(left)
 
 
 def _remove(path: Path) -> None:
@@ -127,12 +172,32 @@ def make_folder(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """fsync a file, or a folder so that the names in it survive a loss of power."""
+    """fsync a file, or a folder so that the names in it survive a loss of power.
+
+    Some network and user-space file systems know no sync of folders; there, it does nothing.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        _sync_handle(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED or not path.is_dir():
+            raise
     finally:
         os.close(handle)
+
+
+def _sync_handle(handle: int) -> None:
+    """Down to the disk; on macOS, fsync alone leaves it in the disk's own memory (fsync(2))."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        try:
+            fcntl.fcntl(handle, full)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+        else:
+            return
+    os.fsync(handle)
 
 
 def _temporary(path: Path) -> Path:
@@ -143,7 +208,7 @@ def _write_synced(path: Path, content: bytes) -> None:
     with path.open("xb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        _sync_handle(file.fileno())
 
 
 def _write_manifest(folder: Path, about: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The lock of a folder: one process writes in it at a time."""
 
+import errno
 import fcntl
 import json
 import os
@@ -14,6 +15,10 @@ LOCK_PATIENCE = 0.5
 """Seconds. A reader that asks whether a run is active holds the lock for some microseconds."""
 
 
+class NoLocks(UserError):
+    """The file system has no locks."""
+
+
 class Lock:
     """The right to write in a folder, held by one process at a time until `release`.
 
@@ -26,10 +31,16 @@ class Lock:
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise UserError(f"Cannot write in {folder}: {error.strerror}.") from error
+        try:
+            self._take(folder)
+        except BaseException:
+            self.release()
+            raise
+
+    def _take(self, folder: Path) -> None:
         deadline = time.monotonic() + LOCK_PATIENCE
-        while not _lock(self._handle, fcntl.LOCK_EX):
+        while not _lock(self._handle, fcntl.LOCK_EX, folder):
             if time.monotonic() > deadline:
-                os.close(self._handle)
                 raise UserError(
                     f"{folder} is being written by {holder(folder) or 'another process'}. Wait "
                     f"for it to end, stop it, or give another folder."
@@ -55,19 +66,28 @@ def holder(folder: Path) -> str | None:
         return None
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO of that name would wait for ever
     try:
-        if _lock(handle, fcntl.LOCK_SH):
+        if _lock(handle, fcntl.LOCK_SH, folder):
             return None
         owner = json.loads(os.pread(handle, 4096, 0))
         return f"process {owner['pid']} on host {owner['host']} since {owner['since']}"
+    except NoLocks:  # so nobody can hold one
+        return None
     except (ValueError, KeyError, TypeError, RecursionError):
         return "another process"
     finally:
         os.close(handle)
 
 
-def _lock(handle: int, kind: int) -> bool:
+def _lock(handle: int, kind: int, folder: Path) -> bool:
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            raise
+        raise NoLocks(
+            f"The file system of {folder} has no locks ({error.strerror}), without which two "
+            f"processes could write in one run: put the run on another one, with --out."
+        ) from error
     return True

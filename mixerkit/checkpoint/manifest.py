@@ -9,6 +9,7 @@ from mixerkit.checkpoint.documents import (
     DESCRIPTION_LIMIT,
     json_bytes,
     json_mapping,
+    not_read,
     read_limited,
 )
 from mixerkit.errors import UserError
@@ -93,7 +94,7 @@ def check_file(folder: Path, name: str, entry: dict[str, Any], links: bool = Tru
             f"{path} is missing: {MANIFEST} lists it. Restore it from a copy."
         ) from None
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+        raise not_read(path, error) from error
     if problem:
         raise UserError(_damaged(path, problem))
 

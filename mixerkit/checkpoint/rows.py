@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mixerkit.checkpoint.documents import json_mapping
+from mixerkit.checkpoint.documents import json_mapping, not_read
 from mixerkit.checkpoint.files import sync
 from mixerkit.errors import RunFailed, UserError
 
@@ -60,7 +60,7 @@ def _content(path: Path) -> bytes:
             raise UserError(f"{path} is not a plain file.")
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+        raise not_read(path, error) from error
 
 
 def durable_size(path: Path) -> int:

@@ -1,6 +1,7 @@
 """Named tensors in a safetensors file: exact bits, no code, and errors that name the file."""
 
 import errno
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mixerkit.checkpoint.documents import json_mapping
-from mixerkit.errors import UserError
+from mixerkit.errors import Unreadable, UserError
 
 LONGEST_HEADER = 8 * 2**20
 """Bytes; a tensor takes some 100 of them."""
@@ -46,8 +47,15 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     try:
         save_file(_apart(tensors), path)
     except SafetensorError as error:
-        full = "No space left" in str(error)
-        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
+        raise OSError(_number(str(error)), str(error), str(path)) from error
+
+
+def _number(text: str) -> int:
+    """The system's number in an error of safetensors', "… (os error 28)"; EIO without any."""
+    found = re.search(r"\(os error (\d+)\)", text)
+    if found:
+        return int(found[1])
+    return errno.ENOSPC if "No space left" in text else errno.EIO
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -111,7 +119,7 @@ def _opened(path: Path) -> Iterator[Any]:
             f"{path} is not a whole safetensors file ({error}): download or copy it again."
         ) from error
     except (OSError, RuntimeError) as error:  # PyTorch's own, for a file that has just gone
-        raise UserError(f"Cannot read {path}: {str(error).splitlines()[0]}.") from error
+        raise Unreadable(f"Cannot read {path}: {str(error).splitlines()[0]}.") from error
     with opened as file:
         yield file
 

@@ -1,9 +1,11 @@
 """Atomic writes under kills and umasks, manifests under bit flips."""
 
+import errno
 import hashlib
 import json
 import os
 import random
+import shutil
 import stat
 from pathlib import Path
 
@@ -105,23 +107,123 @@ def test_a_folder_is_never_overwritten_unless_told(folder: Path):
     assert [p.name for p in folder.parent.iterdir()] == ["sealed"]
 
 
-def test_a_replaced_folder_is_there_at_every_moment(folder: Path, kill_at, monkeypatch):
-    """Whatever call a kill falls on, the name bears the old folder or the new, whole."""
+@pytest.mark.parametrize("swaps", [True, False])
+def test_a_replaced_folder_is_there_whatever_call_a_kill_falls_on(
+    folder, kill_at, monkeypatch, swaps
+):
+    """Its name bears the old folder or the new, whole: at once where the system swaps names, else
+    when the next writer has cleared up."""
     for point in range(1, 30):
-        kill_at(point)
-        try:
-            with atomic_folder(folder, {"kind": "test"}, replace=True) as temporary:
-                (temporary / "c").write_text(str(point))
-            finished = True
-        except Killed:
-            finished = False
+        before = sorted(p.name for p in folder.iterdir())
+        with monkeypatch.context() as patched:
+            if not swaps:
+                patched.setattr(files, "_exchange", lambda *_: False)
+            kill_at(point)
+            try:
+                with atomic_folder(folder, {"kind": "test"}, replace=True) as temporary:
+                    (temporary / str(point)).write_text("new")
+                finished = True
+            except Killed:
+                finished = False
         monkeypatch.undo()
+        if not swaps:
+            remove_unfinished(folder.parent)
         assert verify_folder(folder) == {"kind": "test"}
+        after = sorted(p.name for p in folder.iterdir())
+        assert after == sorted([str(point), "manifest.json"]) or (not finished and after == before)
         if finished:
             break
-    assert 5 < point < 29 and (folder / "c").read_text() == str(point)
+    assert 5 < point < 29
     remove_unfinished(folder.parent)
     assert [p.name for p in folder.parent.iterdir()] == ["sealed"]
+
+
+def test_a_folder_moved_away_comes_back_only_where_its_name_is_free(folder, monkeypatch, tmp_path):
+    """The name is free after a kill between the two renames, and taken after one that came later."""
+    away = tmp_path / f"{UNFINISHED}sealed-former"
+    folder.rename(away)
+    remove_unfinished(tmp_path)
+    assert verify_folder(folder) and not away.exists()
+    away.mkdir()
+    remove_unfinished(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["sealed"]
+    away.mkdir()
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    with atomic_folder(folder, {"kind": "new"}, replace=True):
+        pass
+    assert verify_folder(folder) == {"kind": "new"}
+    assert [p.name for p in tmp_path.iterdir()] == ["sealed"]
+
+
+@pytest.mark.parametrize("name", ["_write_manifest", "sync", "_take_place"])
+def test_errors_of_the_system_name_what_was_to_be_written(tmp_path, monkeypatch, name):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, name, full)
+    if name == "sync":
+        with pytest.raises(OSError) as raised:
+            write_atomic(tmp_path / "file", b"new")
+        assert raised.value.filename == str(tmp_path / "file")
+    with pytest.raises(OSError) as raised, atomic_folder(tmp_path / "folder"):
+        pass
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path / "folder"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_replaced_and_cannot_be_removed_is_a_warning(folder, monkeypatch, capsys):
+    def refuse(path, **_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", refuse)
+        with atomic_folder(folder, {"kind": "new"}, replace=True):
+            pass
+        assert "could not be removed: [Errno 5]" in capsys.readouterr().err
+        discard(folder)
+        assert "sealed could not be removed: [Errno 5]" in capsys.readouterr().err
+    assert not folder.exists()
+    remove_unfinished(folder.parent)
+    assert list(folder.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_folder_that_knows_no_sync_is_no_failure(tmp_path, monkeypatch, number):
+    def refuse_folders(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="Input/output"):
+            write_atomic(tmp_path / "x", b"new")
+    else:
+        write_atomic(tmp_path / "x", b"new")
+        with atomic_folder(tmp_path / "y"):
+            pass
+        assert verify_folder(tmp_path / "y") == {}
+    monkeypatch.setattr(os, "fsync", lambda _: refuse_folders(os.open(tmp_path, os.O_RDONLY)))
+    with pytest.raises(OSError):
+        write_atomic(tmp_path / "file", b"")  # a file must be synced wherever it is
+
+
+def test_where_there_is_a_full_sync_it_is_used(tmp_path, monkeypatch):
+    """macOS: fcntl's F_FULLFSYNC, and fsync where the file system has no such thing."""
+    calls, supported = [], True
+
+    def control(handle, command):
+        calls.append(command)
+        if not supported:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(files.fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(files.fcntl, "fcntl", control)
+    monkeypatch.setattr(os, "fsync", lambda handle: calls.append("fsync"))
+    write_atomic(tmp_path / "x", b"")
+    assert calls == [51, 51]
+    calls, supported = [], False
+    write_atomic(tmp_path / "x", b"")
+    assert calls == [51, "fsync"] * 2
 
 
 def test_where_names_cannot_be_swapped_the_old_folder_comes_back_on_an_error(folder, monkeypatch):

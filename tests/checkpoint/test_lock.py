@@ -1,5 +1,6 @@
 """The lock between processes: who holds it is named, and a kill frees it."""
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -52,3 +53,25 @@ def test_a_lock_file_without_words_still_locks(tmp_path, monkeypatch):
         fcntl.flock(handle, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process"):
             Lock(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_named_and_can_be_read(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=r"has no locks .* on another one"):
+        Lock(tmp_path)
+    assert (tmp_path / "lock").exists() and holder(tmp_path) is None
+
+
+def test_a_disk_without_room_for_the_owner_gives_the_lock_back(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left"):
+            Lock(tmp_path)
+    Lock(tmp_path).release()

@@ -1,5 +1,7 @@
 """Tensors come back bit for bit, in memory of their own; bad files are named."""
 
+import errno
+import resource
 import struct
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mixerkit.benchmark.measure import peak_memory
@@ -179,3 +181,35 @@ def test_looking_for_what_is_not_finite_takes_no_memory_of_the_tensors_size():
     values = torch.ones(1 << 24)
     grown = peak_memory(lambda: not_finite({"values": values}))
     assert grown is not None and grown < values.numel() * 4 // 8
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("I/O error: Disk quota exceeded (os error 122)", errno.EDQUOT),
+        ("I/O error: File too large (os error 27)", errno.EFBIG),
+        ("I/O error: Read-only file system (os error 30)", errno.EROFS),
+        ("I/O error: No space left on device", errno.ENOSPC),
+        ("something else", errno.EIO),
+    ],
+)
+def test_an_error_of_the_system_keeps_its_number(tmp_path, monkeypatch, text, number):
+    def refuse(*_):
+        raise SafetensorError(text)
+
+    monkeypatch.setattr("mixerkit.checkpoint.tensors.save_file", refuse)
+    with pytest.raises(OSError) as raised:
+        write_tensors(tmp_path / "x", {"a": torch.ones(1)})
+    assert raised.value.errno == number
+
+
+def test_a_file_that_may_not_grow_says_so(tmp_path):
+    """The system's own refusal, as `ulimit -f` and quotas make it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError) as raised:
+            write_tensors(tmp_path / "x", {"a": torch.ones(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert raised.value.errno == errno.EFBIG
