@@ -110,7 +110,7 @@ def record_saves(path: str) -> None:
     _replace(SAVE, make)
 
 
-# -- inside one save -------------------------------------------------------------------------
+# -- inside one save or function -------------------------------------------------------------
 
 FILE_CALLS = {
     *("open", "write", "serialize_file", "flush", "close", "fsync", "chmod", "utime", "truncate"),
@@ -121,8 +121,19 @@ ON_OPEN_FILES = {"write", "flush", "close", "fsync"}
 """Those of them that are told no path."""
 
 
+Place = int | list[Any]
+"""The first save of a step; or [target, call]: the function, and which call of it."""
+
+
+def _inside(place: Place, context: Callable[[], AbstractContextManager[Any]]) -> None:
+    """What happens at `place` happens inside a context."""
+    if isinstance(place, int):
+        _around_save(place, context)
+    else:
+        _around(*place, context)
+
+
 def _around_save(step: int, context: Callable[[], AbstractContextManager[Any]]) -> None:
-    """The first save of `step` happens inside a context."""
     done = False
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,8 +148,8 @@ def _around_save(step: int, context: Callable[[], AbstractContextManager[Any]]) 
     _replace(SAVE, make)
 
 
-def list_file_calls(step: int, path: str) -> None:
-    """Write the names of the file calls of the save of `step` into a file, one a line."""
+def list_file_calls(place: Place, path: str) -> None:
+    """Write the names of the file calls at `place` into a file, one a line."""
     names: list[str] = []
 
     @contextmanager
@@ -147,12 +158,12 @@ def list_file_calls(step: int, path: str) -> None:
             yield
         Path(path).write_text("\n".join(names))
 
-    _around_save(step, listing)
+    _inside(place, listing)
 
 
-def kill_at_file_call(step: int, number: int) -> None:
-    """kill -9 of this process just before file call `number` (from 0) of the save of `step`, or
-    right after the save when it has no more than `number`."""
+def kill_at_file_call(place: Place, number: int) -> None:
+    """kill -9 of this process just before file call `number` (from 0) at `place`, or right after
+    it when there are no more than `number`."""
     numbers = count()
 
     def at(_: str) -> None:
@@ -165,20 +176,20 @@ def kill_at_file_call(step: int, number: int) -> None:
             yield
         os.kill(os.getpid(), signal.SIGKILL)
 
-    _around_save(step, killing)
+    _inside(place, killing)
 
 
-def fail_at_file_call(step: int, number: int, error: int) -> None:
-    """File call `number` (from 0) of the save of `step` fails with that error of the system, which
-    names a path where the call takes one."""
+def fail_at_file_call(place: Place, number: int, error: int) -> None:
+    """File call `number` (from 0) at `place` fails with that error of the system, which names a
+    path where the call takes one."""
     numbers = count()
 
     def at(name: str) -> None:
         if next(numbers) == number:
-            path = () if name in ON_OPEN_FILES else ("run/somewhere",)
+            path = () if name in ON_OPEN_FILES else ("somewhere",)
             raise OSError(error, os.strerror(error), *path)
 
-    _around_save(step, lambda: _at_file_calls(at))
+    _inside(place, lambda: _at_file_calls(at))
 
 
 def limit_file_size(step: int, size: int) -> None:
