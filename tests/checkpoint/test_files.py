@@ -139,7 +139,7 @@ def test_a_replaced_folder_is_there_whatever_call_a_kill_falls_on(
 
 
 def test_a_folder_moved_away_comes_back_only_where_its_name_is_free(folder, monkeypatch, tmp_path):
-    """The name is free after a kill between the two renames, and taken after one that came later."""
+    """The name is free after a kill between the two renames, taken after a later one."""
     away = tmp_path / f"{UNFINISHED}sealed-former"
     folder.rename(away)
     remove_unfinished(tmp_path)
