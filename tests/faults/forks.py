@@ -5,6 +5,7 @@ command line. Answers {"pid"} once it runs and {"code"} once it has ended (minus
 when one killed it). Never computes itself: threads do not survive a fork.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -52,8 +53,9 @@ def _become(request: dict[str, Any]) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # a terminal that is closed
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 

@@ -3,11 +3,15 @@
 `target` names a function as "module:name" or "module:Class.name", where it is looked up.
 """
 
+import fcntl
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -22,6 +26,7 @@ from typing import Any
 
 from mixerkit.checkpoint.rows import append_row
 from mixerkit.checkpoint.run import RunFolder
+from mixerkit.training.update import Update
 
 SAVE = "mixerkit.checkpoint.run:RunFolder.save_checkpoint"
 
@@ -44,9 +49,74 @@ def set_value(target: str, value: Any) -> None:
     _replace(target, lambda _: value)
 
 
-def signal_in(target: str, call: int, number: int) -> None:
-    """This process gets a signal as it enters the function for the `call`-th time."""
-    _around(target, call, lambda: nullcontext(os.kill(os.getpid(), number)))
+def signal_in(target: str, call: int, number: int, sent: str = "", hang: float = 0.0) -> None:
+    """This process gets a signal as it enters the function for the `call`-th time, and the thread
+    that entered hangs for so many seconds. When it was sent is written into the file `sent`."""
+
+    def send() -> None:
+        if sent:
+            Path(sent).write_text(str(time.monotonic()))
+        os.kill(os.getpid(), number)
+        time.sleep(hang)
+
+    _around(target, call, lambda: nullcontext(send()))
+
+
+def ignore_signal(number: int) -> None:
+    """As a program that is started by `nohup`."""
+    signal.signal(number, signal.SIG_IGN)
+
+
+def poison_loss(step: int) -> None:
+    """The loss of a step is NaN."""
+
+    def make(loss_of: Callable[..., Any]) -> Callable[..., Any]:
+        def poisoned(update: Update, *args: Any) -> Any:
+            loss = loss_of(update, *args)
+            return loss * float("nan") if update.state.step + 1 == step else loss
+
+        return poisoned
+
+    _replace("mixerkit.training.update:Update.loss_of", make)
+
+
+def on_terminal(target: str, call: int, sent: str) -> None:
+    """This process is in a terminal of its own, which is closed as it enters a function for the
+    `call`-th time: it gets SIGHUP, and can say nothing any more."""
+    kept, (master, slave), closing = os.dup(1), os.openpty(), threading.Event()
+
+    def show() -> None:
+        while not closing.is_set():
+            if select.select([master], [], [], 0.01)[0]:
+                os.write(kept, os.read(master, 4096))
+
+    def close() -> None:
+        closing.set()
+        window.join()
+        Path(sent).write_text(str(time.monotonic()))
+        os.close(master)
+
+    os.setsid()
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for descriptor in (0, 1, 2):
+        os.dup2(slave, descriptor)
+    os.close(slave)
+    window = threading.Thread(target=show, daemon=True)
+    window.start()
+    _around(target, call, lambda: nullcontext(close()))
+
+
+def into_head() -> None:
+    """Standard output is read by a program that ends after one line, such as `head -1`."""
+    reading, writing = os.pipe()
+    os.dup2(writing, 1)
+    os.close(writing)
+
+    def head() -> None:
+        with os.fdopen(reading, "rb") as pipe:
+            pipe.readline()
+
+    threading.Thread(target=head, daemon=True).start()
 
 
 def _around(target: str, call: int, context: Callable[[], AbstractContextManager[Any]]) -> None:

@@ -31,7 +31,7 @@ def stopped(trial: Trial) -> None:
         _stop_in(trial.folder, name, step)
     ended = go_on(trial.folder, name, (SELDOM,)).wait()
     assert ended.code == 0, ended
-    assert_same_end(trial.folder / "run", undisturbed(name, (SELDOM,)).path, stopped=True)
+    assert_same_end(trial.folder / "run", undisturbed(name, (SELDOM,)).path, shifted=True)
 
 
 def _stop_in(folder: Path, name: str, step: int) -> None:

@@ -18,7 +18,7 @@ from mixerkit.checkpoint.files import UNFINISHED
 from mixerkit.checkpoint.manifest import verify_folder
 from mixerkit.checkpoint.rows import read_rows
 from mixerkit.checkpoint.run import RunFolder, is_run
-from mixerkit.spec.recipe import Evaluate, Loss, Optimizer, Save, Schedule
+from mixerkit.spec.recipe import Evaluate, Loss, NotFinite, Optimizer, Save, Schedule
 from mixerkit.spec.strict import write_yaml
 from tests.faults.child import Child, Hook, start_command, start_fork
 from tests.training.runs import RECIPE as WHOLE
@@ -52,7 +52,10 @@ SGD = replace(
     ema=0.0,
     activation_checkpointing=True,
 )
+ROLLING = replace(SGD, name="rolling", not_finite=NotFinite("roll back"))
 RECIPES = {recipe.name: recipe for recipe in (MUON, ADAMW, SGD)}
+ROLLS_BACK: Hook = ("poison_loss", (2 * EPOCH + 1,))
+"""What makes the run of `ROLLING` go back: a step between two of its checkpoints."""
 
 DRAW_NOTHING: Hook = ("draw_nothing", ())
 """Drawing a report takes three times as long as the run."""
@@ -92,7 +95,7 @@ def go_on(folder: Path, name: str, hooks: tuple[Hook, ...] = (), real: bool = Fa
 
 def write_recipe(folder: Path, name: str) -> None:
     """Put the recipe into `folder`/recipe.yaml."""
-    (folder / "recipe.yaml").write_text(write_yaml(RECIPES[name]))
+    (folder / "recipe.yaml").write_text(write_yaml((RECIPES | {ROLLING.name: ROLLING})[name]))
 
 
 # -- what a run reached, and whether two are the same ----------------------------------------
@@ -117,16 +120,24 @@ def left_over(run: Path) -> list[Path]:
     return [path for path in run.rglob("*") if path.name.startswith(UNFINISHED)]
 
 
-def assert_same_end(run: Path, other: Path, stopped: bool = False) -> None:
+def assert_same_end(run: Path, other: Path, shifted: bool = False) -> None:
     """Every file as the other run has it, nothing left over, every checkpoint sound.
 
-    `stopped`: signals made the run save at other steps too, so only its last checkpoint can be
-    compared.
+    `shifted`: signals made `run` save at more steps than `other`, so that other checkpoints may
+    have been pruned. Those that both have are compared; the newest must be among them, and the best
+    too, unless `run` saved a better one.
     """
     assert not left_over(run), left_over(run)
     for folder in (run / "checkpoints").iterdir():
         verify_folder(folder, kind="checkpoint")
-    found, expected = comparable(run, stopped), comparable(other, stopped)
+    found, expected = comparable(run), comparable(other)
+    if shifted:
+        assert newest_step(run) == newest_step(other)
+        assert best_step(run) >= best_step(other)
+        found, expected = (
+            without(found, only_in(run, other)),
+            without(expected, only_in(other, run)),
+        )
     names = sorted(found.keys() | expected.keys())
     differing = [name for name in names if found.get(name) != expected.get(name)]
     assert not differing, f"not as in the other run: {differing}"
@@ -136,10 +147,9 @@ TIMES = ("timing.jsonl", "report.html")
 """Seconds and images per second: no two runs agree on them."""
 
 
-def comparable(run: Path, only_last: bool) -> dict[str, bytes]:
+def comparable(run: Path) -> dict[str, bytes]:
     """Every file of a run by its path, except: `TIMES`; `lock`, which names the last process; and
-    in the run's own manifest.json when it was created, with the checksum over that. `only_last`
-    leaves out the checkpoints before the last step."""
+    in the run's own manifest.json when it was created, with the checksum over that."""
     found = {
         path.relative_to(run).as_posix(): path.read_bytes()
         for path in run.rglob("*")
@@ -148,6 +158,24 @@ def comparable(run: Path, only_last: bool) -> dict[str, bytes]:
     manifest = read_json(run / "manifest.json")
     del manifest["about"]["created"], manifest["sha256"]
     found["manifest.json"] = json.dumps(manifest).encode()
-    last = f"checkpoints/step-{STEPS:08d}/"
-    earlier = [name for name in found if name.startswith("checkpoints/") and last not in name]
-    return {name: text for name, text in found.items() if not (only_last and name in earlier)}
+    return found
+
+
+def best_step(run: Path) -> tuple[float, int]:
+    """(accuracy on held-out images, minus its step) of the best checkpoint, the earliest of equals;
+    (0, 0) without any that was measured."""
+    states = [read_json(path) for path in (run / "checkpoints").glob("*/state.json")]
+    measured = [(s["validation"], -s["step"]) for s in states if s["validation"] is not None]
+    return max(measured, default=(0.0, 0))
+
+
+def only_in(run: Path, other: Path) -> set[str]:
+    """The checkpoints that `run` has and `other` has not."""
+    return {path.name for path in (run / "checkpoints").iterdir()} - {
+        path.name for path in (other / "checkpoints").iterdir()
+    }
+
+
+def without(files: dict[str, bytes], checkpoints: set[str]) -> dict[str, bytes]:
+    """The files that are in none of these checkpoints."""
+    return {name: text for name, text in files.items() if not checkpoints & {*Path(name).parts}}
