@@ -21,17 +21,16 @@ import torch
 from mixerkit.checkpoint.documents import read_json
 from mixerkit.checkpoint.load import load, load_weights, save_model
 from mixerkit.checkpoint.manifest import describe_file, manifest_text
-from mixerkit.checkpoint.run import RunFolder
 from mixerkit.checkpoint.runs import list_runs
 from mixerkit.checkpoint.verification import verify_run
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
 from tests.checkpoint import published
 from tests.faults.fault import Fault, Trial
+from tests.faults.fuzzed_runs import STEP, go_on_with_run, make_runs, read_run
 from tests.faults.mismatches import random_model
-from tests.faults.mutations import as_archive, as_bytes, as_json, as_safetensors
+from tests.faults.mutations import as_archive, as_bytes, as_json, as_rows, as_safetensors
 from tests.faults.power import PREPROCESS, model
-from tests.faults.runs import make_run
 
 SECONDS, BYTES = 1.0, 64 << 20
 Files = dict[str, bytes]
@@ -50,27 +49,10 @@ class Target:
     sealed: str | None = None
 
 
-def read_run(path: Path) -> None:
-    """What a reader asks of a run, each whatever the others say."""
-    run = RunFolder.open(path)
-    for ask in (run.choices, run.metrics, run.timings, run.evaluation, run.state):
-        with contextlib.suppress(UserError):
-            ask()
-    run.newest_checkpoint()
-
-
-def go_on_with_run(path: Path) -> None:
-    """What a resume does before it trains."""
-    with RunFolder.open(path, writing=True) as run:
-        found = run.newest_checkpoint()
-        run.cut_metrics(found[1] if found else None)
-
-
 def load_into_a_model(path: Path) -> None:
     load_weights(MlpMixer(model(1).config), path)
 
 
-STEP = "checkpoints/step-00000002"
 TARGETS = (
     Target("ours", "model.safetensors", as_safetensors, load, ""),
     Target("ours", "model.safetensors", as_safetensors, load_into_a_model, ""),
@@ -88,26 +70,29 @@ TARGETS = (
     Target("run", "choices.json", as_json, list_runs),
     Target("run", "evaluation.json", as_json, read_run),
     Target("run", "lock", as_json, read_run),
-    Target("run", "metrics.jsonl", as_bytes, go_on_with_run),
     Target("run", "metrics.jsonl", as_bytes, list_runs),
+    Target("run", "quarantine.jsonl", as_rows, read_run),
     Target("run", "recipe.yaml", as_bytes, list_runs, "."),
     Target("run", f"{STEP}/manifest.json", as_json, read_run),
-    Target("run", f"{STEP}/manifest.json", as_json, go_on_with_run, STEP),
     Target("run", f"{STEP}/state.json", as_json, verify_run, STEP),
-    Target("run", f"{STEP}/state.json", as_json, go_on_with_run, STEP),
-    Target("run", f"{STEP}/tensors.safetensors", as_safetensors, go_on_with_run, STEP),
+    Target("stopped", "choices.json", as_json, go_on_with_run),
+    Target("stopped", "metrics.jsonl", as_rows, go_on_with_run),
+    Target("stopped", "timing.jsonl", as_rows, go_on_with_run),
+    Target("stopped", "quarantine.jsonl", as_rows, go_on_with_run),
+    Target("stopped", f"{STEP}/manifest.json", as_json, go_on_with_run, STEP),
+    Target("stopped", f"{STEP}/state.json", as_json, go_on_with_run, STEP),
+    Target("stopped", f"{STEP}/tensors.safetensors", as_safetensors, go_on_with_run, STEP),
+    Target("finished", "evaluation.json", as_json, go_on_with_run),
+    Target("finished", "timing.jsonl", as_rows, go_on_with_run),
 )
 
 
 def seeds(folder: Path) -> dict[str, Files]:
     """Small sound files of every kind, in memory."""
     random = Random(0)
-    ours, timm, run = folder / "ours", folder / "timm", folder / "run"
+    ours, timm = folder / "ours", folder / "timm"
     save_model(ours, model(1), PREPROCESS, {"trained_on": "nothing"})
-    make_run(run, (1, 2))
-    with RunFolder.open(run, writing=True) as opened:
-        opened.save_choices({"threads": 1, "total_steps": 5})
-        opened.save_evaluation("test", {"figures": {"top1": 0.5}})
+    make_runs(folder)
     timm.mkdir()
     write_as_timm(timm, random)
     shape = published.Shape(P=4, C=6, L=2, T=5, D=7, S=4, K=3, I=1)

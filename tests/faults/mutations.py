@@ -87,6 +87,16 @@ def as_json(content: bytes, random: Random) -> bytes:
     return text.encode("utf-8", "surrogatepass").replace(json.dumps(PLACE).encode(), raw)
 
 
+def as_rows(content: bytes, random: Random) -> bytes:
+    """One line of many changed as JSON, or all as bytes."""
+    if random.random() < 0.2:
+        return as_bytes(content, random)
+    lines = content.splitlines()
+    number = random.randrange(len(lines))
+    lines[number] = as_json(lines[number], random).replace(b"\n", b"")
+    return b"\n".join([*lines, b""])
+
+
 def _change(tree: Any, random: Random) -> Any:
     """`tree` with one change somewhere in it."""
     inner = list(tree) if isinstance(tree, dict) else range(len(tree)) if _is_list(tree) else ()
