@@ -73,10 +73,11 @@ def rename(tensors: dict[str, Tensor], name: str, ours: str, random: Random) -> 
 def reshape(tensors: dict[str, Tensor], name: str, ours: str, random: Random) -> list[str]:
     """Another length of one axis, or one axis more."""
     size = list(tensors[name].shape)
-    axis = random.randrange(len(size))
-    size[axis] = random.choice([n for n in range(12) if n != size[axis]])
-    if random.random() < 0.2:
-        size = [*tensors[name].shape, 2]
+    if not size or random.random() < 0.2:
+        size += [2]
+    else:
+        axis = random.randrange(len(size))
+        size[axis] = random.choice([n for n in range(12) if n != size[axis]])
     tensors[name] = torch.ones(size)
     return [ours]
 
@@ -210,8 +211,7 @@ def resume_from_what_does_not_fit(random: Random, folder: Path) -> None:
         run.log({"step": 2})
         path = run.checkpoints.at(1)
         tensors = read_tensors(path / "tensors.safetensors")
-        names = {name: name for name in tensors if name.startswith(("model.", "ema."))}
-        mentions = change_some(tensors, names, random, OTHER_KINDS)
+        mentions = change_some(tensors, {name: name for name in tensors}, random, OTHER_KINDS)
         write_tensors(path / "tensors.safetensors", tensors)
         vouch(path)
         state = trained(random)
@@ -232,7 +232,8 @@ def what_does_not_fit(trial: Trial) -> None:
 FAULTS = (
     Fault(
         "F7",
-        "up to six tensors of a checkpoint missing, renamed, of another shape, kind or not finite",
+        "up to six tensors of a checkpoint (weights, averages, optimisers) missing, renamed, of "
+        "another shape or kind, or not finite",
         "one error lists them all; the model, or the state of training, is bitwise as it was",
         trials=600,
         short=40,
