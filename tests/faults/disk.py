@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from mixerkit.checkpoint.manifest import verify_folder
 from tests.faults.child import Ended
-from tests.faults.fault import Fault, Trial
+from tests.faults.fault import Fault, Trial, in_turn
 from tests.faults.sample import assert_same_end, go_on, left_over, newest_step, undisturbed
 from tests.faults.saves import AFTER, BEFORE, NAME, before_the_save, file_calls
 
@@ -220,24 +219,21 @@ def may_mount() -> bool:
 
 
 def prepare(folder: Path) -> Material:
-    """Points in a mixed order, so that the first few are of every kind."""
+    """A run, and every point."""
     run = before_the_save(folder)
-    points: list[Callable[[Trial], None]] = [
-        *(
-            partial(call_fails, number=n, error=errno.ENOSPC)
-            for n in range(len(file_calls(folder)))
-        ),
-        *(partial(file_too_large, size=size) for size in (8_192, 40_000, 64_000)),
-        *(
+    calls = range(len(file_calls(folder)))
+    points = in_turn(
+        [partial(call_fails, number=number, error=errno.ENOSPC) for number in calls],
+        _on_small_disks(run) if may_mount() else [],
+        _elsewhere(folder / "straight"),
+        [
             partial(removed, name=name, moment=moment, file=file)
             for name in ("run", "run/checkpoints")
             for moment in MOMENTS
             for file in (False, True)
-        ),
-        *_elsewhere(folder / "straight"),
-        *(_on_small_disks(run) if may_mount() else ()),
-    ]
-    Random(0).shuffle(points)
+        ],
+        [partial(file_too_large, size=size) for size in (8_192, 40_000, 64_000)],
+    )
     return Material(run, points)
 
 
@@ -285,7 +281,7 @@ FAULTS = (
         "the checkpoint before is intact, one message says what failed where, what is intact and "
         "what is needed; with that mended the run ends bitwise equal",
         trials=None,
-        short=5,
+        short=4,
         run=disk_trouble,
         prepare=prepare,
         counts="points",

@@ -1,10 +1,13 @@
 """What one row of the fault programme is, and how its trials are repeated exactly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
+
+Point = TypeVar("Point")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,12 @@ class Fault:
     """How many trials there are that differ, from what `prepare` made; None: without end."""
     left_out: Callable[[Any], str] = all_possible
     """What this machine does not allow to be tried, for people, from what `prepare` made."""
+
+
+def in_turn(*kinds: Sequence[Point]) -> list[Point]:
+    """Points of several kinds, mixed so that the first few are of every kind."""
+    mixed = [Random(0).sample(kind, len(kind)) for kind in kinds]
+    return [point for group in zip_longest(*mixed) for point in group if point is not None]
 
 
 def random_of(seed: int, fault: str, number: int) -> Random:

@@ -9,13 +9,11 @@ import subprocess
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
-from itertools import zip_longest
 from pathlib import Path
-from random import Random
 
 from mixerkit.checkpoint.run import RunFolder
 from tests.faults.child import PATIENCE, Child, Hook
-from tests.faults.fault import Fault, Trial
+from tests.faults.fault import Fault, Trial, in_turn
 from tests.faults.sample import assert_same_end, go_on, newest_step, undisturbed
 
 NAME = "muon"
@@ -52,9 +50,7 @@ def points(folder: Path) -> list[Point]:
         run = kinds[0][0].run
         found = _system_calls(run.parent)
         kinds.append([Point(run, BEFORE, number, name) for name, number in found])
-    for kind in kinds:
-        Random(0).shuffle(kind)
-    return [point for group in zip_longest(*kinds) for point in group if point]
+    return in_turn(*kinds)
 
 
 def before_the_save(folder: Path) -> Path:
@@ -188,7 +184,7 @@ FAULTS = (
         "operation of one that replaces a checkpoint which SIGTERM left in an evaluation",
         "a whole checkpoint is there, the run goes on from it, and every file ends bitwise equal",
         trials=None,
-        short=6,
+        short=3,
         run=killed_inside,
         prepare=points,
         counts="kills",
