@@ -277,9 +277,9 @@ FAULTS = (
     Fault(
         "F13",
         "a disk full at every page, file and call of a save, and at every call that writes "
-        "choices, figures, model and report; read-only; folders removed",
-        "the checkpoint before is intact, one message says what failed where, what is intact and "
-        "what is needed; with that mended the run ends bitwise equal",
+        "other results; read-only; folders removed",
+        "the checkpoint before is intact, one message says what failed where and what is "
+        "needed; that mended, the run ends bitwise equal",
         trials=None,
         short=4,
         run=disk_trouble,

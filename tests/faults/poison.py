@@ -184,11 +184,9 @@ def tries(poisoned_steps: list[int], goes_back: bool) -> list[int]:
 FAULTS = (
     Fault(
         "F11",
-        "NaN or infinity in the input, the loss or a gradient at one to three steps; stop, skip, "
-        "and roll back, with weights and optimisers spoilt too",
-        "that update changes nothing; stopped, the run goes on to the end of one that nothing "
-        "happened to; rolled back, it ends as one that skips, bit for bit; each batch left out is "
-        "logged once",
+        "NaN or infinity in input, loss or gradient at one to three steps; stop, skip, roll back",
+        "that update changes nothing, each batch left out is logged once; gone on with, or "
+        "rolled back, the run ends bitwise as it must",
         trials=150,
         short=3,
         run=run,

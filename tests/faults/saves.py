@@ -180,8 +180,8 @@ def not_traced(_: object) -> str:
 FAULTS = (
     Fault(
         "F2",
-        "kill -9 at every file operation and every system call of a save, and at every file "
-        "operation of one that replaces a checkpoint which SIGTERM left in an evaluation",
+        "kill -9 at every file operation and system call of a save, and at every file "
+        "operation of one that replaces a checkpoint",
         "a whole checkpoint is there, the run goes on from it, and every file ends bitwise equal",
         trials=None,
         short=3,

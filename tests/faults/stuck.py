@@ -294,10 +294,9 @@ FAULTS = (
     Fault(
         "F10",
         "a thread that reads images hangs, also in a system call, or dies of MemoryError, "
-        "SystemExit or KeyboardInterrupt; slow files; in loaders, runs and commands",
-        "the batches before are exact, then an error names the file, within 60 s; a run saves the "
-        "step it has reached and goes on to the same weights, bit for bit; the program ends and "
-        "no thread stays",
+        "SystemExit or KeyboardInterrupt; slow files",
+        "the batches before are exact, an error names the file within 60 s, a run saves the "
+        "step it has reached and goes on to the same weights, bit for bit; no thread stays",
         trials=40,
         short=4,
         run=lambda trial: KINDS[trial.number % len(KINDS)](trial),

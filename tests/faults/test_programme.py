@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import program
-from tests.faults.fault import Fault
+from tests.faults.fault import Fault, in_turn
 from tests.faults.program import all_faults, row, run_fault, table
 
 SEED = 0
@@ -59,3 +59,11 @@ def test_what_cannot_be_tried_is_said_and_not_counted():
     assert ran == [0, 1, 2, 1, 0, 1, 2]
     shown = table([row(fault, done, SEED, False)]).splitlines()[-1]
     assert shown == "| F0 | nothing | 3 points; not tried here: what comes after three | all | 0 |"
+
+
+def test_points_come_once_and_of_every_kind_first():
+    kinds = [range(10), range(100, 103), [], range(200, 205)]
+    points = in_turn(*kinds)
+    assert sorted(points) == [point for kind in kinds for point in kind]
+    assert [point // 100 for point in points[:9]] == [0, 1, 2] * 3
+    assert points == in_turn(*kinds) and points[::3] != sorted(points[::3])
