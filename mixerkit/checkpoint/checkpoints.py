@@ -1,9 +1,9 @@
 """The checkpoints of a run: complete or absent, verified when read, never overwritten."""
 
-import errno
 import os
 import re
-import sys
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,33 @@ from mixerkit.checkpoint.documents import json_bytes, read_json
 from mixerkit.checkpoint.files import atomic_folder, discard, sync
 from mixerkit.checkpoint.manifest import read_manifest, verify_folder
 from mixerkit.checkpoint.tensors import read_tensors, write_tensors
-from mixerkit.errors import RunFailed, UserError
+from mixerkit.errors import Unreadable, UserError, warn
 
-TENSORS, STATE = "tensors.safetensors", "state.json"
+TENSORS, STATE, RECIPE = "tensors.safetensors", "state.json", "recipe.yaml"
+STATE_KEYS = {"metrics_bytes": int, "metrics_sha256": str, "choices": dict}
+"""What a state says besides its step, for the run's other files: how much of metrics.jsonl belongs
+to the checkpoint, and a copy of choices.json."""
 KEEP_AT_LEAST = 2
 
 
-class Checkpoints:
-    """`step-00001234/{tensors.safetensors, state.json, manifest.json}` below one folder.
+class NoneUsable(UserError):
+    """There are checkpoints, and none can be used: `problems` has one for each."""
 
-    `recipe` is the SHA-256 of the run's recipe, which every checkpoint carries.
+    def __init__(self, folder: Path, problems: list[UserError]) -> None:
+        lines = "\n  ".join(map(str, problems))
+        super().__init__(f"No checkpoint in {folder} can be used:\n  {lines}")
+        self.problems = problems
+
+
+class Checkpoints:
+    """`step-00001234/{tensors.safetensors, state.json, recipe.yaml, manifest.json}` below a folder.
+
+    `recipe` is the SHA-256 of the run's recipe, which every checkpoint carries; `text` is the
+    recipe itself, of which every one gets a copy.
     """
 
-    def __init__(self, folder: Path, recipe: str) -> None:
-        self.folder, self.recipe = folder, recipe
+    def __init__(self, folder: Path, recipe: str, text: bytes = b"") -> None:
+        self.folder, self.recipe, self.text = folder, recipe, text
         self._sound: dict[int, float | None] = {}
         """Steps that this process wrote or verified → accuracy on held-out images, if measured."""
 
@@ -53,80 +66,77 @@ class Checkpoints:
         The best is the sound one with the highest `validation` in its state, the earliest of
         equals. A sound checkpoint of the same step and state is left as it is; any other of that
         step gives its name to the new one when this is on disk.
-        Raises `RunFailed` when it cannot be written; those before it are untouched.
+        Raises `OSError` when it cannot be written; those before it are untouched.
         """
         if keep < KEEP_AT_LEAST:
             raise UserError(f"At least {KEEP_AT_LEAST} checkpoints are kept, found keep={keep}.")
-        if os.path.lexists(self.at(step)) and self._holds(step, state):
-            return self.at(step)
-        try:
-            self._write(step, tensors, state)
-        except OSError as error:
-            raise self.not_saved(step, tensors, error) from error
-        self._sound[step] = held_out_accuracy(state)
-        self._prune(keep)
+        if not (os.path.lexists(self.at(step)) and self._holds(step, state)):
+            self.write(step, tensors, state)
+            self._prune(keep)
         return self.at(step)
 
-    def _write(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def write(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Put a checkpoint on disk, in the place of one of the same step, and remove no other."""
         if not self.folder.exists():
             self.folder.mkdir()
             sync(self.folder.parent)
-        about = {"kind": "checkpoint", "step": step, "recipe": self.recipe} | environment()
+        device = next((tensor.device for tensor in tensors.values()), None)
+        about = {"kind": "checkpoint", "step": step, "recipe": self.recipe} | environment(device)
         with atomic_folder(self.at(step), about, replace=True) as temporary:
             write_tensors(temporary / TENSORS, tensors)
             (temporary / STATE).write_bytes(json_bytes(state))
+            (temporary / RECIPE).write_bytes(self.text)
+        self._sound[step] = held_out_accuracy(state)
 
-    def not_saved(self, step: int, tensors: dict[str, Tensor], error: OSError) -> RunFailed:
-        """What to raise when the disk takes no checkpoint: what is intact, what is needed."""
-        kept = self.steps()
-        before = f"The one of step {kept[-1]} is intact." if kept else "None was saved before."
-        text = f"The checkpoint {self.at(step)} could not be written ({error}). {before}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-            text += f" Free at least {-(-needed // 2**20)} MiB on the disk of {self.folder}."
-        return RunFailed(text)
+    def what_is_kept(self) -> str:
+        """A sentence about the newest sound checkpoint, for a message about a run that stops."""
+        sound = (step for step in reversed(self.steps()) if self._problem(step) is None)
+        newest = next(sound, None)
+        if newest is None:
+            return "No checkpoint was saved before."
+        return f"The checkpoint of step {newest:,} is intact."
 
     def _prune(self, keep: int) -> None:
-        """Take away what is older than the newest sound one, but the `keep` newest and the best."""
-        sound = [step for step in reversed(self.steps()) if self._is_sound(step)]
+        """Take away what is older than the newest sound one, but the `keep` newest, the best, and
+        what cannot be read now: that may be whole."""
+        problems = {step: self._problem(step) for step in reversed(self.steps())}
+        sound = [step for step, problem in problems.items() if problem is None]
         if len(sound) < keep:
             return
         kept = {*sound[:keep], best_of({step: self._sound[step] for step in sound})}
-        for step in self.steps():
-            if step < sound[0] and step not in kept:
-                self._discard(step)
-
-    def _discard(self, step: int) -> None:
-        try:
-            discard(self.at(step))
-        except OSError as error:  # the new checkpoint is on disk: no reason to stop
-            print(f"warning: {self.at(step)} could not be removed: {error}.", file=sys.stderr)
+        for step, problem in problems.items():
+            if step < sound[0] and step not in kept and not isinstance(problem, Unreadable):
+                discard(self.at(step))
 
     # -- reading ---------------------------------------------------------------------------
 
-    def newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def newest(
+        self, check: Callable[[dict[str, Any]], None] = lambda state: None
+    ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """(tensors, state) of the newest sound checkpoint, or None when there is none at all.
 
-        Each damaged one is named on stderr and the one before it is tried. When none is sound,
-        that is a `UserError`: never a silent start from nothing.
+        `check` raises `UserError` for a state that does not fit what lies beside the checkpoints.
+        Each that is damaged or does not fit is named on stderr and the one before it is tried.
+        When none is left, that is `NoneUsable`: never a silent start from nothing.
         """
         if os.path.lexists(self.folder) and not self.folder.is_dir():
             raise UserError(f"{self.folder} is not a folder: put the run's checkpoints back.")
-        problems: list[str] = []
+        problems: list[UserError] = []
         remaining = self.named()
         while remaining:
             step = remaining.pop()
             try:
-                return self.read(step)
+                tensors, state = self.read(step)
+                check(state)
+                return tensors, state
             except UserError as error:
                 if not os.path.lexists(self.at(step)):  # the run's writer pruned it meanwhile
                     problems, remaining = [], self.named()
                     continue
-                problems.append(str(error))
-                print(f"warning: {error} Trying the checkpoint before.", file=sys.stderr)
+                problems.append(error)
+                warn(f"{error}{' Trying the checkpoint before.' if remaining else ''}")
         if problems:
-            lines = "\n  ".join(problems)
-            raise UserError(f"No checkpoint in {self.folder} can be used:\n  {lines}")
+            raise NoneUsable(self.folder, problems)
         return None
 
     def read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -146,7 +156,8 @@ class Checkpoints:
         path = self.at(step)
         if not _is_folder(path):
             raise UserError(f"{path} is not a folder, which every checkpoint is.")
-        about = verify_folder(path, kind="checkpoint", must_list=(TENSORS, STATE), links=False)
+        names = (TENSORS, STATE, RECIPE)
+        about = verify_folder(path, kind="checkpoint", must_list=names, links=False)
         if about.get("step") != step:
             raise UserError(f"{path} is not the checkpoint of step {step}: it was moved.")
         if about.get("recipe") != self.recipe:
@@ -155,30 +166,43 @@ class Checkpoints:
     def _state(self, step: int) -> dict[str, Any]:
         path = self.at(step) / STATE
         state = read_json(path)
-        size = state.get("metrics_bytes")
-        if state.get("step") != step or type(size) is not int or size < 0:
-            raise UserError(
-                f"{path} is no state of step {step}: it says step {state.get('step')!r:.40} and "
-                f"metrics_bytes {size!r:.40}."
-            )
+        check_state(path, step, state)
         return state
 
     def _holds(self, step: int, state: dict[str, Any]) -> bool:
         """Whether a sound checkpoint of `step` has this very state."""
-        return self._is_sound(step) and (self.at(step) / STATE).read_bytes() == json_bytes(state)
+        if self._problem(step) is not None:
+            return False
+        return (self.at(step) / STATE).read_bytes() == json_bytes(state)
 
-    def _is_sound(self, step: int) -> bool:
+    def _problem(self, step: int) -> UserError | None:
+        """What is wrong with a checkpoint; None where it is sound."""
         try:
             if step not in self._sound:
                 self._verify(step)
                 self._sound[step] = held_out_accuracy(self._state(step))
-        except UserError:
-            return False
-        return True
+        except UserError as error:
+            return error
+        return None
+
+
+def check_state(path: Path, step: int, state: dict[str, Any]) -> None:
+    """Raise `UserError` unless `state`, read from `path`, is one of `step` with all its keys."""
+    found: dict[str, Any] = {key: state.get(key) for key in ("step", *STATE_KEYS)}
+    kinds = all(type(found[key]) is kind for key, kind in STATE_KEYS.items())
+    if found["step"] != step or not kinds or found["metrics_bytes"] < 0:
+        said = ", ".join(f"{key} {value!r:.40}" for key, value in found.items())
+        raise UserError(f"{path} is no state of step {step}: it says {said}.")
 
 
 def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+    """Whether a folder is there, and no link to one; also where the system does not tell now."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def held_out_accuracy(state: dict[str, Any]) -> float | None:
@@ -193,13 +217,27 @@ def best_of(accuracies: dict[int, float | None]) -> int | None:
     return -max(measured)[1] if measured else None
 
 
-def environment() -> dict[str, Any]:
-    """What the last bits of a computation depend on besides the recipe."""
+def environment(device: torch.device | None = None) -> dict[str, Any]:
+    """What the last bits of a computation on `device` depend on besides the recipe.
+
+    Without a device: on a GPU if there is one, as training does.
+    """
+    on_gpu = torch.cuda.is_available() if device is None else device.type == "cuda"
     return {
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else "processor",
     }
+
+
+PARTS = {
+    "torch": "PyTorch",
+    "threads": "threads",
+    "instruction_set": "instruction set",
+    "device": "device",
+}
+"""Keys of `environment()` → what they are called."""
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -207,9 +245,8 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
     Where there is one, the last bits of what is computed may differ.
     """
-    parts = {"torch": "PyTorch", "threads": "threads", "instruction_set": "instruction set"}
     return [
         f"{name}: {then.get(key, 'unknown')} then, {now.get(key, 'unknown')} now"
-        for key, name in parts.items()
+        for key, name in PARTS.items()
         if then.get(key) != now.get(key)
     ]

@@ -8,7 +8,9 @@
 One writer at a time holds the lock; readers need nothing and never see half a file.
 """
 
-import shlex
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,34 +18,51 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from mixerkit.checkpoint.checkpoints import Checkpoints
+from mixerkit.checkpoint import trouble
+from mixerkit.checkpoint.checkpoint_rows import (
+    NO_ROWS,
+    are_gone,
+    check_rows,
+    none_usable,
+    rows_now,
+)
+from mixerkit.checkpoint.checkpoints import RECIPE, Checkpoints, NoneUsable
 from mixerkit.checkpoint.documents import json_bytes, read_json
-from mixerkit.checkpoint.files import (
-    UNFINISHED,
-    make_folder,
-    remove_unfinished,
-    sync,
-    write_atomic,
-)
+from mixerkit.checkpoint.files import make_folder, sync, write_atomic
 from mixerkit.checkpoint.load import save_model
-from mixerkit.checkpoint.lock import Lock, holder
-from mixerkit.checkpoint.manifest import (
-    MANIFEST,
-    describe_file,
-    manifest_text,
-    read_manifest,
-    verify_folder,
+from mixerkit.checkpoint.lock import Lock
+from mixerkit.checkpoint.manifest import MANIFEST
+from mixerkit.checkpoint.mending import is_mendable, with_advice
+from mixerkit.checkpoint.opening import (
+    check_free,
+    check_start,
+    clear,
+    is_finished,
+    is_run,
+    reached_step,
+    start,
+    state_of,
 )
-from mixerkit.checkpoint.rows import append_row, cut_back, cut_torn_end, durable_size, read_rows
-from mixerkit.errors import UserError
+from mixerkit.checkpoint.records import (
+    CHOICES,
+    EVALUATION,
+    METRICS,
+    QUARANTINE,
+    TIMING,
+    read_choices,
+    read_metrics,
+    read_quarantine,
+    read_timings,
+)
+from mixerkit.checkpoint.rows import (
+    append_row,
+    cut_back,
+)
+from mixerkit.errors import RunFailed, UserError, warn
 from mixerkit.model.mixer import MlpMixer
-from mixerkit.results import describe_machine, describe_versions
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.recipe import Recipe
-from mixerkit.spec.strict import from_dict, read_yaml, write_yaml
-
-RECIPE, CHOICES, EVALUATION = "recipe.yaml", "choices.json", "evaluation.json"
-METRICS, TIMING, QUARANTINE = ROWS = ("metrics.jsonl", "timing.jsonl", "quarantine.jsonl")
+from mixerkit.spec.strict import from_dict, read_yaml
 
 
 class RunFolder:
@@ -51,8 +70,12 @@ class RunFolder:
 
     def __init__(self, path: Path, lock: Lock | None) -> None:
         self.path, self._lock = path, lock
-        digest = read_manifest(path)["files"][RECIPE]["sha256"]
-        self.checkpoints = Checkpoints(path / "checkpoints", digest)
+        recipe = (path / RECIPE).read_bytes()
+        digest = hashlib.sha256(recipe).hexdigest()
+        self.checkpoints = Checkpoints(path / "checkpoints", digest, recipe)
+        self._choices = read_choices(path / CHOICES) if lock else {}
+        """What the writer knows, whatever becomes of the file: checkpoints hold a copy."""
+        self._said: set[str] = set()
 
     # -- opening and closing ---------------------------------------------------------------
 
@@ -60,43 +83,45 @@ class RunFolder:
     def create(cls, path: Path, recipe: Recipe) -> Self:
         """A new run in `path`, which must be empty or absent, opened for writing."""
         try:
-            _check_free(path)
+            check_free(path)
             make_folder(path)
-            lock = Lock(path)
+            return cls._locked(path, lambda: start(path, recipe))
         except OSError as error:
-            raise UserError(f"Cannot make the run folder {path}: {error.strerror}.") from error
-        try:
-            _check_free(path)  # another process may have been faster
-            remove_unfinished(path)
-            write_atomic(path / RECIPE, write_yaml(recipe).encode())
-            _write_run_manifest(path)  # last: from here on it is a run
-        except BaseException:
-            lock.release()
-            raise
-        return cls(path, lock)
+            to_do = trouble.advice(error, path)
+            raise UserError(
+                f"Cannot make the run folder {path}: {error.filename or path}: "
+                f"{trouble.reason(error)}.{to_do and f' {to_do}.'}"
+            ) from error
 
     @classmethod
     def open(cls, path: Path, writing: bool = False) -> Self:
-        """The run in `path`. With `writing`, takes the lock and clears what a kill left."""
-        if not is_run(path):
+        """The run in `path`. With `writing`, takes the lock, clears what a kill left, and puts back
+        from the checkpoints what is damaged of the small files; a warning says so."""
+        if not is_run(path) and not is_mendable(path):
             raise UserError(
                 f"{path} is not a run folder: expected {RECIPE} and {MANIFEST} in it. "
                 f"`mixer runs` lists the runs of a folder."
             )
-        verify_folder(path, kind="run", must_list=(RECIPE,))
-        run = cls(path, Lock(path) if writing else None)
-        if writing:
-            run._clear()
-        return run
+        if not writing:
+            check_start(path)
+            return cls(path, None)
+        try:
+            return cls._locked(path, lambda: clear(path))
+        except OSError as error:
+            raise UserError(
+                f"Cannot write in {path}: {error.filename or path}: {trouble.reason(error)}."
+            ) from error
 
-    def _clear(self) -> None:
-        """Take away what a kill left, and put on the disk the names that it left unsynced."""
-        for folder in (self.path, self.checkpoints.folder):
-            if folder.is_dir():
-                remove_unfinished(folder)
-                sync(folder)
-        for name in ROWS:
-            cut_torn_end(self.path / name)
+    @classmethod
+    def _locked(cls, path: Path, prepare: Callable[[], None]) -> Self:
+        """The run in `path` for its only writer, who prepares it first."""
+        lock = Lock(path)
+        try:
+            prepare()
+            return cls(path, lock)
+        except BaseException:
+            lock.release()
+            raise
 
     def close(self) -> None:
         """Give the lock back; closing twice is harmless."""
@@ -115,10 +140,24 @@ class RunFolder:
     ) -> None:
         self.close()
 
-    def _check_writing(self) -> None:
+    @contextmanager
+    def _writing(self, name: str, needed: int = 0) -> Iterator[Path]:
+        """Around what writes the file or folder `name`, of `needed` bytes: where the disk does not
+        take it, `RunFailed` says what is intact and what to do."""
         assert self._lock, "the run is open for reading"
+        path = self.path / name
+        try:
+            yield path
+        except OSError as error:
+            kept = self.checkpoints.what_is_kept()
+            raise RunFailed(trouble.not_written(path, error, kept, needed)) from error
 
-    # -- recipe, choices, figures ----------------------------------------------------------
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        text = json_bytes(content)
+        with self._writing(name, len(text)) as path:
+            write_atomic(path, text)
+
+    # -- recipe, choices, rows, figures ----------------------------------------------------
 
     def recipe(self) -> Recipe:
         """The recipe that the run was started with."""
@@ -126,45 +165,56 @@ class RunFolder:
 
     def choices(self) -> dict[str, Any]:
         """What was decided by measurement (threads, compile or not); empty at first."""
-        path = self.path / CHOICES
-        return read_json(path) if path.exists() else {}
+        try:
+            return read_choices(self.path / CHOICES)
+        except UserError as error:
+            raise with_advice(self.path, CHOICES, error) from error
 
     def save_choices(self, choices: dict[str, Any]) -> None:
         """Replace the stored choices."""
-        self._check_writing()
-        write_atomic(self.path / CHOICES, json_bytes(choices))
+        self._write(CHOICES, choices)
+        self._choices = dict(choices)
 
     def log(self, row: dict[str, Any]) -> None:
         """Append one row to metrics.jsonl; NaN and infinity raise `ValueError`."""
-        self._check_writing()
-        append_row(self.path / METRICS, row)
+        with self._writing(METRICS) as path:
+            append_row(path, row)
 
     def log_timing(self, row: dict[str, Any]) -> None:
         """Append one row to timing.jsonl, which is kept apart because no two runs agree on it."""
-        self._check_writing()
-        append_row(self.path / TIMING, row)
+        with self._writing(TIMING) as path:
+            append_row(path, row)
 
     def log_quarantine(self, row: dict[str, Any]) -> None:
         """Append one row about an unreadable image to quarantine.jsonl."""
-        self._check_writing()
-        append_row(self.path / QUARANTINE, row)
+        with self._writing(QUARANTINE) as path:
+            append_row(path, row)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All rows of metrics.jsonl; a line that is being written is left for later."""
-        return read_rows(self.path / METRICS)
+        """All rows of metrics.jsonl; a line that is being written is left for later. One that
+        cannot be a row of ours is a `UserError`, for checkpoints depend on all of them."""
+        return read_metrics(self.path / METRICS)
 
     def timings(self) -> list[dict[str, Any]]:
-        """All rows of timing.jsonl."""
-        return read_rows(self.path / TIMING)
+        """Rows of timing.jsonl; a warning says which are damaged and passed over."""
+        return self._usable(read_timings(self.path / TIMING))
 
     def quarantine(self) -> list[dict[str, Any]]:
-        """All rows of quarantine.jsonl, which resuming does not cut back."""
-        return read_rows(self.path / QUARANTINE)
+        """Rows of quarantine.jsonl, which resuming does not cut back; a warning says which are
+        damaged and passed over."""
+        return self._usable(read_quarantine(self.path / QUARANTINE))
+
+    def _usable(self, found: tuple[list[dict[str, Any]], str]) -> list[dict[str, Any]]:
+        """Rows, after saying once what there is to say of the others."""
+        rows, said = found
+        if said and said not in self._said:
+            warn(said)
+            self._said.add(said)
+        return rows
 
     def save_evaluation(self, name: str, content: dict[str, Any]) -> None:
         """Replace evaluation.json by `content`, measured on the split called `name`."""
-        self._check_writing()
-        write_atomic(self.path / EVALUATION, json_bytes({"split": name} | content))
+        self._write(EVALUATION, {"split": name} | content)
 
     def evaluation(self) -> dict[str, Any] | None:
         """What was measured at the end of the run, or None before that."""
@@ -179,58 +229,77 @@ class RunFolder:
         """Put a checkpoint of `step` on disk, then remove all but the `keep` newest sound ones and
         the one with the highest `validation` in its state (top-1 as a share, or None).
 
-        `state` is JSON and gets `step`, `metrics_bytes`, the length of metrics.jsonl now, and
-        `validation`, what was logged of this step. A sound checkpoint of the same step and state
-        is left as it is; any other of that step gives its name to the new one.
+        `state` is JSON and gets `step`; `validation`, what was logged of this step;
+        `metrics_bytes` and `metrics_sha256`, of metrics.jsonl now; and a copy of the `choices`. A
+        sound checkpoint of the same step and state is left as it is; any other of that step gives
+        its name to the new one.
         """
-        self._check_writing()
-        try:  # synced first: the offset must not outlive the rows that it counts
-            for path in (self.path / TIMING, self.path / QUARANTINE):
+        for name in (TIMING, QUARANTINE):
+            with self._writing(name) as path:
                 if path.exists():
                     sync(path)
-            offset = {"step": step, "metrics_bytes": durable_size(self.path / METRICS)}
-        except OSError as error:
-            raise self.checkpoints.not_saved(step, tensors, error) from error
-        rows = [row for row in self.metrics() if row.get("step") == step]
-        measured = {"validation": max(self._top1(rows, "validation"), default=None)}
-        return self.checkpoints.save(step, tensors, measured | state | offset, keep)
+        with self._writing(METRICS) as path:
+            beside = {"step": step} | rows_now(path) | {"choices": self._choices}
+        rows = [row for row in self.metrics() if row["step"] == step]
+        measured = {"validation": max(_top1(rows, "validation"), default=None)}
+        with self._saving(step, tensors):
+            return self.checkpoints.save(step, tensors, measured | state | beside, keep)
+
+    @contextmanager
+    def _saving(self, step: int, tensors: dict[str, Tensor]) -> Iterator[None]:
+        name = self.checkpoints.at(step).relative_to(self.path).as_posix()
+        with self._writing(name, sum(tensor.nbytes for tensor in tensors.values())):
+            yield
 
     def newest_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """(tensors, state) of the newest checkpoint that passes every check; None without any.
 
-        Damaged ones are named on stderr and passed over; if all are, that is a `UserError`.
+        One that is damaged, or that was saved with other rows than metrics.jsonl has, is named on
+        stderr and passed over; if all are, that is a `UserError`. Where metrics.jsonl was taken
+        away, the run goes on without its earlier rows, and the checkpoint is saved anew so.
         """
-        return self.checkpoints.newest()
+        path = self.path / METRICS
+        try:
+            found = self.checkpoints.newest(lambda state: check_rows(path, state))
+        except NoneUsable as error:
+            raise none_usable(path, error) from error
+        if found is None or not are_gone(path, found[1]):
+            return found
+        tensors, state = found
+        step = state["step"]
+        warn(f"{path} is absent: the run goes on from step {step:,} without its earlier rows.")
+        if self._lock:
+            state |= NO_ROWS
+            with self._saving(step, tensors):
+                self.checkpoints.write(step, tensors, state)
+        return tensors, state
 
     def cut_metrics(self, state: dict[str, Any] | None) -> None:
         """Cut metrics.jsonl back to what it was at a checkpoint; None: before the first one."""
-        self._check_writing()
-        cut_back(self.path / METRICS, int(state["metrics_bytes"]) if state else 0)
+        with self._writing(METRICS) as path:
+            cut_back(path, int(state["metrics_bytes"]) if state else 0)
 
     # -- the result ------------------------------------------------------------------------
 
     def save_model(self, model: MlpMixer, preprocess: Preprocess, about: dict[str, Any]) -> Path:
         """Write `model/`, which makes the run "finished"; a former one is replaced."""
-        self._check_writing()
-        save_model(self.path / "model", model, preprocess, about, replace=True)
-        return self.path / "model"
+        size = sum(parameter.nbytes for parameter in model.parameters())
+        with self._writing("model", size) as path:
+            save_model(path, model, preprocess, about, replace=True)
+        return path
 
     def state(self) -> str:
         """ "running" while a process writes in it, else "finished" (has a model) or "stopped"."""
-        if holder(self.path):
-            return "running"
-        return "finished" if self.is_finished() else "stopped"
+        return state_of(self.path)
 
     def is_finished(self) -> bool:
         """Whether the run has come to its end and kept its model."""
-        return (self.path / "model" / MANIFEST).exists()
+        return is_finished(self.path)
 
     def summary(self) -> dict[str, Any]:
         """What `mixer runs` shows; figures that do not exist yet are None."""
         rows = self.metrics()
-        steps = [*self._whole_numbers(rows, "step", METRICS), *self.checkpoints.steps()]
-        total = self._whole_numbers([self.choices()], "total_steps", CHOICES)
-        test = self._top1(rows, "test")
+        test = _top1(rows, "test")
         files = [path for path in (self.path / RECIPE, self.path / METRICS) if path.exists()]
         touched = max(path.stat().st_mtime for path in files)
         return {
@@ -238,71 +307,14 @@ class RunFolder:
             "path": str(self.path),
             "recipe": self.recipe().name,
             "state": self.state(),
-            "step": max(steps, default=0),
-            "total_steps": total[0] if total else None,
-            "best_validation": max(self._top1(rows, "validation"), default=None),
+            "step": reached_step(self.path),
+            "total_steps": self.choices().get("total_steps"),
+            "best_validation": max(_top1(rows, "validation"), default=None),
             "test_accuracy": test[-1] if test else None,
             "updated": datetime.fromtimestamp(touched, UTC).isoformat(timespec="seconds"),
             "problem": None,
         }
 
-    def _top1(self, rows: list[dict[str, Any]], split: str) -> list[float]:
-        found = [row["top1"] for row in rows if row.get("split") == split and "top1" in row]
-        return self._checked(found, (int, float), f"numbers under 'top1' in {METRICS}")
 
-    def _whole_numbers(self, rows: list[dict[str, Any]], key: str, file: str) -> list[int]:
-        found = [row[key] for row in rows if key in row]
-        return self._checked(found, (int,), f"whole numbers under '{key}' in {file}")
-
-    def _checked(self, values: list[Any], kinds: tuple[type, ...], what: str) -> list[Any]:
-        for value in values:
-            if type(value) not in kinds:
-                raise UserError(f"{self.path}: expected {what}, found {value!r:.40}.")
-        return values
-
-
-def is_run(path: Path) -> bool:
-    """Whether `path` looks like a run folder."""
-    return (path / RECIPE).is_file() and (path / MANIFEST).is_file()
-
-
-def _check_free(path: Path) -> None:
-    """Refuse a folder that holds a run or anything else but an unfinished start of ours."""
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file; a run needs a folder: give another --out.")
-    if is_run(path):
-        raise UserError(_occupied(path))
-    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
-    ours = {"lock", RECIPE} if "lock" in names else set()
-    others = sorted(n for n in names - ours if not n.startswith(UNFINISHED))
-    if others:
-        raise UserError(
-            f"{path} is not empty and holds no run ({', '.join(others[:3])}, …): give another "
-            f"--out."
-        )
-
-
-def _occupied(path: Path) -> str:
-    start = "To start another: "
-    try:
-        found, writer = RunFolder.open(path).summary(), holder(path)
-    except (UserError, OSError) as error:
-        what = str(error)
-    else:
-        what = f"recipe '{found['recipe']}', step {found['step']}, {found['state']}"
-        what = f"{what}, written by {writer}" if writer else what
-        if found["state"] == "stopped":
-            resume = f"`mixer train --resume {shlex.quote(str(path))}`"
-            start = f"Go on with it: {resume}; or start another: "
-    return f"{path} already holds a run ({what}). {start}give another --out."
-
-
-def _write_run_manifest(path: Path) -> None:
-    about = {
-        "kind": "run",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-    }
-    files = {RECIPE: describe_file(path / RECIPE)}
-    write_atomic(path / MANIFEST, manifest_text(about, files))
+def _top1(rows: list[dict[str, Any]], split: str) -> list[float]:
+    return [row["top1"] for row in rows if row["split"] == split and "top1" in row]

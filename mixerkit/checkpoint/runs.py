@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from mixerkit.checkpoint.run import RunFolder, is_run
+from mixerkit.checkpoint.mending import is_mendable
+from mixerkit.checkpoint.opening import is_run
+from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import UserError
 
 
@@ -14,8 +16,15 @@ def list_runs(root: Path) -> list[dict[str, Any]]:
     """
     if not root.is_dir():
         raise UserError(f"No folder {root}: `mixer train` makes runs, in runs/ unless told where.")
-    paths = [root] if is_run(root) else [path for path in sorted(root.iterdir()) if is_run(path)]
+    paths = (
+        [root] if _has_run(root) else [path for path in sorted(root.iterdir()) if _has_run(path)]
+    )
     return sorted((_summary(path) for path in paths), key=lambda row: row["updated"] or "")
+
+
+def _has_run(path: Path) -> bool:
+    """Whether a run is here, or what is left of one."""
+    return is_run(path) or is_mendable(path)
 
 
 def _summary(path: Path) -> dict[str, Any]:

@@ -38,6 +38,16 @@ def tensors_of(step: int) -> dict[str, Tensor]:
     }
 
 
+def row_of(step: int, split: str = "train", **more: object) -> dict[str, object]:
+    """A row of metrics.jsonl."""
+    return {"step": step, "split": split, **more}
+
+
+def left_out(file: str) -> dict[str, object]:
+    """A row of quarantine.jsonl."""
+    return {"split": "train", "index": 3, "file": file, "reason": "cut short"}
+
+
 class Killed(BaseException):
     """Stands for kill -9: no handler runs after it (see `kill_at`)."""
 

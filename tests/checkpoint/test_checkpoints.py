@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from mixerkit.checkpoint.checkpoints import best_of, differences, environment
 from mixerkit.checkpoint.files import UNFINISHED, discard
 from mixerkit.checkpoint.manifest import describe_file, manifest_text, verify_folder
 from mixerkit.checkpoint.run import RunFolder
-from mixerkit.errors import RunFailed, UserError
+from mixerkit.errors import RunFailed, Unreadable, UserError
 from tests.checkpoint.conftest import Killed, flip_bit, tensors_of
+
+FILES = ("tensors.safetensors", "state.json", "recipe.yaml", "manifest.json")
 
 
 def save(run: RunFolder, step: int, keep: int = 2) -> Path:
@@ -108,18 +111,19 @@ def test_the_best_of_none_of_equals_and_of_one():
 def test_the_conditions_then_and_now(run: RunFolder):
     save(run, 5)
     then = run.checkpoints.about(5)
-    assert differences(then, environment()) == []
-    now = environment() | {"threads": then["threads"] + 3, "torch": "9.9"}
+    here = environment(torch.device("cpu"))
+    assert differences(then, here) == []
+    now = here | {"threads": then["threads"] + 3, "torch": "9.9"}
     assert differences(then, now) == [
         f"PyTorch: {torch.__version__} then, 9.9 now",
         f"threads: {then['threads']} then, {then['threads'] + 3} now",
     ]
-    assert len(differences({}, environment())) == 3
+    assert len(differences({}, here)) == 4
     with pytest.raises(UserError, match="step-00000006"):
         run.checkpoints.about(6)
 
 
-@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_is_named_and_the_checkpoint_before_is_used(run, name, capsys):
     save(run, 1)
     path = save(run, 2) / name
@@ -132,11 +136,12 @@ def test_a_flipped_bit_is_named_and_the_checkpoint_before_is_used(run, name, cap
     assert newest_step(run) == 2
 
 
-@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("name", FILES)
 def test_missing_cut_and_swapped_files_fall_back(run, name, capsys):
     before, path = save(run, 1) / name, save(run, 2) / name
     whole = path.read_bytes()
-    for content in (b"", whole[:-1], bytes(len(whole)), before.read_bytes()):
+    swapped = before.read_bytes() if name != "recipe.yaml" else b"name: other"
+    for content in (b"", whole[:-1], bytes(len(whole)), swapped):
         path.write_bytes(content)
         assert newest_step(run) == 1
     path.unlink()
@@ -209,7 +214,7 @@ def test_only_links_where_checkpoints_were_is_no_start_from_nothing(run, tmp_pat
         run.newest_checkpoint()
 
 
-@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_link_to_the_very_bytes_is_not_taken_for_the_file(run, tmp_path, name, capsys):
     save(run, 1)
     path = save(run, 2) / name
@@ -221,22 +226,24 @@ def test_a_link_to_the_very_bytes_is_not_taken_for_the_file(run, tmp_path, name,
 
 @pytest.mark.parametrize(
     "state",
-    [{}, {"step": 2}, {"step": 1, "metrics_bytes": 0}, {"step": 2, "metrics_bytes": -1},
-     {"step": 2, "metrics_bytes": 1.0}, {"step": "2", "metrics_bytes": 0}],
+    [{"step": 1}, {"step": "2"}, {"metrics_bytes": -1}, {"metrics_bytes": 1.0},
+     {"metrics_bytes": None}, {"metrics_sha256": 5}, {"choices": []}],
 )  # fmt: skip
 def test_a_state_that_says_something_else_falls_back(run, state, capsys):
     """Also where the manifest vouches for it."""
     save(run, 1)
     folder = save(run, 2)
-    (folder / "state.json").write_text(json.dumps(state))
+    sound = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(sound | state))
     about = json.loads((folder / "manifest.json").read_text())["about"]
-    listed = {name: describe_file(folder / name) for name in ("state.json", "tensors.safetensors")}
+    names = ("state.json", "tensors.safetensors", "recipe.yaml")
+    listed = {name: describe_file(folder / name) for name in names}
     (folder / "manifest.json").write_bytes(manifest_text(about, listed))
     assert newest_step(run) == 1
     assert "step-00000002/state.json is no state of step 2" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("name", FILES)
 def test_what_is_pruned_while_it_is_read_is_no_problem(run, name, monkeypatch, capsys):
     """The folder goes at the moment when the reader opens one of its files."""
     save(run, 1)
@@ -337,13 +344,50 @@ def test_an_old_one_that_cannot_be_removed_is_named_and_the_new_one_counts(
     for step in (1, 2):
         save(run, step)
 
-    def refuse(*_):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    def refuse(path, **_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    monkeypatch.setattr("mixerkit.checkpoint.checkpoints.discard", refuse)
+    monkeypatch.setattr(shutil, "rmtree", refuse)
     save(run, 3)
     assert "step-00000001 could not be removed" in capsys.readouterr().err
     assert newest_step(run) == 3
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_cannot_be_read_now_is_neither_used_nor_removed(
+    run_path, recipe, monkeypatch, capsys, name
+):
+    """The best checkpoint lies on a sector that gives an error until the disk is asked again."""
+    with RunFolder.create(run_path, recipe) as run:
+        for step, accuracy in ((1, 0.9), (2, 0.5), (3, 0.4)):
+            save_measured(run, step, accuracy)
+    best, opened = run.checkpoints.at(1), Path.open
+
+    def sector(path: Path, *arguments, **options):
+        if path == best / name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return opened(path, *arguments, **options)
+
+    with RunFolder.open(run_path, writing=True) as run:
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "open", sector)
+            save_measured(run, 4, 0.3)
+            save_measured(run, 5, 0.2)
+            with pytest.raises(Unreadable, match=f"step-00000001/{name}: Input/output"):
+                run.checkpoints.read(1)
+        save_measured(run, 6, 0.1)
+        assert run.checkpoints.steps() == [1, 5, 6] and run.checkpoints.read(1)
+    assert capsys.readouterr().err == ""
+
+
+def test_it_is_said_that_the_checkpoint_before_is_tried_where_there_is_one(run, capsys):
+    for step in (1, 2):
+        (save(run, step) / "state.json").unlink()
+    with pytest.raises(UserError, match="No checkpoint"):
+        run.newest_checkpoint()
+    first, second = capsys.readouterr().err.splitlines()
+    assert "step-00000002" in first and first.endswith(" Trying the checkpoint before.")
+    assert "step-00000001" in second and "Trying" not in second
 
 
 def test_a_full_disk_keeps_the_checkpoint_before_and_says_what_is_needed(run, monkeypatch):

@@ -1,13 +1,22 @@
 """Rows grow line by line; torn ends are never read and can be cut."""
 
+import hashlib
 import io
 import os
 from pathlib import Path
 
 import pytest
 
-from mixerkit.checkpoint.rows import append_row, cut_back, cut_torn_end, durable_size, read_rows
-from mixerkit.errors import RunFailed, UserError
+from mixerkit.checkpoint.rows import (
+    append_row,
+    cut_back,
+    cut_torn_end,
+    durable_size,
+    prefix_digest,
+    read_rows,
+    read_usable_rows,
+)
+from mixerkit.errors import UserError
 
 
 def test_rows_come_back_in_order_and_exactly(tmp_path: Path):
@@ -94,7 +103,56 @@ def test_a_disk_that_takes_half_a_line_keeps_none_of_it(tmp_path, monkeypatch):
     path = tmp_path / "rows.jsonl"
     append_row(path, {"step": 1})
     monkeypatch.setattr(Path, "open", lambda path, mode, buffering: Full(path, mode))
-    with pytest.raises(RunFailed, match=r"rows\.jsonl could not be written: No space left"):
+    with pytest.raises(OSError, match="No space left") as raised:
         append_row(path, {"step": 2})
+    assert raised.value.filename == str(path)
     monkeypatch.undo()
     assert path.read_bytes() == b'{"step": 1}\n'
+
+
+def test_cutting_back_never_leaves_half_a_line(tmp_path: Path, capsys):
+    path = tmp_path / "rows.jsonl"
+    for step in (1, 22, 333):
+        append_row(path, {"step": step})
+    whole = path.read_bytes()
+    for size in range(len(whole) + 3):
+        path.write_bytes(whole)
+        cut_back(path, size)
+        left = path.read_bytes()
+        assert left == whole[: len(left)] and (not left or left.endswith(b"\n"))
+        assert len(left) <= size and b"\n" not in whole[len(left) : size]
+        assert ("lost rows" in capsys.readouterr().err) == (len(left) < size)
+
+
+def test_zeros_in_what_had_reached_the_disk_are_left_to_look_at(tmp_path: Path, capsys):
+    path = tmp_path / "rows.jsonl"
+    for step in (1, 2, 3):
+        append_row(path, {"step": step})
+    whole = path.read_bytes()
+    damaged = whole.replace(b" 2", b"\0" + b"2")
+    path.write_bytes(damaged)
+    cut_torn_end(path, kept=2 * len(whole) // 3)
+    assert path.read_bytes() == damaged and capsys.readouterr().err == ""
+    cut_torn_end(path, kept=len(whole) // 3)
+    assert path.read_bytes() == whole[: len(whole) // 3]
+
+
+def test_usable_rows_are_read_past_the_others(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    assert read_usable_rows(path, lambda row: "") == ([], "")
+    path.write_bytes(b'{"a": 1}\n{"a"; 2}\n{"a": "x"}\n[]\n\xff\n{"a": 5}\n{"a"')
+    rows, said = read_usable_rows(path, lambda row: "" if type(row["a"]) is int else "no number")
+    assert rows == [{"a": 1}, {"a": 5}]
+    assert str(path) in said and "4 unusable rows" in said and "line 2: " in said
+    path.write_bytes(b'{"a": 1}\n{"a": "x"}\n')
+    assert (
+        "line 2: no number" in read_usable_rows(path, lambda row: row["a"] != 1 and "no number")[1]
+    )
+
+
+def test_the_digest_of_the_first_rows(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"12345")
+    for size in range(6):
+        assert prefix_digest(path, size) == hashlib.sha256(b"12345"[:size]).hexdigest()
+    assert prefix_digest(path, 6) == ""

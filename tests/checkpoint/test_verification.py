@@ -11,7 +11,7 @@ from mixerkit.checkpoint.files import UNFINISHED
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.checkpoint.verification import verify_run
 from mixerkit.errors import UserError
-from tests.checkpoint.conftest import flip_bit, tensors_of
+from tests.checkpoint.conftest import flip_bit, left_out, row_of, tensors_of
 
 NEWEST = "checkpoints/step-00000003"
 
@@ -25,7 +25,7 @@ def kept(run_path: Path, recipe, model, preprocess) -> Path:
             run.log({"step": step, "split": "train", "loss": 1 / step})
             run.log_timing({"step": step, "seconds": 0.1})
             run.save_checkpoint(step, tensors_of(step), {"validation": accuracy}, keep=2)
-        run.log_quarantine({"path": "a.jpg"})
+        run.log_quarantine(left_out("a.jpg"))
         run.save_evaluation("test", {"top1": 0.5})
         run.save_model(model, preprocess, {})
     return run_path
@@ -106,23 +106,81 @@ def test_rows_and_documents_that_cannot_be_right(kept: Path, file: str, text: by
     assert problems(kept).keys() == {file}
 
 
-def test_a_checkpoint_reaches_to_the_end_of_a_row(kept: Path):
-    """Rows that are as long in all, but end elsewhere, are not those of the checkpoint."""
-    size = (kept / "metrics.jsonl").stat().st_size
-    rest = json.dumps({"step": 3, "x": "y" * size})
-    (kept / "metrics.jsonl").write_text(f'{{"step": 1}}\n{rest}\n')
-    assert "rows were lost" in problems(kept)["metrics.jsonl"]
+def test_changed_rows_are_a_problem_of_metrics_and_move_the_resume(kept: Path, capsys):
+    path = kept / "metrics.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"0.333", b"0.334"))
+    found = verify_run(kept)
+    assert (
+        problems(kept).keys() == {"metrics.jsonl"} and "step 3" in problems(kept)["metrics.jsonl"]
+    )
+    assert found.resume_step == 2 == RunFolder.open(kept).newest_checkpoint()[1]["step"]
+    path.write_bytes(whole.replace(b" 1.0", b" 1.1"))
+    assert verify_run(kept).resume == (
+        "A resume would be refused: metrics.jsonl is not as it was at any checkpoint: restore it, "
+        "or delete it."
+    )
+    assert verify_run(kept).resume_step is None
+    path.unlink()
+    assert "is missing" in problems(kept)["metrics.jsonl"]
+    assert verify_run(kept).resume_step == 3
+
+
+def test_choices_must_be_those_of_the_newest_checkpoint_and_may_be_more(kept: Path):
+    path = kept / "choices.json"
+    for choices in ({"threads": 1, "total_steps": 4}, {"threads": 1}, {"threads": 1.0}):
+        path.write_text(json.dumps(choices))
+        assert problems(kept).keys() == {"choices.json"}
+    path.unlink()
+    assert problems(kept).keys() == {"choices.json"}
+    path.write_text(json.dumps({"threads": 1, "total_steps": 3, "compile": True}))
+    assert problems(kept) == {}
+
+
+def test_what_nothing_vouches_for_is_not_called_checked(kept: Path):
+    with RunFolder.open(kept, writing=True) as run:
+        run.log(row_of(4))
+    parts = {part.name: part for part in verify_run(kept).parts}
+    unchecked = {name for name, part in parts.items() if not part.checked}
+    assert unchecked == {"timing.jsonl", "quarantine.jsonl", "evaluation.json"}
+    assert all("no checksum" in parts[name].note for name in unchecked)
+    assert parts["metrics.jsonl"].note == "4 rows; no checksum of those after step 3"
+    shutil.rmtree(kept / "checkpoints")
+    parts = {part.name: part for part in verify_run(kept).parts}
+    assert not parts["metrics.jsonl"].checked and not parts["choices.json"].checked
+    assert parts["choices.json"].note == "no checksum"
+
+
+def test_it_says_what_a_resume_would_put_back(kept: Path):
+    before = contents(kept)
+    flip_bit(kept / "recipe.yaml", 9)
+    (kept / "manifest.json").unlink()
+    (kept / "choices.json").write_text("{")
+    found = verify_run(kept)
+    assert problems(kept).keys() == {"recipe.yaml", "manifest.json", "choices.json"}
+    assert found.resume_step == 3 and found.resume == (
+        "A resume would go on from step 3, after it has put back recipe.yaml and manifest.json "
+        "and choices.json."
+    )
+    RunFolder.open(kept, writing=True).close()
+    assert problems(kept) == {}
+    assert contents(kept)[kept / "recipe.yaml"][1] == before[kept / "recipe.yaml"][1]
 
 
 def test_what_a_kill_leaves_is_no_damage(kept: Path):
     with (kept / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 4, "lo')
     (kept / "checkpoints" / f"{UNFINISHED}step-00000004-ab").mkdir()
+    (kept / "figures").mkdir()
+    (kept / "figures" / f"{UNFINISHED}loss.png-ab").write_bytes(b"x")
     found = verify_run(kept)
     assert found.sound
     notes = {part.name: part.note for part in found.parts}
     assert notes["metrics.jsonl"].startswith("3 rows; the last line is being written, or torn")
     assert "a resume removes it" in notes[f"checkpoints/{UNFINISHED}step-00000004-ab"]
+    assert "a resume removes it" in notes[f"figures/{UNFINISHED}loss.png-ab"]
+    RunFolder.open(kept, writing=True).close()
+    assert not list(kept.rglob(f"{UNFINISHED}*"))
 
 
 def test_it_says_where_a_resume_goes_on_as_a_resume_does(kept: Path, capsys):
@@ -136,20 +194,20 @@ def test_it_says_where_a_resume_goes_on_as_a_resume_does(kept: Path, capsys):
     with pytest.raises(UserError):
         RunFolder.open(kept).newest_checkpoint()
     shutil.rmtree(kept / "checkpoints")
-    assert "from the beginning" in verify_run(kept).resume
+    assert verify_run(kept).resume == (
+        "A resume would start from the beginning: there is no checkpoint."
+    )
     flip_bit(kept / "manifest.json", 5)
     found = verify_run(kept)
     assert found.resume_step is None and "refused: manifest.json" in found.resume
 
 
-def test_without_the_runs_manifest_checkpoints_are_held_against_the_recipe_itself(kept: Path):
+def test_without_the_runs_manifest_the_recipe_is_held_against_the_checkpoints(kept: Path):
     (kept / "manifest.json").unlink()
     assert problems(kept).keys() == {"manifest.json"}
     with (kept / "recipe.yaml").open("a") as file:
         file.write("# changed\n")
-    assert problems(kept).keys() == {
-        "manifest.json", *(f"checkpoints/step-0000000{step}" for step in (1, 2, 3))
-    }  # fmt: skip
+    assert problems(kept).keys() == {"manifest.json", "recipe.yaml"}
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path):
@@ -166,7 +224,7 @@ def test_what_is_pruned_while_it_is_read_is_read_anew(kept: Path, monkeypatch):
         if step == 2:
             monkeypatch.undo()
             with RunFolder.open(kept, writing=True) as run:
-                run.log({"step": 4})
+                run.log(row_of(4))
                 run.save_checkpoint(4, tensors_of(4), {"validation": 0.95}, keep=2)
         return read(checkpoints, step)
 

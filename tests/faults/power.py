@@ -10,7 +10,8 @@ import torch
 
 from mixerkit.checkpoint.files import UNFINISHED
 from mixerkit.checkpoint.load import load
-from mixerkit.checkpoint.run import RunFolder, is_run
+from mixerkit.checkpoint.opening import is_run
+from mixerkit.checkpoint.run import RunFolder
 from mixerkit.checkpoint.verification import verify_run
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.preprocess import Preprocess

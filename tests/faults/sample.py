@@ -16,8 +16,9 @@ from pathlib import Path
 from mixerkit.checkpoint.documents import read_json
 from mixerkit.checkpoint.files import UNFINISHED
 from mixerkit.checkpoint.manifest import verify_folder
+from mixerkit.checkpoint.opening import is_run
 from mixerkit.checkpoint.rows import read_rows
-from mixerkit.checkpoint.run import RunFolder, is_run
+from mixerkit.checkpoint.run import RunFolder
 from mixerkit.spec.recipe import Evaluate, Loss, NotFinite, Optimizer, Save, Schedule
 from mixerkit.spec.strict import write_yaml
 from tests.faults.child import Child, Hook, start_command, start_fork

@@ -1,0 +1,109 @@
+"""What is done to a run folder before it is read or written in: making, clearing up, checking."""
+
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mixerkit.checkpoint.checkpoints import RECIPE, Checkpoints
+from mixerkit.checkpoint.files import UNFINISHED, remove_unfinished, sync, write_atomic
+from mixerkit.checkpoint.lock import holder
+from mixerkit.checkpoint.manifest import MANIFEST, verify_folder
+from mixerkit.checkpoint.mending import copies, mend, run_manifest, with_advice
+from mixerkit.checkpoint.records import METRICS, QUARANTINE, TIMING, read_metrics
+from mixerkit.checkpoint.rows import cut_torn_end
+from mixerkit.errors import UserError
+from mixerkit.spec.recipe import Recipe
+from mixerkit.spec.strict import from_dict, read_yaml, write_yaml
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` looks like a run folder."""
+    return (path / RECIPE).is_file() and (path / MANIFEST).is_file()
+
+
+def is_finished(path: Path) -> bool:
+    """Whether the run in `path` has come to its end and kept its model."""
+    return (path / "model" / MANIFEST).exists()
+
+
+def state_of(path: Path) -> str:
+    """ "running" while a process writes in it, else "finished" (has a model) or "stopped"."""
+    if holder(path):
+        return "running"
+    return "finished" if is_finished(path) else "stopped"
+
+
+def reached_step(path: Path) -> int:
+    """The last step that the run in `path` has a row or a checkpoint of; 0 before the first."""
+    rows = [row["step"] for row in read_metrics(path / METRICS)]
+    return max([*rows, *Checkpoints(path / "checkpoints", "").steps()], default=0)
+
+
+# -- making -------------------------------------------------------------------------------
+
+
+def check_free(path: Path) -> None:
+    """Refuse a folder that holds a run or anything else but an unfinished start of ours."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; a run needs a folder: give another --out.")
+    if is_run(path):
+        raise UserError(_occupied(path))
+    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    ours = {"lock", RECIPE} if "lock" in names else set()
+    others = sorted(n for n in names - ours if not n.startswith(UNFINISHED))
+    if others:
+        raise UserError(
+            f"{path} is not empty and holds no run ({', '.join(others[:3])}, …): give another "
+            f"--out."
+        )
+
+
+def _occupied(path: Path) -> str:
+    start = "To start another: "
+    try:
+        check_start(path)
+        recipe = from_dict(Recipe, read_yaml(path / RECIPE))
+        state, writer = state_of(path), holder(path)
+        what = f"recipe '{recipe.name}', step {reached_step(path)}, {state}"
+    except (UserError, OSError) as error:
+        what = str(error)
+    else:
+        what = f"{what}, written by {writer}" if writer else what
+        if state == "stopped":
+            resume = f"`mixer train --resume {shlex.quote(str(path))}`"
+            start = f"Go on with it: {resume}; or start another: "
+    return f"{path} already holds a run ({what}). {start}give another --out."
+
+
+def start(path: Path, recipe: Recipe) -> None:
+    """Make the locked, empty folder `path` a run."""
+    check_free(path)  # another process may have been faster
+    remove_unfinished(path)
+    text = write_yaml(recipe).encode()
+    write_atomic(path / RECIPE, text)
+    write_atomic(path / MANIFEST, run_manifest(text, datetime.now(UTC)))  # from here on it is one
+
+
+# -- going on -----------------------------------------------------------------------------
+
+
+def clear(path: Path) -> None:
+    """Take away what a kill left, put on the disk the names that it left unsynced, and mend."""
+    for folder in (path, path / "checkpoints", path / "figures"):
+        if folder.is_dir():
+            remove_unfinished(folder)
+            sync(folder)
+    newest = next(copies(path), None)
+    cut_torn_end(path / METRICS, newest.metrics_bytes if newest else 0)
+    for name in (TIMING, QUARANTINE):
+        cut_torn_end(path / name)
+    mend(path)
+    check_start(path)
+
+
+def check_start(path: Path) -> None:
+    """The recipe must be the one that the run was started with."""
+    try:
+        verify_folder(path, kind="run", must_list=(RECIPE,))
+    except UserError as error:
+        raise with_advice(path, RECIPE, error) from error

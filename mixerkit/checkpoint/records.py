@@ -1,0 +1,80 @@
+"""What the small files of a run hold: their names, and checks of their form where they are read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mixerkit.checkpoint.documents import read_json
+from mixerkit.checkpoint.rows import read_rows, read_usable_rows
+from mixerkit.errors import UserError
+
+CHOICES, EVALUATION = "choices.json", "evaluation.json"
+METRICS, TIMING, QUARANTINE = ROWS = ("metrics.jsonl", "timing.jsonl", "quarantine.jsonl")
+
+Kinds = tuple[type, ...]
+WHOLE: Kinds = (int,)
+NUMBER: Kinds = (int, float)
+TEXT: Kinds = (str,)
+FLAG: Kinds = (bool,)
+WORDS = {WHOLE: "a whole number", NUMBER: "a number", TEXT: "text", FLAG: "true or false"}
+LARGEST = 2**63
+"""Steps, seconds and figures are below it."""
+Form = Mapping[str, Kinds]
+
+FIGURES: Form = dict.fromkeys(
+    ("epoch", "loss", "learning_rate", "gradient_norm", "top1", "top5", "nll", "ece"), NUMBER
+)
+OF_METRICS: Form = {"step": WHOLE, "split": TEXT}
+OF_TIMING: Form = {"step": WHOLE, "seconds": NUMBER}
+SPEEDS: Form = {"images_per_second": NUMBER, "waiting": NUMBER}
+OF_QUARANTINE: Form = {"split": TEXT, "index": WHOLE, "file": TEXT, "reason": TEXT}
+OF_CHOICES: Form = {"threads": WHOLE, "compile": FLAG, "total_steps": WHOLE, "images": TEXT}
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All rows of metrics.jsonl; the first that is of another form is a `UserError`."""
+    rows = read_rows(path)
+    for number, row in enumerate(rows, start=1):
+        problem = _problem(row, OF_METRICS, FIGURES)
+        if problem:
+            raise UserError(f"{path}, line {number}: {problem}. Restore the file from a copy.")
+    return rows
+
+
+def read_timings(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """Rows of timing.jsonl, and what there is to say of those that were passed over."""
+    return read_usable_rows(path, lambda row: _problem(row, OF_TIMING, SPEEDS))
+
+
+def read_quarantine(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """Rows of quarantine.jsonl, and what there is to say of those that were passed over."""
+    return read_usable_rows(path, lambda row: _problem(row, OF_QUARANTINE))
+
+
+def read_choices(path: Path) -> dict[str, Any]:
+    """choices.json; an absent file holds none."""
+    if not path.exists():
+        return {}
+    choices = read_json(path)
+    problem = _problem(choices, {}, OF_CHOICES)
+    if not problem and choices.get("threads", 1) < 1:
+        problem = f"expected at least 1 under 'threads', found {choices['threads']}"
+    if problem:
+        raise UserError(f"{path}: {problem}. Restore it from a copy.")
+    return choices
+
+
+def _problem(found: Mapping[str, Any], required: Form, optional: Form | None = None) -> str:
+    """What is missing or of another kind; empty when nothing is."""
+    missing = next((key for key in required if key not in found), None)
+    if missing:
+        return f"expected {WORDS[required[missing]]} under '{missing}', found nothing"
+    for key, kinds in {**required, **(optional or {})}.items():
+        if key in found and not _is(found[key], kinds):
+            return f"expected {WORDS[kinds]} under '{key}', found {found[key]!r:.40}"
+    return ""
+
+
+def _is(value: Any, kinds: Kinds) -> bool:
+    """Whether `value` is of one of `kinds`; a flag is no number."""
+    return type(value) in kinds and (type(value) is str or abs(value) < LARGEST)
