@@ -50,10 +50,12 @@ def set_value(target: str, value: Any) -> None:
 
 
 def signal_in(target: str, call: int, number: int, sent: str = "", hang: float = 0.0) -> None:
-    """This process gets a signal as it enters the function for the `call`-th time, and the thread
-    that entered hangs for so many seconds. When it was sent is written into the file `sent`."""
+    """This process gets a signal as it enters the function for the `call`-th time. When it was sent
+    is written into the file `sent`. With `hang`, the thread that entered hangs for so many seconds,
+    and the signal comes after the first of them, when others wait for that thread."""
 
     def send() -> None:
+        time.sleep(min(hang, 1.0))
         if sent:
             Path(sent).write_text(str(time.monotonic()))
         os.kill(os.getpid(), number)
