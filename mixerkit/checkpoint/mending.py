@@ -77,7 +77,7 @@ def with_advice(path: Path, name: str, error: UserError) -> UserError:
         start = (RECIPE, MANIFEST)
         names = start if name in start else (name,)
         found = [repair for repair in repairs(path) if repair.path.name in names]
-    except UserError:
+    except (UserError, OSError):
         return error
     if not found:
         return error

@@ -113,7 +113,7 @@ def _mended(path: Path) -> dict[str, Repair]:
     """What a resume would put back, by the names of the small files."""
     try:
         return {repair.path.name: repair for repair in repairs(path)}
-    except UserError:  # something cannot be read now
+    except (UserError, OSError):  # something cannot be read now
         return {}
 
 
