@@ -4,9 +4,19 @@ A source is, in this order: an existing path (run folder, model folder, file of 
 `hf://org/name`, `zoo:NAME`, or a variant label (fresh weights).
 """
 
+import shlex
 from pathlib import Path
 
-from mixerkit.checkpoint.stored import NOTHING_TOLD, Stored, Told, as_published, at
+from mixerkit.checkpoint.documents import DESCRIPTION_LIMIT, read_json
+from mixerkit.checkpoint.foreign import as_published, foreign, timm_folder, timm_weights
+from mixerkit.checkpoint.manifest import (
+    MANIFEST,
+    check_file,
+    listed_entry,
+    read_manifest,
+    verify_folder,
+)
+from mixerkit.checkpoint.stored import CONFIG, NOTHING_TOLD, WEIGHTS, Stored, Told, ours
 from mixerkit.checkpoint.zoo import fetch_published, packaged
 from mixerkit.errors import UserError, did_you_mean
 from mixerkit.spec.mixer import VARIANTS, is_variant
@@ -71,3 +81,56 @@ def _not_found(source: str) -> UserError:
         f"of weights), hf://ORG/NAME, zoo:NAME (`mixer zoo` lists them), or a variant: "
         f"{', '.join(VARIANTS)}."
     )
+
+
+# -- paths --------------------------------------------------------------------------------
+
+
+def at(path: Path, told: Told = NOTHING_TOLD) -> Stored:
+    """The model at an existing path: a run folder, a model folder of ours or of timm's, or a
+    file of weights in any known layout. Inside a folder of ours the manifest vouches for the files.
+    """
+    if path.is_file():
+        return _file(path, told)
+    if (path / CONFIG).exists() or (path / WEIGHTS).exists():
+        if _kind(path) == "timm":
+            return timm_folder(path, timm_weights(path), told)
+        if not (path / MANIFEST).exists():
+            raise UserError(
+                f"{path / MANIFEST} is missing, so the files beside it cannot be checked: restore "
+                f"it, or give {path / WEIGHTS} itself to load it unchecked."
+            )
+        verify_folder(path, kind="model", must_list=(WEIGHTS, CONFIG))
+        return ours(path / WEIGHTS, told)
+    if (path / "recipe.yaml").is_file():
+        if (path / "model").is_dir():
+            return at(path / "model", told)
+        raise UserError(
+            f"The run in {path} has not finished, so it has no model yet: wait for it, or go on "
+            f"with `mixer train --resume {shlex.quote(str(path))}`."
+        )
+    raise UserError(
+        f"{path} holds no model: expected a run folder, or a folder with {WEIGHTS} and {CONFIG}."
+    )
+
+
+def _file(path: Path, told: Told) -> Stored:
+    """A file of weights, with the config.json beside it where that belongs to it."""
+    kind = _kind(path.parent) if path.suffix in (".safetensors", ".bin") else ""
+    if kind == "timm":
+        return timm_folder(path.parent, path, told)
+    if path.name != WEIGHTS or not kind:
+        return foreign(path, told)
+    if (path.parent / MANIFEST).exists():
+        manifest = read_manifest(path.parent)
+        for name in (path.name, CONFIG):
+            check_file(path.parent, name, listed_entry(path.parent, name, manifest))
+    return ours(path, told)
+
+
+def _kind(folder: Path) -> str:
+    """Whose config.json lies in a folder: "timm", "mixerkit" (or damaged), or nobody's."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return ""
+    return "timm" if "architecture" in read_json(path, DESCRIPTION_LIMIT) else "mixerkit"

@@ -10,6 +10,7 @@ import torch
 from mixerkit.checkpoint.documents import DESCRIPTION_LIMIT, json_bytes
 from mixerkit.checkpoint.files import atomic_folder
 from mixerkit.checkpoint.find import find
+from mixerkit.checkpoint.foreign import fitted
 from mixerkit.checkpoint.merge import (
     assemble,
     check_finite,
@@ -23,7 +24,6 @@ from mixerkit.checkpoint.stored import (
     WEIGHTS,
     Told,
     check_agreement,
-    fitted,
 )
 from mixerkit.checkpoint.tensors import write_tensors
 from mixerkit.errors import UserError

@@ -12,6 +12,7 @@ from mixerkit.checkpoint.checkpoint_rows import are_gone, check_rows
 from mixerkit.checkpoint.checkpoints import RECIPE, Checkpoints, best_of, held_out_accuracy
 from mixerkit.checkpoint.documents import read_json
 from mixerkit.checkpoint.files import UNFINISHED
+from mixerkit.checkpoint.find import at
 from mixerkit.checkpoint.manifest import (
     MANIFEST,
     describe_file,
@@ -32,7 +33,6 @@ from mixerkit.checkpoint.records import (
     read_timings,
 )
 from mixerkit.checkpoint.rows import whole_size
-from mixerkit.checkpoint.stored import at
 from mixerkit.errors import UserError
 from mixerkit.spec.recipe import Recipe
 from mixerkit.spec.strict import from_dict, read_yaml

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixerkit.checkpoint import stored
+from mixerkit.checkpoint import foreign
 from mixerkit.checkpoint.load import load, load_weights, save_model
 from mixerkit.checkpoint.pretrained import from_pretrained, save_pretrained
 from mixerkit.errors import UserError
@@ -102,7 +102,7 @@ def timm_folder(path: Path, tag: str, model: MlpMixer, **more: object) -> None:
 @pytest.fixture
 def as_published(monkeypatch):
     """Let the tiny model pass for one of the published shape and classes."""
-    monkeypatch.setattr(stored, "_is", lambda *_: True)
+    monkeypatch.setattr(foreign, "_is", lambda *_: True)
 
 
 def test_timms_mislabelled_weights_say_what_they_are(hub, model, as_published):
