@@ -87,12 +87,12 @@ def _verify(given: Runs) -> int:
 
 
 def _found(part: Any, best_step: int | None) -> str:
-    """What is wrong with a part of a run, or "sound" and what else is known of it."""
+    """What is wrong with a part of a run; or "sound", where that can be told, and what is known."""
     if part.problem:
         return str(part.problem)
     best = ", the best" if part.step is not None and part.step == best_step else ""
     held_out = f"held-out {percent(part.validation)}{best}" if part.validation is not None else ""
-    return "; ".join(filter(None, ("sound", part.note, held_out)))
+    return "; ".join(filter(None, ("sound" if part.checked else "", part.note, held_out)))
 
 
 HEADINGS = ("run", "state", "recipe", "step", "held-out", "test")

@@ -19,7 +19,7 @@ from mixerkit.cli.arguments import (
 )
 from mixerkit.cli.program import command
 from mixerkit.cli.text import clock, pairs, percent
-from mixerkit.errors import EXIT_DONE, UserError, exit_code_for_signal
+from mixerkit.errors import EXIT_DONE, RunFailed, UserError, exit_code_for_signal
 from mixerkit.spec.mixer import MixerConfig, variant
 from mixerkit.spec.recipe import Data, Recipe
 from mixerkit.spec.recipes import RECIPES, recipe
@@ -119,12 +119,11 @@ def _in_place_of(model: MixerConfig, label: str) -> MixerConfig:
 
 
 def _run_recipe(folder: str) -> Recipe:
-    if not (Path(folder) / "recipe.yaml").is_file():
-        raise UserError(
-            f"--resume needs a run folder, found no {Path(folder) / 'recipe.yaml'}. "
-            f"`mixer runs` lists yours."
-        )
-    return recipe(folder)
+    """The recipe of the run in `folder`, put back from its checkpoints where it is damaged."""
+    from mixerkit.checkpoint.run import RunFolder
+
+    with RunFolder.open(Path(folder), writing=True) as run:
+        return run.recipe()
 
 
 def _refuse_changes(given: Train) -> None:
@@ -213,9 +212,17 @@ def write_report(folder: Path) -> Path | None:
     try:
         with RunFolder.open(folder) as opened:
             return write(opened)
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"mixer: no report: {error}", file=sys.stderr)
         return None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        again = command("runs", "report", folder)
+        raise RunFailed(
+            f"The run is finished and its model kept, but the report could not be written "
+            f"({where}{error.strerror or error}). Free at least 10 MiB on the disk of {folder}, "
+            f"then write it:\n  {again}"
+        ) from error
 
 
 def summary(result: "TrainingResult", report: Path | None) -> list[tuple[str, str]]:

@@ -165,7 +165,7 @@ CHECKPOINTS = [
     }.items()
 ]
 RUNS = [
-    Payload(f"run: {name}", a_run(change, step=False), (newest_checkpoint, resumed, verified))
+    Payload(f"run: {name}", a_run(change, step=False), (newest_checkpoint, verified))
     for name, change in {
         "manifest lists ../outside": lists("../outside"),
         "manifest is a device": replaced("manifest.json", "/dev/zero"),

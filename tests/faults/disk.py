@@ -113,7 +113,9 @@ def _assert_kept(disk: Path, ended: Ended, error: int, least: int = BEFORE) -> N
     newest = newest_step(disk / "run")
     assert newest >= least, newest
     if newest:
-        assert f"The checkpoint of step {newest} is intact" in ended.err, ended.err
+        is_finished = (disk / "run" / "model").exists()
+        intact = "its model kept" if is_finished else f"The checkpoint of step {newest} is intact"
+        assert intact in ended.err, ended.err
         verify_folder(disk / "run" / "checkpoints" / f"step-{newest:08d}", kind="checkpoint")
     _assert_goes_on(disk, newest)
 

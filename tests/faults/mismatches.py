@@ -206,9 +206,9 @@ def trained(random: Random) -> TrainingState:
 
 def resume_from_what_does_not_fit(random: Random, folder: Path) -> None:
     with RunFolder.create(folder / "run", FITTING) as run:
-        run.log({"step": 1})
+        run.log({"step": 1, "split": "train"})
         trained(random).save(run, 2)
-        run.log({"step": 2})
+        run.log({"step": 2, "split": "train"})
         path = run.checkpoints.at(1)
         tensors = read_tensors(path / "tensors.safetensors")
         mentions = change_some(tensors, {name: name for name in tensors}, random, OTHER_KINDS)

@@ -62,7 +62,7 @@ def record(folder: Path) -> Record:
 def train(run: RunFolder, recorder: Recorder, steps: range) -> None:
     """Rows of every step, an unreadable image and a checkpoint of each."""
     for step in steps:
-        run.log_quarantine({"step": step})
+        run.log_quarantine({"split": "train", "index": step, "file": "a", "reason": "x"})
         save(run, step, KEEP)
         recorder.mark(("saved", step))
 
@@ -104,7 +104,7 @@ def check_run(path: Path, done: list[Any]) -> None:
         check_best(run, saved)
         step = check_newest(run, max(saved, default=0))
         run.timings()
-        listed = [row["step"] for row in run.quarantine()]
+        listed = [row["index"] for row in run.quarantine()]
         assert [s for s in dict.fromkeys(listed) if s <= step] == [*range(1, step + 1)]
         save(run, step + 1, KEEP)
         assert step_of(run.newest_checkpoint()) == step + 1
