@@ -6,6 +6,7 @@ state is the step, the weights, the optimisers' tensors and the averaged weights
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -88,7 +89,8 @@ class TrainingState:
             return False
         tensors, state = found
         parts = _parts(tensors)
-        updated = int(state["step"]) > len(state["left_out"])
+        losses, left_out = _figures(state, run.checkpoints.at(int(state["step"])))
+        updated = int(state["step"]) > len(left_out)
         mismatches = list(self._mismatches(parts, updated))
         if mismatches:
             lines = "\n  ".join(mismatches)
@@ -97,18 +99,16 @@ class TrainingState:
                 f"{folder} does not fit the recipe of its run:\n  {lines}\nWithout that folder a "
                 f"resume goes on from the checkpoint before."
             )
-        self._take(parts, state)
+        self._take(parts)
+        self.step, self.losses, self.left_out = int(state["step"]), losses, left_out
         run.cut_metrics(state)
         return True
 
-    def _take(self, parts: Parts, state: dict[str, Any]) -> None:
+    def _take(self, parts: Parts) -> None:
         self.model.load_state_dict(parts["model"])
         restore_optimizers(self.model, self.optimizers, parts["optimizer"])
         if self.average:
             self.average.restore(parts["ema"])
-        self.step = int(state["step"])
-        self.losses = [(loss, norm) for loss, norm in state["losses"]]
-        self.left_out = [int(step) for step in state["left_out"]]
 
     def _mismatches(self, parts: Parts, updated: bool) -> Iterator[str]:
         """One line for every tensor that is missing, unexpected, of another shape or type, or not
@@ -157,6 +157,19 @@ def _parts(tensors: dict[str, Tensor]) -> Parts:
             raise UserError(f"The checkpoint holds a tensor of no known part: {full_name}.")
         parts[part][name] = tensor
     return parts
+
+
+def _figures(state: dict[str, Any], folder: Path) -> tuple[list[tuple[float, float]], list[int]]:
+    """The losses since the last row and the steps left out, as `TrainingState.save` wrote them."""
+    try:
+        losses = [(float(loss), float(norm)) for loss, norm in state["losses"]]
+        left_out = [int(step) for step in state["left_out"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / 'state.json'} does not say the losses and the steps left out as a training "
+            f"run does. Without that folder a resume goes on from the checkpoint before."
+        ) from error
+    return losses, left_out
 
 
 def _described(tensor: Tensor) -> str:
