@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixerkit.checkpoint.records import EVALUATION
 from mixerkit.checkpoint.run import RunFolder
+from mixerkit.errors import UserError
 from mixerkit.evaluation.accuracy import Accuracy, ClassAccuracy
 
 
@@ -27,7 +29,13 @@ def result_of(run: RunFolder) -> TrainingResult:
     """The result of a finished run, as far as its folder tells: of the held-out and the test
     images, only those that were measured last are known in full."""
     content = run.evaluation() or {}
-    found = accuracy_of(content) if content else None
+    try:
+        found = accuracy_of(content) if content else None
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{run.path / EVALUATION} does not hold the figures that a run writes ({error!r}): "
+            f"restore it from a copy."
+        ) from error
     split = content.get("split")
     return TrainingResult(
         run=run.path,
