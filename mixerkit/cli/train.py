@@ -97,6 +97,8 @@ def _parse(words: list[str]) -> Train:
             f"Which recipe? It comes first: `mixer train RECIPE [options]`. "
             f"Recipes: {', '.join(RECIPES)}, or a YAML file."
         )
+    if resumed and "--dry-run" in words:
+        raise UserError("--dry-run plans a new run, --resume goes on with one: leave one out.")
     base = _run_recipe(resumed) if resumed else recipe(name or next(iter(RECIPES)))
     label = value_of("--model", words)
     if label:
@@ -128,8 +130,6 @@ def _run_recipe(folder: str) -> Recipe:
 
 def _refuse_changes(given: Train) -> None:
     """A run is resumed as it was started: another setting would make it another run."""
-    if given.dry_run:
-        raise UserError("--dry-run plans a new run, --resume goes on with one: leave one out.")
     stored = _run_recipe(given.resume)
     changed = [
         name
