@@ -25,7 +25,7 @@ from mixerkit.data.readers import PATIENCE, Poll, Work, nothing
 from mixerkit.data.splits import ImageSplit
 from mixerkit.errors import UserError
 from mixerkit.spec.preprocess import Preprocess
-from mixerkit.spec.recipe import Augment, Recipe
+from mixerkit.spec.recipe import Augment
 
 
 @dataclass(frozen=True)
@@ -36,26 +36,6 @@ class Batch:
     images: Tensor
     targets: Tensor
     unreadable: tuple[Unreadable, ...] = ()
-
-
-def preprocess_for(recipe: Recipe, class_names: Sequence[str]) -> Preprocess:
-    """The preprocessing that a recipe's model and data settings ask for."""
-    data, model = recipe.data, recipe.model
-    if data.resize == "none" and data.resize_to:
-        raise UserError(
-            f"data.resize_to is {data.resize_to}, but data.resize is 'none': set data.resize "
-            f"to 'shortest' or 'squash', or leave data.resize_to out."
-        )
-    return Preprocess(
-        image_size=model.image_size,
-        channels=model.in_channels,
-        resize=data.resize,
-        resize_to=data.resize_to,
-        interpolation=data.interpolation,
-        mean=data.mean,
-        std=data.std,
-        class_names=tuple(class_names),
-    )
 
 
 class TrainLoader:

@@ -1,12 +1,14 @@
 """How an image file becomes a model's input: saved with every model and used everywhere."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mixerkit.errors import UserError
 from mixerkit.spec.choices import check_choices, check_whole
 from mixerkit.spec.mixer import Size, as_pair, collapsed
+from mixerkit.spec.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -60,3 +62,23 @@ class Preprocess:
     def image_hw(self) -> tuple[int, int]:
         """Input (height, width) in pixels."""
         return as_pair(self.image_size)
+
+
+def preprocess_for(recipe: Recipe, class_names: Sequence[str]) -> Preprocess:
+    """The preprocessing that a recipe's model and data settings ask for."""
+    data, model = recipe.data, recipe.model
+    if data.resize == "none" and data.resize_to:
+        raise UserError(
+            f"data.resize_to is {data.resize_to}, but data.resize is 'none': set data.resize "
+            f"to 'shortest' or 'squash', or leave data.resize_to out."
+        )
+    return Preprocess(
+        image_size=model.image_size,
+        channels=model.in_channels,
+        resize=data.resize,
+        resize_to=data.resize_to,
+        interpolation=data.interpolation,
+        mean=data.mean,
+        std=data.std,
+        class_names=tuple(class_names),
+    )

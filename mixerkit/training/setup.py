@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixerkit.data.loader import EvaluationLoader, TrainLoader, preprocess_for
+from mixerkit.data.loader import EvaluationLoader, TrainLoader
 from mixerkit.data.readers import Poll, nothing
 from mixerkit.data.sources import ImageSplit, Splits, hold_out, open_source
 from mixerkit.errors import UserError
-from mixerkit.spec.preprocess import Preprocess
+from mixerkit.spec.preprocess import Preprocess, preprocess_for
 from mixerkit.spec.recipe import Recipe, parse_duration
 
 LOG_ROWS = 200

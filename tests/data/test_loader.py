@@ -11,11 +11,11 @@ from PIL import Image
 
 from mixerkit.data.decode import fit, open_image
 from mixerkit.data.draws import shuffled
-from mixerkit.data.loader import EvaluationLoader, TrainLoader, preprocess_for
+from mixerkit.data.loader import EvaluationLoader, TrainLoader
 from mixerkit.data.sources import open_source
 from mixerkit.data.splits import ImageSplit
 from mixerkit.errors import UserError
-from mixerkit.spec.preprocess import Preprocess
+from mixerkit.spec.preprocess import Preprocess, preprocess_for
 from mixerkit.spec.recipe import Augment, Data, Recipe
 
 PLAIN = Augment(flip=False)
