@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -111,7 +111,8 @@ def start_command(
 ) -> Child:
     """Run `python -m mixerkit words` in `folder`."""
     said = _output()
-    with said.with_suffix(".out").open("wb") as out, said.with_suffix(".err").open("wb") as err:
+    outputs = [said.with_suffix(suffix).open("wb") for suffix in (".out", ".err")]
+    with outputs[0] as out, outputs[1] as err, _heeding_signals():
         process = subprocess.Popen(
             [sys.executable, "-m", "mixerkit", *words],
             cwd=folder,
@@ -128,6 +129,21 @@ def start_command(
             return None
 
     return Child(process.pid, ended, said)
+
+
+@contextmanager
+def _heeding_signals() -> Iterator[None]:
+    """A process that is started inside heeds the signals that we ignore, as under nohup: it would
+    inherit that they are ignored, but not what else is done with them."""
+    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    ignored = [number for number in numbers if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _environment() -> dict[str, str]:
@@ -174,7 +190,8 @@ class _Server:
 
 @cache
 def _server() -> _Server:
-    server = _Server()
+    with _heeding_signals():
+        server = _Server()
     atexit.register(server.close)
     return server
 

@@ -35,12 +35,13 @@ PHASES = {
     "inside steps and evaluations": ("mixerkit.model.mixer:MlpMixer.forward", 100),
     ROLLING_BACK: ("mixerkit.training.state:TrainingState.restore", 2),
     "saving": ("mixerkit.checkpoint.run:RunFolder.save_checkpoint", 7),
-    "inside a save": ("mixerkit.checkpoint.files:sync", 60),
+    "inside a save": ("mixerkit.checkpoint.files:sync", 50),
     "keeping the model": ("mixerkit.training.measuring:keep_model", 1),
     "the report": ("mixerkit.insight.report:write_report", 1),
 }
 """Where a signal is sent from inside: a function, and up to which of its calls."""
-IN_TRAINING = ("between steps", "inside steps and evaluations", "inside a save")
+IN_EVERY_RUN = ("between steps", "inside steps and evaluations")
+IN_TRAINING = (*IN_EVERY_RUN, "inside a save")
 
 
 def signalled(trial: Trial) -> None:
@@ -62,6 +63,8 @@ def signalled(trial: Trial) -> None:
         else:
             hook = _from_inside(phase, number, chance, sent)
             ended = go_on(trial.folder, name, (*hooks, hook)).wait()
+            heard = ended.code != 0 or "Stopping and saving" in ended.out
+            assert heard or not sent.exists(), ended
         _assert_stopped(run, ended, number, sent)
     _assert_ends_as(alone.path, trial.folder, name, hooks)
 
@@ -163,7 +166,7 @@ def pipe_closed(trial: Trial) -> None:
 def no_hangup(trial: Trial) -> None:
     """Started by nohup, a run takes no notice of SIGHUP."""
     chance = trial.random
-    name, phase = chance.choice(sorted(RECIPES)), chance.choice(IN_TRAINING)
+    name, phase = chance.choice(sorted(RECIPES)), chance.choice(IN_EVERY_RUN)
     hangup = _from_inside(phase, signal.SIGHUP, chance, trial.folder / "sent")
     hooks = (("ignore_signal", (signal.SIGHUP,)), hangup)
     ended = go_on(trial.folder, name, hooks).wait()
