@@ -29,6 +29,7 @@ test: .venv/dev.stamp ## everything that a change must pass, offline
 
 faults: .venv/dev.stamp ## the whole fault programme, into results/faults.json: about an hour
 	@$(BIN)/python -m tests.faults --out results/faults.json
+	@$(BIN)/python -m tests.faults --out results/faults.json --table README.md
 
 bench: .venv/dev.stamp ## measure speed against timm on this machine, into runs/speed.json
 	@$(BIN)/python -m mixerkit bench speed --out runs/speed.json

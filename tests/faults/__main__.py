@@ -1,7 +1,9 @@
-"""`make faults`: python -m tests.faults [F1 F4:17 …] [--short] [--seed N] [--out FILE] [--table]
+"""`make faults`: python -m tests.faults [F1 F4:17 …] [--short] [--seed N] [--out FILE]
+
+    python -m tests.faults --out FILE --table PAGE
 
 Without names all rows are run; `F4:17` repeats one trial. `--out` keeps the rows of faults that
-were not run from an earlier file. `--table` prints the README's table of that file and stops.
+were not run from an earlier file. `--table` runs none: it puts the table of that file into a page.
 """
 
 import argparse
@@ -9,13 +11,14 @@ import sys
 from pathlib import Path
 
 from mixerkit.results import read_results, write_results
-from tests.faults.program import all_faults, row, run_fault, table
+from tests.faults.program import all_faults, row, run_fault
+from tests.faults.table import with_table
 
 
 def main() -> int:
     given = _arguments()
     if given.table:
-        print(table(read_results(given.out)["rows"]))
+        given.table.write_text(with_table(given.table.read_text(), read_results(given.out)["rows"]))
         return 0
     rows = _rows_before(given.out)
     failed = 0
@@ -41,7 +44,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="the few trials that make test runs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="results file")
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--table", type=Path, help="page, such as README.md, with the marks for it")
     return parser.parse_args()
 
 

@@ -120,15 +120,3 @@ def row(fault: Fault, done: Outcome, seed: int, short: bool) -> dict[str, Any]:
         "seed": seed,
         "short": short,
     }
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """The README's table."""
-    lines = ["| | what is done to it | times | what held | failures |", "|---|---|---|---|---|"]
-    for found in rows:
-        not_tried = f"; not tried here: {found['left_out']}" if found["left_out"] else ""
-        lines.append(
-            f"| {found['id']} | {found['injection']} | {found['trials']:,} {found['counts']}"
-            f"{not_tried} | {found['holds']} | {found['failures']} |"
-        )
-    return "\n".join(lines)
