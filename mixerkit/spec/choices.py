@@ -1,5 +1,6 @@
-"""Checks that every configuration makes: named choices and whole numbers."""
+"""Checks that every configuration makes: named choices, finite numbers and whole ones."""
 
+import math
 from dataclasses import fields
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -7,15 +8,21 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from mixerkit.errors import UserError, did_you_mean
 
 
-def check_choices(record: Any) -> None:
-    """Refuse a value that its field's `Literal` type does not list, naming the nearest."""
+def check_choices(record: Any, where: str = "") -> None:
+    """Refuse a value that its field's `Literal` type does not list, naming the nearest, and any
+    number that is NaN or infinite. `where` stands before the field's name, such as "data."."""
     for name, choices in named_choices(type(record)).items():  # type: ignore[arg-type]
         value = getattr(record, name)
         if value not in choices:
             raise UserError(
-                f"{name} must be one of {', '.join(choices)}, found {value!r}."
+                f"{where}{name} must be one of {', '.join(choices)}, found {value!r}."
                 f"{did_you_mean(str(value), choices)}"
             )
+    for field in fields(record):
+        value = getattr(record, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{where}{field.name} must be a finite number, found {number!r}.")
 
 
 @cache

@@ -88,12 +88,8 @@ class Data:
     """Seconds without any image read, while one is waited for, before a run saves and stops."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        if (
-            not math.isfinite(self.holdout)
-            or self.holdout < 0
-            or (self.holdout > 1 and self.holdout != int(self.holdout))
-        ):
+        check_choices(self, "data.")
+        if self.holdout < 0 or (self.holdout > 1 and self.holdout != int(self.holdout)):
             raise UserError(
                 f"data.holdout must be a share below 1 or a whole number of images, found "
                 f"{self.holdout!r}."
@@ -133,7 +129,7 @@ class Augment:
     """Probability of filling a random box (2–33 % of the area) with noise."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_choices(self, "augment.")
         for name in ("mix_probability", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"augment.{name} must be between 0 and 1.")
@@ -166,7 +162,7 @@ class Optimizer:
     """Largest global norm of the gradient; 0 is off."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_choices(self, "optimizer.")
         if self.lr <= 0 or self.adamw_lr <= 0:
             raise UserError("optimizer.lr and optimizer.adamw_lr must be positive.")
         if self.weight_decay < 0 or self.clip < 0:
@@ -186,7 +182,7 @@ class Schedule:
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_choices(self, "schedule.")
         parse_duration(self.warmup, share_allowed=True)
         if not 0 <= self.final <= 1:
             raise UserError(f"schedule.final must be between 0 and 1, found {self.final!r}.")
@@ -202,7 +198,7 @@ class Loss:
     """"balanced" weighs each class by the inverse of its share of the training images."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_choices(self, "loss.")
         if not 0 <= self.label_smoothing < 1:
             raise UserError("loss.label_smoothing must be at least 0 and below 1.")
 
@@ -245,7 +241,7 @@ class NotFinite:
     limit: int = 10
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_choices(self, "not_finite.")
         if self.limit < 1:
             raise UserError(f"not_finite.limit must be at least 1, found {self.limit}.")
 

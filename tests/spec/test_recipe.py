@@ -1,5 +1,9 @@
 """Durations, and settings that contradict themselves."""
 
+import re
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import Any
+
 import pytest
 
 from mixerkit.errors import UserError
@@ -109,3 +113,33 @@ WRONG = {
 def test_impossible_settings_are_refused(name):
     with pytest.raises(UserError):
         WRONG[name]()
+
+
+def numbers_in(record: Any, where: str = "") -> list[tuple[Any, str, str]]:
+    """(record, field, name of the setting) of all floats, also those in tuples, below `record`."""
+    found = []
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if is_dataclass(value):
+            found += numbers_in(value, f"{field.name}.")
+        elif isinstance(value, float) or (isinstance(value, tuple) and type(value[0]) is float):
+            found.append((record, field.name, f"{where}{field.name}"))
+    return found
+
+
+NUMBERS = numbers_in(Recipe())
+
+
+def test_the_numbers_of_a_recipe_are_found():
+    assert {"ema", "optimizer.betas", "optimizer.lr", "data.mean"} <= {name for *_, name in NUMBERS}
+    assert len(NUMBERS) > 20
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("record, field, name", NUMBERS, ids=[name for *_, name in NUMBERS])
+def test_no_number_is_nan_or_infinite(record, field, name, value):
+    before = asdict(record)[field]
+    wrong = (*before[:-1], value) if isinstance(before, tuple) else value
+    known = name.removeprefix("model.")  # a model is no part of a recipe alone
+    with pytest.raises(UserError, match=re.escape(known) + " must be"):
+        replace(record, **{field: wrong})
