@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from mixerkit.data.decode import FILTERS, as_IHW
-from mixerkit.data.draws import CROP, ERASE, FLIP, NOISE, SHIFT, uniforms
+from mixerkit.data.draws import CROP, ERASE, FLIP, NOISE, RANDAUGMENT, SHIFT, uniforms
+from mixerkit.data.randaugment import DRAWS, randaugment
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.recipe import Augment
 
@@ -42,6 +43,8 @@ class BatchDraws:
             self.flip_B = self._draw(FLIP, 1)[:, 0] < 0.5
         if augment.crop == "inception":
             self.crop_place = self._draw(CROP, 2 + 2 * CROP_ATTEMPTS)
+        count = augment.randaugment_count if augment.randaugment else 0
+        self.operations = self._draw(RANDAUGMENT, count * DRAWS).reshape(B, count, DRAWS)
         self.erase = self._draw(ERASE, 5) if augment.erase else np.ones((B, 5))
 
     def _draw(self, stream: int, count: int) -> np.ndarray:
@@ -65,8 +68,8 @@ class BatchDraws:
             corners, flips = corners_B2.tolist(), self.flip_B.tolist()
             for b, ((top, left), flip) in enumerate(zip(corners, flips, strict=True)):
                 window(canvases[b], top, left, flip, out_BIHW[b])
-        for b in np.flatnonzero(self.erase[:, 0] < self.augment.erase).tolist():
-            self._erase(b, out_BIHW[b])
+        for b in range(len(out_BIHW)) if self.augment.randaugment or self.augment.erase else ():
+            self._change(b, out_BIHW[b])
         return out_BIHW
 
     def crop(self, b: int, image: Image.Image, interpolation: str, out_IHW: np.ndarray) -> None:
@@ -76,6 +79,12 @@ class BatchDraws:
         scaled = as_IHW(image.resize(size, FILTERS[interpolation], box=box))
         top, left = self.shift_B2[b].tolist()
         window(scaled, top, left, bool(self.flip_B[b]), out_IHW)
+        self._change(b, out_IHW)
+
+    def _change(self, b: int, out_IHW: np.ndarray) -> None:
+        """What is done to the pixels of a window once it is cut and mirrored."""
+        if self.augment.randaugment:
+            out_IHW[:] = randaugment(out_IHW, self.operations[b], self.augment.randaugment)
         if self.erase[b, 0] < self.augment.erase:
             self._erase(b, out_IHW)
 

@@ -125,6 +125,11 @@ class Augment:
     """Share of mixing groups that are mixed at all, when mixup or cutmix is on."""
     mix_group: int = 0
     """Images that share one mixing draw: 0 the whole batch, 1 each its own."""
+    randaugment: float = 0.0
+    """Magnitude m of RandAugment as the paper's authors ran it (data/randaugment.py), after crop,
+    shift and flip; the paper uses 10, 15 and 20. 0 is off."""
+    randaugment_count: int = 2
+    """Operations that RandAugment makes on each image, out of sixteen."""
     erase: float = 0.0
     """Probability of filling a random box (2–33 % of the area) with noise."""
 
@@ -133,7 +138,7 @@ class Augment:
         for name in ("mix_probability", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"augment.{name} must be between 0 and 1.")
-        for name in ("shift", "mixup", "cutmix", "mix_group"):
+        for name in ("shift", "mixup", "cutmix", "mix_group", "randaugment", "randaugment_count"):
             if getattr(self, name) < 0:
                 raise UserError(f"augment.{name} must not be negative.")
         smallest, largest = self.crop_area

@@ -1,5 +1,7 @@
 """Augmentation: against the same change written pixel by pixel."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from mixerkit.data.augment import (
     window,
 )
 from mixerkit.data.draws import uniforms
+from mixerkit.data.randaugment import randaugment
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.recipe import Augment
 
@@ -139,3 +142,27 @@ def test_normalise_is_the_definition(mean, std):
     wanted = (x - np.array(mean).reshape(-1, 1, 1)) / np.array(std).reshape(-1, 1, 1)
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_randaugment_changes_each_image_once_it_is_cut_by_draws_of_its_own(count):
+    images = np.random.default_rng(3).integers(0, 256, (40, 3, 12, 12), dtype=np.uint8)
+    plain = Augment(flip=True, shift=2)
+    augment = replace(plain, randaugment=15, randaugment_count=count)
+    before, after = cut_all(plain, images, (12, 12), 4), cut_all(augment, images, (12, 12), 4)
+    draws = uniforms(0, 4, np.arange(40), 4 * count, stream=8).reshape(40, count, 4)
+    for one, draw, found in zip(before, draws, after, strict=True):
+        np.testing.assert_array_equal(found, randaugment(one, draw, 15))
+    assert (before != after).any((1, 2, 3)).mean() > 0.7
+
+
+def test_randaugment_comes_after_the_inception_crop_too():
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60), dtype=np.uint8))
+    plain = Augment(crop="inception")
+    cropped, changed = np.zeros((2, 1, 16, 16), np.uint8)
+    BatchDraws(plain, 3, 2, np.array([9])).crop(0, image, "bilinear", cropped)
+    BatchDraws(replace(plain, randaugment=10), 3, 2, np.array([9])).crop(
+        0, image, "bilinear", changed
+    )
+    draws = uniforms(3, 2, np.array([9]), 8, stream=8).reshape(2, 4)
+    np.testing.assert_array_equal(changed, randaugment(cropped, draws, 10))
