@@ -12,11 +12,18 @@ from torch import Tensor
 
 from mixerkit.checkpoint.documents import json_bytes, read_json
 from mixerkit.checkpoint.files import atomic_folder, discard, sync
-from mixerkit.checkpoint.manifest import read_manifest, verify_folder
+from mixerkit.checkpoint.manifest import (
+    OtherFormat,
+    read_manifest,
+    verify_folder,
+    written_by_newer,
+)
 from mixerkit.checkpoint.tensors import read_tensors, write_tensors
 from mixerkit.errors import Unreadable, UserError, warn
 
 TENSORS, STATE, RECIPE = "tensors.safetensors", "state.json", "recipe.yaml"
+FORMAT = 1
+"""Of what is written into a checkpoint. Form 0 had no copy of the recipe, and no number."""
 STATE_KEYS = {"metrics_bytes": int, "metrics_sha256": str, "choices": dict}
 """What a state says besides its step, for the run's other files: how much of metrics.jsonl belongs
 to the checkpoint, and a copy of choices.json."""
@@ -81,7 +88,8 @@ class Checkpoints:
             self.folder.mkdir()
             sync(self.folder.parent)
         device = next((tensor.device for tensor in tensors.values()), None)
-        about = {"kind": "checkpoint", "step": step, "recipe": self.recipe} | environment(device)
+        about = {"kind": "checkpoint", "format": FORMAT, "step": step, "recipe": self.recipe}
+        about |= environment(device)
         with atomic_folder(self.at(step), about, replace=True) as temporary:
             write_tensors(temporary / TENSORS, tensors)
             (temporary / STATE).write_bytes(json_bytes(state))
@@ -98,14 +106,15 @@ class Checkpoints:
 
     def _prune(self, keep: int) -> None:
         """Take away what is older than the newest sound one, but the `keep` newest, the best, and
-        what cannot be read now: that may be whole."""
+        what cannot be read now, or by this version: that may be whole."""
         problems = {step: self._problem(step) for step in reversed(self.steps())}
         sound = [step for step, problem in problems.items() if problem is None]
         if len(sound) < keep:
             return
         kept = {*sound[:keep], best_of({step: self._sound[step] for step in sound})}
         for step, problem in problems.items():
-            if step < sound[0] and step not in kept and not isinstance(problem, Unreadable):
+            may_be_whole = isinstance(problem, Unreadable | OtherFormat)
+            if step < sound[0] and step not in kept and not may_be_whole:
                 discard(self.at(step))
 
     # -- reading ---------------------------------------------------------------------------
@@ -117,7 +126,8 @@ class Checkpoints:
 
         `check` raises `UserError` for a state that does not fit what lies beside the checkpoints.
         Each that is damaged or does not fit is named on stderr and the one before it is tried.
-        When none is left, that is `NoneUsable`: never a silent start from nothing.
+        When none is left, that is `NoneUsable`: never a silent start from nothing. One of another
+        format is `OtherFormat`: to go on from an older one would be to lose it.
         """
         if os.path.lexists(self.folder) and not self.folder.is_dir():
             raise UserError(f"{self.folder} is not a folder: put the run's checkpoints back.")
@@ -129,6 +139,8 @@ class Checkpoints:
                 tensors, state = self.read(step)
                 check(state)
                 return tensors, state
+            except OtherFormat:
+                raise
             except UserError as error:
                 if not os.path.lexists(self.at(step)):  # the run's writer pruned it meanwhile
                     problems, remaining = [], self.named()
@@ -152,12 +164,9 @@ class Checkpoints:
         return dict(read_manifest(self.at(step), links=False)["about"])
 
     def _verify(self, step: int) -> None:
-        """Plain files in a plain folder, which no change elsewhere can reach, all as saved."""
+        """All as saved, under the name that it was saved with, and of this run's recipe."""
         path = self.at(step)
-        if not _is_folder(path):
-            raise UserError(f"{path} is not a folder, which every checkpoint is.")
-        names = (TENSORS, STATE, RECIPE)
-        about = verify_folder(path, kind="checkpoint", must_list=names, links=False)
+        about = verify_checkpoint(path)
         if about.get("step") != step:
             raise UserError(f"{path} is not the checkpoint of step {step}: it was moved.")
         if about.get("recipe") != self.recipe:
@@ -184,6 +193,30 @@ class Checkpoints:
         except UserError as error:
             return error
         return None
+
+
+def verify_checkpoint(path: Path) -> dict[str, Any]:
+    """What the manifest of the checkpoint in `path` says about it, after checking every file: plain
+    files in a plain folder, which no change elsewhere can reach, all as saved."""
+    if not _is_folder(path):
+        raise UserError(f"{path} is not a folder, which every checkpoint is.")
+    check_format(path, read_manifest(path, links=False))
+    names = (TENSORS, STATE, RECIPE)
+    return verify_folder(path, kind="checkpoint", must_list=names, links=False)
+
+
+def check_format(path: Path, manifest: dict[str, Any]) -> None:
+    """Raise `OtherFormat` where another version wrote the checkpoint in another form."""
+    about = manifest["about"]
+    found = about.get("format", 1 if RECIPE in manifest["files"] else 0)
+    if about.get("kind") != "checkpoint" or found == FORMAT:
+        return
+    if type(found) is int and found > FORMAT:
+        raise OtherFormat(written_by_newer(path, FORMAT, found))
+    raise OtherFormat(
+        f"{path} was written by an older mixerkit: expected a checkpoint of format {FORMAT}, found "
+        f"format {found}. Finish the run with the version that began it, or start a new run."
+    )
 
 
 def check_state(path: Path, step: int, state: dict[str, Any]) -> None:

@@ -1,12 +1,22 @@
 """Which model a source names.
 
-A source is, in this order: an existing path (run folder, model folder, file of weights),
-`hf://org/name`, `zoo:NAME`, or a variant label (fresh weights).
+A source is, in this order: an existing path (run folder, model folder, folder of a checkpoint, file
+of weights), `hf://org/name`, `zoo:NAME`, a checkpoint of a run (`RUN@newest`, `RUN@best`,
+`RUN@STEP`), or a variant label (fresh weights).
 """
 
 import shlex
 from pathlib import Path
 
+from mixerkit.checkpoint.checkpoint_model import (
+    BEST,
+    NEWEST,
+    choose,
+    is_checkpoint,
+    split_name,
+    stored_checkpoint,
+)
+from mixerkit.checkpoint.checkpoints import TENSORS
 from mixerkit.checkpoint.documents import DESCRIPTION_LIMIT, read_json
 from mixerkit.checkpoint.foreign import as_published, foreign, timm_folder, timm_weights
 from mixerkit.checkpoint.manifest import (
@@ -15,10 +25,20 @@ from mixerkit.checkpoint.manifest import (
     listed_entry,
     read_manifest,
     verify_folder,
+    without_advice,
 )
-from mixerkit.checkpoint.stored import CONFIG, NOTHING_TOLD, WEIGHTS, Stored, Told, ours
+from mixerkit.checkpoint.opening import has_run
+from mixerkit.checkpoint.stored import (
+    CONFIG,
+    NOTHING_TOLD,
+    WEIGHTS,
+    Stored,
+    Told,
+    must_not_be_told,
+    ours,
+)
 from mixerkit.checkpoint.zoo import fetch_published, packaged
-from mixerkit.errors import UserError, did_you_mean
+from mixerkit.errors import Unreadable, UserError, did_you_mean
 from mixerkit.spec.mixer import VARIANTS, is_variant
 from mixerkit.spec.zoo import PUBLISHED
 
@@ -33,6 +53,9 @@ def find(source: str | Path, told: Told = NOTHING_TOLD) -> Stored | None:
     if path:
         return at(path, told)
     if isinstance(source, Path):
+        checkpoint = _checkpoint(source, told)
+        if checkpoint:
+            return checkpoint
         raise UserError(f"No file or folder {source}.")
     if source.startswith("hf://"):
         from mixerkit.checkpoint.hub import fetch_from_hub
@@ -40,6 +63,9 @@ def find(source: str | Path, told: Told = NOTHING_TOLD) -> Stored | None:
         return at(fetch_from_hub(source), told)
     if source.startswith("zoo:"):
         return _from_zoo(source.removeprefix("zoo:"), told)
+    checkpoint = _checkpoint(source, told)
+    if checkpoint:
+        return checkpoint
     if is_variant(source):
         if told.native_size is not None:
             raise UserError(f"{source} has no stored size: give image_size, not native_size.")
@@ -78,8 +104,8 @@ def _not_found(source: str) -> UserError:
     near = did_you_mean(source, names) or did_you_mean(f"zoo:{source}", names)
     return UserError(
         f"No model '{source}'.{near} Expected an existing path (run folder, model folder or file "
-        f"of weights), hf://ORG/NAME, zoo:NAME (`mixer zoo` lists them), or a variant: "
-        f"{', '.join(VARIANTS)}."
+        f"of weights), RUN@{NEWEST} or RUN@{BEST}, hf://ORG/NAME, zoo:NAME (`mixer zoo` lists "
+        f"them), or a variant: {', '.join(VARIANTS)}."
     )
 
 
@@ -87,35 +113,69 @@ def _not_found(source: str) -> UserError:
 
 
 def at(path: Path, told: Told = NOTHING_TOLD) -> Stored:
-    """The model at an existing path: a run folder, a model folder of ours or of timm's, or a
-    file of weights in any known layout. Inside a folder of ours the manifest vouches for the files.
+    """The model at an existing path: a run folder, a checkpoint, a model folder of ours or of
+    timm's, or a file of weights in any known layout. Inside a folder of ours the manifest vouches
+    for the files.
     """
     if path.is_file():
         return _file(path, told)
+    if is_checkpoint(path):
+        must_not_be_told(path, told)
+        return stored_checkpoint(path)
     if (path / CONFIG).exists() or (path / WEIGHTS).exists():
-        if _kind(path) == "timm":
-            return timm_folder(path, timm_weights(path), told)
-        if not (path / MANIFEST).exists():
-            raise UserError(
-                f"{path / MANIFEST} is missing, so the files beside it cannot be checked: restore "
-                f"it, or give {path / WEIGHTS} itself to load it unchecked."
-            )
-        verify_folder(path, kind="model", must_list=(WEIGHTS, CONFIG))
-        return ours(path / WEIGHTS, told)
-    if (path / "recipe.yaml").is_file():
-        if (path / "model").is_dir():
-            return at(path / "model", told)
-        raise UserError(
-            f"The run in {path} has not finished, so it has no model yet: wait for it, or go on "
-            f"with `mixer train --resume {shlex.quote(str(path))}`."
-        )
+        return _model_folder(path, told)
+    if has_run(path):
+        return _of_run(path, told)
     raise UserError(
         f"{path} holds no model: expected a run folder, or a folder with {WEIGHTS} and {CONFIG}."
     )
 
 
+def _model_folder(path: Path, told: Told) -> Stored:
+    if _kind(path) == "timm":
+        return timm_folder(path, timm_weights(path), told)
+    if not (path / MANIFEST).exists():
+        raise UserError(
+            f"{path / MANIFEST} is missing, so the files beside it cannot be checked: restore "
+            f"it, or give {path / WEIGHTS} itself to load it unchecked."
+        )
+    verify_folder(path, kind="model", must_list=(WEIGHTS, CONFIG))
+    return ours(path / WEIGHTS, told)
+
+
+def _of_run(path: Path, told: Told) -> Stored:
+    """The model that the run in `path` has kept, or what to do where there is none."""
+    model, resume = path / "model", f"`mixer train --resume {shlex.quote(str(path))}`"
+    checkpoints = f"{path}@{NEWEST} and {path}@{BEST} name its checkpoints"
+    if not model.exists():
+        raise UserError(
+            f"The run in {path} has not finished, so it has no model yet: wait for it, or go on "
+            f"with {resume}. {checkpoints}."
+        )
+    try:
+        verify_folder(model, kind="model", must_list=(WEIGHTS, CONFIG))
+    except Unreadable:
+        raise
+    except UserError as error:
+        raise UserError(
+            f"{without_advice(error)} {resume} makes the model again; {checkpoints}."
+        ) from error
+    return ours(model / WEIGHTS, told)
+
+
+def _checkpoint(source: str | Path, told: Told) -> Stored | None:
+    """The checkpoint of a run that `source` names, if it is such a name."""
+    named = split_name(source)
+    if named is None:
+        return None
+    must_not_be_told(named[0], told)
+    return choose(*named)
+
+
 def _file(path: Path, told: Told) -> Stored:
     """A file of weights, with the config.json beside it where that belongs to it."""
+    if path.name == TENSORS and is_checkpoint(path.parent):
+        return at(path.parent, told)
     kind = _kind(path.parent) if path.suffix in (".safetensors", ".bin") else ""
     if kind == "timm":
         return timm_folder(path.parent, path, told)

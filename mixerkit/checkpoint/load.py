@@ -122,11 +122,13 @@ def save_model(
     preprocess: Preprocess,
     about: dict[str, Any],
     replace: bool = False,
+    vouched: dict[str, Any] | None = None,
 ) -> None:
     """Write a model folder: model.safetensors, config.json and manifest.json.
 
     `about` is free JSON (recipe, data, figures). An existing folder is refused, unless
-    `replace`. Weights other than finite float32 raise `UserError`.
+    `replace`. `vouched`: what else the manifest is to say, of files outside the folder. Weights
+    other than finite float32 raise `UserError`.
     """
     tensors = dict(model.state_dict())
     others = [name for name, tensor in tensors.items() if tensor.dtype != torch.float32]
@@ -147,6 +149,7 @@ def save_model(
             f"{CONFIG} would take {len(described):,} bytes, and {DESCRIPTION_LIMIT:,} are allowed: "
             f"leave something out of `about`, or shorten the class names."
         )
-    with atomic_folder(folder, {"kind": "model"}, replace=replace) as temporary:
+    known = {"kind": "model"} | (vouched or {})
+    with atomic_folder(folder, known, replace=replace) as temporary:
         write_tensors(temporary / WEIGHTS, tensors)
         (temporary / CONFIG).write_bytes(described)

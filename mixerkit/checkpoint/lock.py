@@ -15,6 +15,10 @@ LOCK_PATIENCE = 0.5
 """Seconds. A reader that asks whether a run is active holds the lock for some microseconds."""
 
 
+class Taken(UserError):
+    """The folder belongs to another run, or to another process now."""
+
+
 class NoLocks(UserError):
     """The file system has no locks."""
 
@@ -41,7 +45,7 @@ class Lock:
         deadline = time.monotonic() + LOCK_PATIENCE
         while not _lock(self._handle, fcntl.LOCK_EX, folder):
             if time.monotonic() > deadline:
-                raise UserError(
+                raise Taken(
                     f"{folder} is being written by {holder(folder) or 'another process'}. Wait "
                     f"for it to end, stop it, or give another folder."
                 )

@@ -18,6 +18,10 @@ MANIFEST = "manifest.json"
 FORMAT, VERSION = "mixerkit manifest", 1
 
 
+class OtherFormat(UserError):
+    """Whole, and written in a form of another version than is read here: it is to be left alone."""
+
+
 def describe_file(path: Path) -> dict[str, Any]:
     """SHA-256 and size in bytes, as a manifest lists them."""
     with path.open("rb") as file:
@@ -56,17 +60,32 @@ def read_manifest(folder: Path, links: bool = True) -> dict[str, Any]:
     path = folder / MANIFEST
     text = read_limited(path, DESCRIPTION_LIMIT, links)
     manifest = json_mapping(path, text)
-    about, files = manifest.get("about"), manifest.get("files")
-    known = isinstance(about, dict) and isinstance(files, dict)
-    if not known or text != _as_written(about, files):  # type: ignore[arg-type]
+    about, files, version = (manifest.get(key) for key in ("about", "files", "version"))
+    if text != _as_written(manifest):
         raise UserError(_damaged(path, "its text does not match its own SHA-256"))
+    if manifest.get("format") == FORMAT and type(version) is int and version > VERSION:
+        raise OtherFormat(written_by_newer(path, VERSION, version))
+    known = isinstance(about, dict) and isinstance(files, dict)
+    if not known or text != manifest_text(about, files):  # type: ignore[arg-type]
+        raise UserError(_damaged(path, "it is no manifest of mixerkit's"))
     return manifest
 
 
-def _as_written(about: dict[str, Any], files: dict[str, Any]) -> bytes:
-    """`manifest_text`, or nothing where brackets are nested deeper than we would write them."""
+def written_by_newer(path: Path, expected: int, found: int) -> str:
+    """What to say of a form that did not exist yet when this version was made."""
+    return (
+        f"{path} was written by a newer mixerkit: this one reads format {expected}, found format "
+        f"{found}. Update mixerkit, and leave the folder as it is."
+    )
+
+
+def _as_written(manifest: dict[str, Any]) -> bytes:
+    """The text of `manifest`, of any version, with the SHA-256 that it should carry; nothing where
+    brackets are nested deeper than we would write them."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
     try:
-        return manifest_text(about, files)
+        digest = hashlib.sha256(json_bytes(content)).hexdigest()
+        return json_bytes(content | {"sha256": digest})
     except RecursionError:
         return b""
 
@@ -90,9 +109,7 @@ def check_file(folder: Path, name: str, entry: dict[str, Any], links: bool = Tru
     try:
         problem = _difference(path, entry, links)
     except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing: {MANIFEST} lists it. Restore it from a copy."
-        ) from None
+        raise UserError(f"{path} is missing: {MANIFEST} lists it.{RESTORE}") from None
     except OSError as error:
         raise not_read(path, error) from error
     if problem:
@@ -109,5 +126,13 @@ def _difference(path: Path, entry: dict[str, Any], links: bool) -> str:
     return "" if describe_file(path) == entry else f"its SHA-256 differs from {MANIFEST}"
 
 
+RESTORE = " Restore it from a copy."
+
+
 def _damaged(path: Path, found: str) -> str:
-    return f"{path} was changed or damaged after it was saved: {found}. Restore it from a copy."
+    return f"{path} was changed or damaged after it was saved: {found}.{RESTORE}"
+
+
+def without_advice(error: UserError | str) -> str:
+    """What an error says is wrong, for a message that knows of something better to do."""
+    return str(error).removesuffix(RESTORE)

@@ -8,7 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mixerkit.checkpoint.checkpoints import RECIPE, STATE, Checkpoints, check_state
+from mixerkit.checkpoint.checkpoints import (
+    RECIPE,
+    STATE,
+    Checkpoints,
+    check_format,
+    check_state,
+)
 from mixerkit.checkpoint.documents import json_bytes, read_json, read_limited
 from mixerkit.checkpoint.files import write_atomic
 from mixerkit.checkpoint.manifest import (
@@ -18,6 +24,7 @@ from mixerkit.checkpoint.manifest import (
     manifest_text,
     read_manifest,
     verify_folder,
+    without_advice,
 )
 from mixerkit.checkpoint.records import CHOICES, read_choices
 from mixerkit.errors import Unreadable, UserError, warn
@@ -49,7 +56,7 @@ class Repair:
 
     def said(self) -> str:
         """What is wrong and what becomes of it."""
-        what = self.problem.removesuffix(" Restore it from a copy.")
+        what = without_advice(self.problem)
         if self.step is None:
             return f"{what} No checkpoint depends on it: it is emptied."
         return f"{what} It is put back as the checkpoint of step {self.step:,} has it."
@@ -126,6 +133,7 @@ def copies(path: Path) -> Iterator[Copy]:
 def _copy(folder: Path, step: int) -> Copy:
     manifest = read_manifest(folder, links=False)
     about = manifest["about"]
+    check_format(folder, manifest)
     for name in (RECIPE, STATE):
         check_file(folder, name, listed_entry(folder, name, manifest), links=False)
     recipe, state = read_limited(folder / RECIPE, YAML_LIMIT), read_json(folder / STATE)

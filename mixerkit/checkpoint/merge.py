@@ -1,6 +1,7 @@
 """Weights from a file under our names: all of them, or one error that lists what differs."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from mixerkit.checkpoint.layouts import Sizes
 from mixerkit.checkpoint.recognise import Contents, contents, open_weights
 from mixerkit.checkpoint.stored import Stored
-from mixerkit.checkpoint.tensors import TensorFile, not_finite
+from mixerkit.checkpoint.tensors import TensorFile, not_finite, part_of
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
@@ -25,23 +26,35 @@ def read_tensors_of(stored: Stored) -> dict[str, Tensor]:
     Memory is taken only for what has proved to fit, and for one tensor at a time. On any
     difference one `UserError` lists it.
     """
-    with open_weights(stored.weights) as file:
+    description = "recipe.yaml" if stored.part else "config.json"
+    with _opened(stored) as file:
         found = contents(file)
+        ours = found.layout.name == "mixerkit"
+        if stored.part and not ours:
+            raise UserError(f"{stored.weights} holds the weights of another model than our Mixer.")
         _check_depth(stored, len(file.shapes))
-        described = f"{stored.weights.with_name('config.json')}"
+        described = f"{stored.weights.with_name(description)}"
         tensors, lines = _read(file, found, sizes_of(stored.config, described))
     if not lines:
         return tensors
-    ours = found.layout.name == "mixerkit"
-    what = "the model that config.json beside it describes" if ours else f"{found.layout.title}"
+    what = f"the model that {description} beside it describes" if ours else f"{found.layout.title}"
     advice = (
-        "Give it the config.json that it was saved with."
+        f"Give it the {description} that it was saved with."
         if ours
         else "The file is incomplete, or of another architecture."
     )
-    raise UserError(
-        f"{stored.weights} does not fit {what}:\n  " + "\n  ".join(lines) + f"\n{advice}"
-    )
+    raise UserError(_differs(stored, what, lines, advice))
+
+
+def _differs(stored: Stored, what: str, lines: list[str], advice: str) -> str:
+    return f"{stored.weights} does not fit {what}:\n  " + "\n  ".join(lines) + f"\n{advice}"
+
+
+@contextlib.contextmanager
+def _opened(stored: Stored) -> Iterator[TensorFile]:
+    """The file of the model's tensors, or its part of it."""
+    with open_weights(stored.weights) as file:
+        yield part_of(file, stored.part) if stored.part else file
 
 
 def _read(file: TensorFile, found: Contents, wanted: Sizes) -> tuple[dict[str, Tensor], list[str]]:
@@ -130,7 +143,7 @@ def merge_into(model: MlpMixer, stored: Stored) -> None:
     """
     own = model.state_dict()
     wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    with open_weights(stored.weights) as file:
+    with _opened(stored) as file:
         tensors, lines = _read(file, contents(file), wanted)
     lines += [
         f"{name}: the model has {getattr(model.config, name)}, the weights were made for "
@@ -139,11 +152,8 @@ def merge_into(model: MlpMixer, stored: Stored) -> None:
         if getattr(model.config, name) != getattr(stored.config, name)
     ]
     if lines:
-        raise UserError(
-            f"{stored.weights} does not fit this model:\n  "
-            + "\n  ".join(lines)
-            + f"\n{_bridge(model.config, stored.config)}"
-        )
+        bridge = _bridge(model.config, stored.config)
+        raise UserError(_differs(stored, "this model", lines, bridge))
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)

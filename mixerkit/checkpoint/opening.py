@@ -6,12 +6,18 @@ from pathlib import Path
 
 from mixerkit.checkpoint.checkpoints import RECIPE, Checkpoints
 from mixerkit.checkpoint.files import UNFINISHED, remove_unfinished, sync, write_atomic
-from mixerkit.checkpoint.lock import holder
-from mixerkit.checkpoint.manifest import MANIFEST, verify_folder
-from mixerkit.checkpoint.mending import copies, mend, run_manifest, with_advice
+from mixerkit.checkpoint.lock import Taken, holder
+from mixerkit.checkpoint.manifest import MANIFEST, verify_folder, without_advice
+from mixerkit.checkpoint.mending import (
+    copies,
+    is_mendable,
+    mend,
+    run_manifest,
+    with_advice,
+)
 from mixerkit.checkpoint.records import METRICS, QUARANTINE, TIMING, read_metrics
 from mixerkit.checkpoint.rows import cut_torn_end
-from mixerkit.errors import UserError
+from mixerkit.errors import Unreadable, UserError
 from mixerkit.spec.recipe import Recipe
 from mixerkit.spec.strict import from_dict, read_yaml, write_yaml
 
@@ -19,6 +25,11 @@ from mixerkit.spec.strict import from_dict, read_yaml, write_yaml
 def is_run(path: Path) -> bool:
     """Whether `path` looks like a run folder."""
     return (path / RECIPE).is_file() and (path / MANIFEST).is_file()
+
+
+def has_run(path: Path) -> bool:
+    """Whether a run is in `path`, or what is left of one."""
+    return (path / RECIPE).is_file() or is_mendable(path)
 
 
 def is_finished(path: Path) -> bool:
@@ -47,7 +58,7 @@ def check_free(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file; a run needs a folder: give another --out.")
     if is_run(path):
-        raise UserError(_occupied(path))
+        raise Taken(_occupied(path))
     names = {entry.name for entry in path.iterdir()} if path.exists() else set()
     ours = {"lock", RECIPE} if "lock" in names else set()
     others = sorted(n for n in names - ours if not n.startswith(UNFINISHED))
@@ -101,9 +112,36 @@ def clear(path: Path) -> None:
     check_start(path)
 
 
+def check_run(path: Path) -> None:
+    """Refuse what is no run, or has lost what no checkpoint has a copy of."""
+    if is_run(path) or is_mendable(path):
+        return
+    here = [name for name in (RECIPE, MANIFEST) if (path / name).is_file()]
+    if not here or not (path / "lock").exists():
+        raise UserError(
+            f"{path} is not a run folder: expected {RECIPE} and {MANIFEST} in it. "
+            f"`mixer runs` lists the runs of a folder."
+        )
+    lost = MANIFEST if RECIPE in here else RECIPE
+    raise UserError(f"{path / lost} is missing. {_start_again(path)}")
+
+
+def _start_again(path: Path) -> str:
+    """What to do where no checkpoint has a copy of the recipe."""
+    recipe = shlex.quote(str(path / RECIPE)) if (path / RECIPE).is_file() else "RECIPE"
+    return (
+        f"Nothing can be put back, for no checkpoint was saved: start the run again, `mixer train "
+        f"{recipe} --out FOLDER`."
+    )
+
+
 def check_start(path: Path) -> None:
     """The recipe must be the one that the run was started with."""
     try:
         verify_folder(path, kind="run", must_list=(RECIPE,))
+    except Unreadable:
+        raise
     except UserError as error:
+        if not is_mendable(path):
+            raise UserError(f"{without_advice(error)} {_start_again(path)}") from error
         raise with_advice(path, RECIPE, error) from error

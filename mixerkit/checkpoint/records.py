@@ -8,15 +8,22 @@ from mixerkit.checkpoint.documents import read_json
 from mixerkit.checkpoint.rows import read_rows, read_usable_rows
 from mixerkit.errors import UserError
 
-CHOICES, EVALUATION = "choices.json", "evaluation.json"
+CHOICES, EVALUATION, STOPPED = "choices.json", "evaluation.json", "stopped.json"
 METRICS, TIMING, QUARANTINE = ROWS = ("metrics.jsonl", "timing.jsonl", "quarantine.jsonl")
 
 Kinds = tuple[type, ...]
 WHOLE: Kinds = (int,)
 NUMBER: Kinds = (int, float)
 TEXT: Kinds = (str,)
+TEXTS: Kinds = (list,)
 FLAG: Kinds = (bool,)
-WORDS = {WHOLE: "a whole number", NUMBER: "a number", TEXT: "text", FLAG: "true or false"}
+WORDS = {
+    WHOLE: "a whole number",
+    NUMBER: "a number",
+    TEXT: "text",
+    TEXTS: "a list of texts",
+    FLAG: "true or false",
+}
 LARGEST = 2**63
 """Steps, seconds and figures are below it."""
 Form = Mapping[str, Kinds]
@@ -28,7 +35,14 @@ OF_METRICS: Form = {"step": WHOLE, "split": TEXT}
 OF_TIMING: Form = {"step": WHOLE, "seconds": NUMBER}
 SPEEDS: Form = {"images_per_second": NUMBER, "waiting": NUMBER}
 OF_QUARANTINE: Form = {"split": TEXT, "index": WHOLE, "file": TEXT, "reason": TEXT}
-OF_CHOICES: Form = {"threads": WHOLE, "compile": FLAG, "total_steps": WHOLE, "images": TEXT}
+OF_CHOICES: Form = {
+    "threads": WHOLE,
+    "compile": FLAG,
+    "total_steps": WHOLE,
+    "images": TEXT,
+    "classes": TEXTS,
+}
+OF_STOPPED: Form = {"why": TEXT, "when": TEXT}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -64,6 +78,22 @@ def read_choices(path: Path) -> dict[str, Any]:
     return choices
 
 
+def read_stopped(path: Path) -> str:
+    """Why and when a run stopped, in words; empty where the file does not say it."""
+    try:
+        found = read_json(path)
+    except UserError:
+        return ""
+    return "" if _problem(found, OF_STOPPED) else f"{found['why']} ({found['when']})"
+
+
+def saved_step(path: Path) -> int | None:
+    """The last step that a checkpoint was saved at, by timing.jsonl, whose rows of saves have no
+    speed; None where it tells of none."""
+    saved = [row["step"] for row in read_timings(path)[0] if "images_per_second" not in row]
+    return max(saved, default=None)
+
+
 def _problem(found: Mapping[str, Any], required: Form, optional: Form | None = None) -> str:
     """What is missing or of another kind; empty when nothing is."""
     missing = next((key for key in required if key not in found), None)
@@ -76,5 +106,7 @@ def _problem(found: Mapping[str, Any], required: Form, optional: Form | None = N
 
 
 def _is(value: Any, kinds: Kinds) -> bool:
-    """Whether `value` is of one of `kinds`; a flag is no number."""
+    """Whether `value` is of one of `kinds`; a flag is no number, and lists hold texts."""
+    if type(value) is list:
+        return kinds == TEXTS and all(type(item) is str for item in value)
     return type(value) in kinds and (type(value) is str or abs(value) < LARGEST)

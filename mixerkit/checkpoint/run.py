@@ -1,6 +1,6 @@
 """The run folder: what a run writes, what a person keeps, and what resuming reads.
 
-    recipe.yaml  manifest.json  lock  choices.json
+    recipe.yaml  manifest.json  lock  choices.json  stopped.json
     metrics.jsonl  timing.jsonl  quarantine.jsonl
     checkpoints/step-00001234/{tensors.safetensors, state.json, manifest.json}
     model/  evaluation.json  figures/  report.html
@@ -10,8 +10,8 @@ One writer at a time holds the lock; readers need nothing and never see half a f
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,33 +31,31 @@ from mixerkit.checkpoint.documents import json_bytes, read_json
 from mixerkit.checkpoint.files import make_folder, sync, write_atomic
 from mixerkit.checkpoint.load import save_model
 from mixerkit.checkpoint.lock import Lock
-from mixerkit.checkpoint.manifest import MANIFEST
-from mixerkit.checkpoint.mending import is_mendable, with_advice
+from mixerkit.checkpoint.mending import with_advice
 from mixerkit.checkpoint.opening import (
     check_free,
+    check_run,
     check_start,
     clear,
     is_finished,
-    is_run,
-    reached_step,
     start,
     state_of,
 )
+from mixerkit.checkpoint.outcome import MODEL, damaged_results, vouched
 from mixerkit.checkpoint.records import (
     CHOICES,
     EVALUATION,
     METRICS,
     QUARANTINE,
+    STOPPED,
     TIMING,
     read_choices,
     read_metrics,
     read_quarantine,
     read_timings,
+    saved_step,
 )
-from mixerkit.checkpoint.rows import (
-    append_row,
-    cut_back,
-)
+from mixerkit.checkpoint.rows import append_row, cut_back
 from mixerkit.errors import RunFailed, UserError, warn
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.preprocess import Preprocess
@@ -97,11 +95,7 @@ class RunFolder:
     def open(cls, path: Path, writing: bool = False) -> Self:
         """The run in `path`. With `writing`, takes the lock, clears what a kill left, and puts back
         from the checkpoints what is damaged of the small files; a warning says so."""
-        if not is_run(path) and not is_mendable(path):
-            raise UserError(
-                f"{path} is not a run folder: expected {RECIPE} and {MANIFEST} in it. "
-                f"`mixer runs` lists the runs of a folder."
-            )
+        check_run(path)
         if not writing:
             check_start(path)
             return cls(path, None)
@@ -138,6 +132,10 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if isinstance(error, Exception):
+            self.note_stop(str(error).partition("\n")[0])
+        elif error is not None:
+            self.note_stop(f"{type(error).__name__}, before it was saved")
         self.close()
 
     @contextmanager
@@ -156,6 +154,20 @@ class RunFolder:
         text = json_bytes(content)
         with self._writing(name, len(text)) as path:
             write_atomic(path, text)
+
+    # -- why it stopped --------------------------------------------------------------------
+
+    def note_stop(self, why: str) -> None:
+        """Say in stopped.json why the run stops; that the disk takes no more is no new error."""
+        if self._lock:
+            when = datetime.now().astimezone().isoformat(" ", timespec="minutes")
+            with suppress(OSError):
+                write_atomic(self.path / STOPPED, json_bytes({"why": why, "when": when}))
+
+    def forget_stop(self) -> None:
+        """The run goes on: what stopped it before is over."""
+        with self._writing(STOPPED) as path:
+            path.unlink(missing_ok=True)
 
     # -- recipe, choices, rows, figures ----------------------------------------------------
 
@@ -204,6 +216,10 @@ class RunFolder:
         damaged and passed over."""
         return self._usable(read_quarantine(self.path / QUARANTINE))
 
+    def saved_step(self) -> int | None:
+        """The last step that a checkpoint was saved at, whatever became of it; None of none."""
+        return saved_step(self.path / TIMING)
+
     def _usable(self, found: tuple[list[dict[str, Any]], str]) -> list[dict[str, Any]]:
         """Rows, after saying once what there is to say of the others."""
         rows, said = found
@@ -241,7 +257,7 @@ class RunFolder:
         with self._writing(METRICS) as path:
             beside = {"step": step} | rows_now(path) | {"choices": self._choices}
         rows = [row for row in self.metrics() if row["step"] == step]
-        measured = {"validation": max(_top1(rows, "validation"), default=None)}
+        measured = {"validation": max(top1_of(rows, "validation"), default=None)}
         with self._saving(step, tensors):
             return self.checkpoints.save(step, tensors, measured | state | beside, keep)
 
@@ -284,9 +300,13 @@ class RunFolder:
     def save_model(self, model: MlpMixer, preprocess: Preprocess, about: dict[str, Any]) -> Path:
         """Write `model/`, which makes the run "finished"; a former one is replaced."""
         size = sum(parameter.nbytes for parameter in model.parameters())
-        with self._writing("model", size) as path:
-            save_model(path, model, preprocess, about, replace=True)
+        with self._writing(MODEL, size) as path:
+            save_model(path, model, preprocess, about, replace=True, vouched=vouched(self.path))
         return path
+
+    def damaged_results(self) -> list[str]:
+        """What is wrong with the model and the figures of a finished run, a sentence each."""
+        return damaged_results(self.path)
 
     def state(self) -> str:
         """ "running" while a process writes in it, else "finished" (has a model) or "stopped"."""
@@ -296,25 +316,7 @@ class RunFolder:
         """Whether the run has come to its end and kept its model."""
         return is_finished(self.path)
 
-    def summary(self) -> dict[str, Any]:
-        """What `mixer runs` shows; figures that do not exist yet are None."""
-        rows = self.metrics()
-        test = _top1(rows, "test")
-        files = [path for path in (self.path / RECIPE, self.path / METRICS) if path.exists()]
-        touched = max(path.stat().st_mtime for path in files)
-        return {
-            "name": self.path.name,
-            "path": str(self.path),
-            "recipe": self.recipe().name,
-            "state": self.state(),
-            "step": reached_step(self.path),
-            "total_steps": self.choices().get("total_steps"),
-            "best_validation": max(_top1(rows, "validation"), default=None),
-            "test_accuracy": test[-1] if test else None,
-            "updated": datetime.fromtimestamp(touched, UTC).isoformat(timespec="seconds"),
-            "problem": None,
-        }
 
-
-def _top1(rows: list[dict[str, Any]], split: str) -> list[float]:
+def top1_of(rows: list[dict[str, Any]], split: str) -> list[float]:
+    """The accuracies of a split among the rows of metrics.jsonl, in their order."""
     return [row["top1"] for row in rows if row["split"] == split and "top1" in row]

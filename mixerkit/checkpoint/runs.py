@@ -1,11 +1,14 @@
 """The runs in a folder, one summary each."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mixerkit.checkpoint.checkpoints import RECIPE
 from mixerkit.checkpoint.mending import is_mendable
-from mixerkit.checkpoint.opening import is_run
-from mixerkit.checkpoint.run import RunFolder
+from mixerkit.checkpoint.opening import is_run, reached_step
+from mixerkit.checkpoint.records import METRICS, STOPPED, read_stopped
+from mixerkit.checkpoint.run import RunFolder, top1_of
 from mixerkit.errors import UserError
 
 
@@ -19,7 +22,7 @@ def list_runs(root: Path) -> list[dict[str, Any]]:
     paths = (
         [root] if _has_run(root) else [path for path in sorted(root.iterdir()) if _has_run(path)]
     )
-    return sorted((_summary(path) for path in paths), key=lambda row: row["updated"] or "")
+    return sorted(map(_listed, paths), key=lambda row: row["updated"] or "")
 
 
 def _has_run(path: Path) -> bool:
@@ -27,12 +30,35 @@ def _has_run(path: Path) -> bool:
     return is_run(path) or is_mendable(path)
 
 
-def _summary(path: Path) -> dict[str, Any]:
+def summary(run: RunFolder) -> dict[str, Any]:
+    """What `mixer runs` shows of a run; figures that do not exist yet are None, and so is why it
+    stopped, where that is not known."""
+    rows, state = run.metrics(), run.state()
+    test = top1_of(rows, "test")
+    files = [path for path in (run.path / RECIPE, run.path / METRICS) if path.exists()]
+    touched = max(path.stat().st_mtime for path in files)
+    return {
+        "name": run.path.name,
+        "path": str(run.path),
+        "recipe": run.recipe().name,
+        "state": state,
+        "stopped": (read_stopped(run.path / STOPPED) or None) if state == "stopped" else None,
+        "step": reached_step(run.path),
+        "total_steps": run.choices().get("total_steps"),
+        "best_validation": max(top1_of(rows, "validation"), default=None),
+        "test_accuracy": test[-1] if test else None,
+        "updated": datetime.fromtimestamp(touched, UTC).isoformat(timespec="seconds"),
+        "problem": None,
+    }
+
+
+FIGURES = ("recipe", "stopped", "step", "total_steps", "best_validation", "test_accuracy")
+
+
+def _listed(path: Path) -> dict[str, Any]:
     try:
-        return RunFolder.open(path).summary()
+        return summary(RunFolder.open(path))
     except (UserError, OSError) as error:
-        figures = dict.fromkeys(
-            ("recipe", "step", "total_steps", "best_validation", "test_accuracy", "updated")
-        )
+        figures = dict.fromkeys((*FIGURES, "updated"))
         damaged = {"state": "damaged", "problem": str(error)}
         return {"name": path.name, "path": str(path)} | figures | damaged

@@ -20,7 +20,8 @@ class Stored:
     """A model on disk: its weights file, and what is known of it.
 
     `notes` are sentences about what was assumed because the file does not say it; `warning` is
-    one about a label that says something else than the truth.
+    one about a label that says something else than the truth. `part`: what the names of its tensors
+    begin with, in a checkpoint, which holds others too.
     """
 
     weights: Path
@@ -29,6 +30,7 @@ class Stored:
     about: dict[str, Any]
     notes: tuple[str, ...] = ()
     warning: str = ""
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,7 @@ NOTHING_TOLD = Told()
 
 def ours(weights: Path, told: Told) -> Stored:
     """Our own: config.json beside `weights`, every key understood."""
-    if told.native_size is not None:
-        raise UserError(
-            f"{weights.parent} says its image size itself: leave native_size out, and give "
-            f"image_size for another one."
-        )
+    must_not_be_told(weights.parent, told)
     path = weights.parent / CONFIG
     if not weights.is_file():
         raise UserError(f"{weights} is missing: {CONFIG} alone is no model.")
@@ -77,6 +75,15 @@ def ours(weights: Path, told: Told) -> Stored:
         raise UserError(f"{path}: {error}") from error
     check_agreement(config, preprocess, str(path))
     return Stored(weights, config, preprocess, content["about"])
+
+
+def must_not_be_told(folder: Path, told: Told) -> None:
+    """Raise `UserError` where the caller gives a size that a folder of ours says itself."""
+    if told.native_size is not None:
+        raise UserError(
+            f"{folder} says its image size itself: leave native_size out, and give image_size for "
+            f"another one."
+        )
 
 
 def check_agreement(config: MixerConfig, preprocess: Preprocess, what: str) -> None:

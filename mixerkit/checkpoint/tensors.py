@@ -42,6 +42,13 @@ class TensorFile:
     note: str = ""
 
 
+def part_of(file: TensorFile, part: str) -> TensorFile:
+    """The tensors whose names begin with `part`, under the rest of their names."""
+    names = {name.removeprefix(part): name for name in file.shapes if name.startswith(part)}
+    shapes = {short: file.shapes[name] for short, name in names.items()}
+    return TensorFile(file.path, shapes, lambda short: file.read(names[short]), file.note)
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write `tensors` as they are, from any device; views of one storage are stored apart."""
     try:

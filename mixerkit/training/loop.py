@@ -1,7 +1,7 @@
 """The training loop, told from top to bottom: open, prepare, train, measure, keep."""
 
+import signal
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import Batch, TrainLoader
 from mixerkit.data.quarantine import Quarantine
 from mixerkit.data.sources import Splits
-from mixerkit.errors import UserError
+from mixerkit.errors import UserError, warn
 from mixerkit.evaluation.accuracy import Accuracy
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.advice import on_schedule
@@ -24,11 +24,11 @@ from mixerkit.training.loss import TargetLoss
 from mixerkit.training.measuring import Measuring
 from mixerkit.training.progress import Silent, Watcher
 from mixerkit.training.result import TrainingResult, result_of
+from mixerkit.training.same import check_same
 from mixerkit.training.setup import (
     Steps,
     class_counts,
     count_steps,
-    images_of,
     open_data,
     training_loader,
 )
@@ -66,10 +66,16 @@ def train(
     next(iter(loader.epoch(0)))  # this and the next refuse what cannot run, before a folder is made
     steps = count_steps(recipe, len(splits.train))
     with RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe) as run:
-        _check_same(run, recipe, splits)
+        check_same(run, recipe, splits)
+        run.forget_stop()
         if run.is_finished():
-            watch.say("the run is finished: nothing is left to do")
-            return result_of(run)
+            damaged = run.damaged_results()
+            if not damaged:
+                watch.say("the run is finished: nothing is left to do")
+                return result_of(run)
+            for problem in damaged:
+                warn(problem)
+            watch.say("the run is finished; what it left is made again from its newest checkpoint")
         training = _Training(recipe, splits, loader, steps, run, model, watch, interrupt)
         with interrupt.listening(training.answer_signal):
             return training.run_all()
@@ -87,24 +93,6 @@ def _images(splits: Splits) -> str:
     others = (("held out", splits.validation), ("for the test", splits.test))
     shown = [f"{len(split):,} {what}" for what, split in others if split is not None]
     return ", ".join([f"images: {len(splits.train):,} for training", *shown])
-
-
-def _check_same(run: RunFolder, recipe: Recipe, splits: Splits) -> None:
-    """A run goes on with the images and the recipe that it was started with."""
-    choices, found = run.choices(), images_of(splits)
-    if choices.setdefault("images", found) != found:
-        raise UserError(
-            f"{run.path} was started on other images ({choices['images']}) than are here now "
-            f"({found}): put the data back as it was, or start a new run in another folder."
-        )
-    stored = run.recipe()
-    changed = [f.name for f in fields(Recipe) if getattr(stored, f.name) != getattr(recipe, f.name)]
-    if changed:
-        raise UserError(
-            f"{run.path} was started with other settings of {', '.join(changed)}: resume it with "
-            f"its own recipe, or start a new run in another folder."
-        )
-    run.save_choices(choices)
 
 
 class _Training:
@@ -153,6 +141,7 @@ class _Training:
             test = self._finish()
         except Interrupted:
             self._save()
+            self.run.note_stop(signal.Signals(self.interrupt.received).name)
         seconds = self.log.clock.seconds()
         images = (self.state.step - first) * self.recipe.batch_size
         return TrainingResult(
@@ -177,10 +166,12 @@ class _Training:
     def _begin(self) -> None:
         """Start without a checkpoint; what was logged before the first one is logged again."""
         reached = max((row["step"] for row in self.run.metrics()), default=0)
-        if reached > self.steps.save_every:
+        saved = self.run.saved_step()
+        if saved is not None or reached > self.steps.save_every:
             raise UserError(
                 f"{self.run.checkpoints.folder} holds no checkpoint, but the run has been at step "
-                f"{reached:,}: put the folder back, or start a new run in another one."
+                f"{max(reached, saved or 0):,}: put the folder back, or start a new run in another "
+                f"one."
             )
         if reached:
             self.watch.say("no checkpoint was saved yet: starting from the beginning")

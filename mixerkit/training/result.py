@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixerkit.checkpoint.opening import reached_step
 from mixerkit.checkpoint.records import EVALUATION
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import UserError
@@ -39,7 +40,7 @@ def result_of(run: RunFolder) -> TrainingResult:
     split = content.get("split")
     return TrainingResult(
         run=run.path,
-        steps=int(run.summary()["step"]),
+        steps=reached_step(run.path),
         seconds=max((row["seconds"] for row in run.timings()), default=0.0),
         images_per_second=0.0,
         validation=found if split == "validation" else None,

@@ -16,7 +16,7 @@ from mixerkit.checkpoint.load import load
 from mixerkit.checkpoint.lock import Lock
 from mixerkit.checkpoint.manifest import manifest_text, verify_folder
 from mixerkit.checkpoint.run import RunFolder
-from mixerkit.checkpoint.runs import list_runs
+from mixerkit.checkpoint.runs import list_runs, summary
 from mixerkit.errors import UserError
 from mixerkit.spec.recipe import Optimizer, Recipe
 from tests.checkpoint.conftest import Killed, flip_bit, left_out, row_of
@@ -176,7 +176,7 @@ def test_reading_alone_changes_nothing(run: RunFolder):
     before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*")}
     reader = RunFolder.open(run.path)
     reader.newest_checkpoint()
-    reader.summary()
+    summary(reader)
     with pytest.raises(AssertionError):
         reader.log({"step": 1})
     assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*")} == before

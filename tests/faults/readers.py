@@ -13,7 +13,7 @@ from unittest import mock
 
 from mixerkit.checkpoint import lock
 from mixerkit.checkpoint.run import RunFolder
-from mixerkit.checkpoint.runs import list_runs
+from mixerkit.checkpoint.runs import list_runs, summary
 from mixerkit.checkpoint.verification import verify_run
 from mixerkit.errors import UserError
 from tests.faults.fault import Fault, Trial
@@ -136,9 +136,9 @@ def read_documents(path: Path) -> int:
 
 
 def read_summary(path: Path) -> int:
-    summary = RunFolder.open(path).summary()
-    assert (summary["state"], summary["recipe"]) == ("running", TINY_RUN.name)
-    return int(summary["step"])
+    found = summary(RunFolder.open(path))
+    assert (found["state"], found["recipe"]) == ("running", TINY_RUN.name)
+    return int(found["step"])
 
 
 def read_list(path: Path) -> int:

@@ -11,6 +11,7 @@ from unittest import mock
 from mixerkit.checkpoint.load import load, load_weights
 from mixerkit.checkpoint.pretrained import from_pretrained
 from mixerkit.checkpoint.run import RunFolder
+from mixerkit.checkpoint.runs import summary as summary_of
 from mixerkit.checkpoint.verification import verify_run
 from mixerkit.cli.main import main
 from mixerkit.errors import EXIT_BAD_INPUT, UserError
@@ -70,7 +71,7 @@ def newest_checkpoint(path: Path) -> None:
 
 
 def summary(path: Path) -> None:
-    RunFolder.open(path).summary()
+    summary_of(RunFolder.open(path))
 
 
 def resumed(path: Path) -> None:

@@ -1,0 +1,117 @@
+"""A checkpoint as a model: the weights that its run would keep, and what goes with them.
+
+`RUN@newest`, `RUN@best` and `RUN@STEP` name one wherever a model is named; so does its folder.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mixerkit.checkpoint.checkpoints import (
+    RECIPE,
+    STATE,
+    TENSORS,
+    Checkpoints,
+    best_of,
+    check_state,
+    held_out_accuracy,
+    verify_checkpoint,
+)
+from mixerkit.checkpoint.documents import read_json
+from mixerkit.checkpoint.manifest import OtherFormat
+from mixerkit.checkpoint.stored import Stored
+from mixerkit.errors import UserError, warn
+from mixerkit.spec.preprocess import preprocess_for
+from mixerkit.spec.recipe import Recipe
+from mixerkit.spec.strict import from_dict, read_yaml
+
+NEWEST, BEST = "newest", "best"
+
+
+def split_name(source: str | Path) -> tuple[Path, str] | None:
+    """(run, which) of "RUN@which", where RUN is a folder; None of any other text."""
+    run, _, which = str(source).rpartition("@")
+    try:
+        path = Path(run).expanduser()
+        return (path, which) if run and path.is_dir() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a null byte, an unknown ~user
+        return None
+
+
+def choose(run: Path, which: str) -> Stored:
+    """The checkpoint `which` of the run in `run`: "newest", "best" or a step.
+
+    The newest and the best are those of the sound ones; each that is damaged is named on stderr.
+    """
+    checkpoints = Checkpoints(run / "checkpoints", "")
+    steps = checkpoints.steps()
+    if not steps:
+        raise UserError(f"{run} holds no checkpoint yet, so there is no {run}@{which}.")
+    if which.isascii() and which.isdecimal():
+        if int(which) not in steps:
+            raise UserError(f"{run} has no checkpoint of step {which}: {_known(run, steps)}.")
+        return stored_checkpoint(checkpoints.at(int(which)))
+    if which not in (NEWEST, BEST):
+        raise UserError(f"No checkpoint '{which}' in {run}: {_known(run, steps)}.")
+    sound = _sound(checkpoints, steps, only_newest=which == NEWEST)
+    if which == NEWEST:
+        return sound[max(sound)]
+    best = best_of({step: _accuracy(stored) for step, stored in sound.items()})
+    if best is None:
+        raise UserError(
+            f"No checkpoint in {run} was measured on held-out images, so none is known to be the "
+            f"best: {_known(run, steps)}."
+        )
+    return sound[best]
+
+
+def _known(run: Path, steps: list[int]) -> str:
+    return f"say {', '.join(f'{run}@{name}' for name in (NEWEST, BEST, *steps))}"
+
+
+def _sound(checkpoints: Checkpoints, steps: list[int], only_newest: bool) -> dict[int, Stored]:
+    """Sound checkpoints by step, or the newest of them; at least one, or `UserError`."""
+    sound: dict[int, Stored] = {}
+    problems: list[str] = []
+    for step in reversed(steps):
+        try:
+            sound[step] = stored_checkpoint(checkpoints.at(step))
+        except OtherFormat:
+            raise
+        except UserError as error:
+            problems.append(str(error))
+        if sound and only_newest:
+            break
+    if not sound:
+        lines = "\n  ".join(problems)
+        raise UserError(f"No checkpoint in {checkpoints.folder} can be used:\n  {lines}")
+    for problem in problems:
+        warn(f"{problem} It is passed over.")
+    return sound
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` looks like the folder of a checkpoint."""
+    return (path / TENSORS).is_file() and (path / STATE).is_file()
+
+
+def stored_checkpoint(folder: Path) -> Stored:
+    """The model in the folder of a checkpoint, of which every file is as it was saved: averaged
+    weights where the recipe has an average, prepared and named as its run does."""
+    step = verify_checkpoint(folder)["step"]
+    recipe = from_dict(Recipe, read_yaml(folder / RECIPE))
+    state = read_json(folder / STATE)
+    check_state(folder / STATE, step, state)
+    names = state["choices"].get("classes", [])
+    about: dict[str, Any] = {"recipe": recipe.name, "data": asdict(recipe.data), "step": step}
+    accuracy = held_out_accuracy(state)
+    if accuracy is not None:
+        about["validation"] = {"top1": accuracy}
+    preprocess = preprocess_for(recipe, names)
+    part = "ema." if recipe.ema else "model."
+    return Stored(folder / TENSORS, recipe.model, preprocess, about, part=part)
+
+
+def _accuracy(stored: Stored) -> float | None:
+    found = stored.about.get("validation")
+    return found["top1"] if found else None
