@@ -76,7 +76,11 @@ class BatchDraws:
         """Fill `out_IHW` with an inception crop of the whole image, shifted and flipped."""
         box = inception_box(self.crop_place[b], image.height, image.width, self.augment.crop_area)
         size = (out_IHW.shape[2], out_IHW.shape[1])
-        scaled = as_IHW(image.resize(size, FILTERS[interpolation], box=box))
+        if self.augment.crop_antialias:
+            resized = image.resize(size, FILTERS[interpolation], box=box)
+        else:
+            resized = sampled(image.crop(box), size, interpolation)
+        scaled = as_IHW(resized)
         top, left = self.shift_B2[b].tolist()
         window(scaled, top, left, bool(self.flip_B[b]), out_IHW)
         self._change(b, out_IHW)
@@ -93,6 +97,13 @@ class BatchDraws:
         box = out_IHW[:, top : top + height, left : left + width]
         noise = uniforms(self.seed, self.epoch, self.indices[b : b + 1], box.size, NOISE)
         box[:] = (noise * 256).astype(np.uint8).reshape(box.shape)
+
+
+def sampled(image: Image.Image, size: tuple[int, int], interpolation: str) -> Image.Image:
+    """The image at (width, height) `size`; each new pixel depends on its nearest neighbours alone,
+    however many lie between two of them: TensorFlow's resizing without antialiasing."""
+    whole = (0, 0, *image.size)
+    return image.transform(size, Image.Transform.EXTENT, whole, FILTERS[interpolation])
 
 
 def small_windows(

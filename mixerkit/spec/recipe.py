@@ -117,6 +117,9 @@ class Augment:
     crop: Literal["none", "inception"] = "none"
     """"inception": a box of 5–100 % of the area, aspect 3/4–4/3, scaled to the image size."""
     crop_area: tuple[float, float] = (0.05, 1.0)
+    crop_antialias: bool = True
+    """Whether all pixels of a crop count when it is made smaller; the paper's authors had only the
+    nearest ones count."""
     mixup: float = 0.0
     """Beta(p, p) for mixing pairs of images; 0 is off. The share is max(a, 1 − a)."""
     cutmix: float = 0.0

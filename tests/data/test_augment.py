@@ -13,6 +13,7 @@ from mixerkit.data.augment import (
     erase_box,
     inception_box,
     normalise,
+    sampled,
     window,
 )
 from mixerkit.data.draws import uniforms
@@ -166,3 +167,27 @@ def test_randaugment_comes_after_the_inception_crop_too():
     )
     draws = uniforms(3, 2, np.array([9]), 8, stream=8).reshape(2, 4)
     np.testing.assert_array_equal(changed, randaugment(cropped, draws, 10))
+
+
+@pytest.mark.parametrize("size", [(7, 5), (16, 16), (90, 70)])
+def test_sampling_takes_the_nearest_pixels_by_the_textbook_formula(size):
+    pixels = np.random.default_rng(5).integers(0, 256, (40, 61), dtype=np.uint8)
+    found = np.asarray(sampled(Image.fromarray(pixels), size, "bilinear")).astype(float)
+    (width, height), (H, W) = size, pixels.shape
+    y = np.clip((np.arange(height) + 0.5) * H / height - 0.5, 0, H - 1)
+    x = np.clip((np.arange(width) + 0.5) * W / width - 0.5, 0, W - 1)
+    top, left = np.minimum(y.astype(int), H - 2), np.minimum(x.astype(int), W - 2)
+    down, across = (y - top)[:, None], x - left
+    rows = [pixels[top + dy][:, left + dx] for dy in (0, 1) for dx in (0, 1)]
+    upper, lower = (a * (1 - across) + b * across for a, b in (rows[:2], rows[2:]))
+    fraction = upper * (1 - down) + lower * down - found
+    assert fraction.min() > -1e-6 and fraction.max() < 1 + 1e-6  # cut off, as TensorFlow does
+
+
+def test_a_crop_without_antialiasing_is_the_box_sampled():
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60), dtype=np.uint8))
+    augment = Augment(flip=False, crop="inception", crop_antialias=False)
+    out = np.zeros((1, 8, 8), np.uint8)
+    BatchDraws(augment, 3, 2, np.array([9])).crop(0, image, "bilinear", out)
+    box = inception_box(uniforms(3, 2, np.array([9]), 22, stream=3)[0], 40, 60, (0.05, 1.0))
+    np.testing.assert_array_equal(out[0], sampled(image.crop(box), (8, 8), "bilinear"))
