@@ -61,6 +61,12 @@ class Repair:
             return f"{what} No checkpoint depends on it: it is emptied."
         return f"{what} It is put back as the checkpoint of step {self.step:,} has it."
 
+    def in_words(self, who: str) -> str:
+        """What `who` goes on with the run does about it."""
+        if self.step is None:
+            return f"{who} empties it: no checkpoint depends on it."
+        return f"{who} puts it back as the checkpoint of step {self.step:,} has it."
+
 
 def mend(path: Path) -> None:
     """Put back what `repairs` names, a warning for each; only for whoever holds the run's lock."""

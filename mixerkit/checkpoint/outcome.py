@@ -30,14 +30,18 @@ def vouched(path: Path) -> dict[str, Any]:
 
 
 def damaged_results(path: Path) -> list[str]:
-    """What is wrong with the model and the figures of the finished run in `path`; they can be made
-    again from its newest checkpoint. Raises `Unreadable` for what may be whole."""
+    """What is wrong with the model and the figures of a run that was finished once; they can be
+    made again from its newest checkpoint. Raises `Unreadable` for what may be whole."""
+    if not os.path.lexists(path / MODEL) and not was_drawn(path):
+        return []
     return [problem for problem in (model_problem(path), evaluation_problem(path)) if problem]
 
 
 def model_problem(path: Path) -> str:
     """What is wrong with the model of the run in `path`; empty where nothing is."""
     names = (WEIGHTS, CONFIG)
+    if not os.path.lexists(path / MODEL):
+        return f"{path / MODEL} is missing."
     return _problem_with(lambda: verify_folder(path / MODEL, kind="model", must_list=names))
 
 
@@ -63,13 +67,18 @@ def evaluation_entry(path: Path) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
+def was_drawn(path: Path) -> bool:
+    """Whether figures of the run's model were drawn once, so that there was a model."""
+    return (path / "figures" / "filters.png").exists()
+
+
 def report_problem(path: Path) -> str:
-    """What is wrong with the report of the run in `path`: it is cut, or gone while its figures are
-    there. Empty where nothing is, also where none was ever written."""
+    """What is wrong with the report of the run in `path`: it is cut, or gone while the figure that
+    is drawn of a kept model is there. Empty where nothing is, or none was ever written."""
     report = path / REPORT
     again = f"`mixer runs report {shlex.quote(str(path))}` writes it again."
     if not os.path.lexists(report):
-        return f"{report} is missing. {again}" if (path / "figures").is_dir() else ""
+        return f"{report} is missing. {again}" if was_drawn(path) else ""
     content = report.read_bytes().strip()
     if content.startswith(FIRST_OF_PAGE) and content.endswith(LAST_OF_PAGE):
         return ""

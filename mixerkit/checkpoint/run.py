@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from mixerkit.checkpoint import trouble
+from mixerkit.checkpoint import opening, records, trouble
 from mixerkit.checkpoint.checkpoint_rows import (
     NO_ROWS,
     are_gone,
@@ -32,29 +32,8 @@ from mixerkit.checkpoint.files import make_folder, sync, write_atomic
 from mixerkit.checkpoint.load import save_model
 from mixerkit.checkpoint.lock import Lock
 from mixerkit.checkpoint.mending import with_advice
-from mixerkit.checkpoint.opening import (
-    check_free,
-    check_run,
-    check_start,
-    clear,
-    is_finished,
-    start,
-    state_of,
-)
 from mixerkit.checkpoint.outcome import MODEL, damaged_results, vouched
-from mixerkit.checkpoint.records import (
-    CHOICES,
-    EVALUATION,
-    METRICS,
-    QUARANTINE,
-    STOPPED,
-    TIMING,
-    read_choices,
-    read_metrics,
-    read_quarantine,
-    read_timings,
-    saved_step,
-)
+from mixerkit.checkpoint.records import CHOICES, EVALUATION, METRICS, QUARANTINE, STOPPED, TIMING
 from mixerkit.checkpoint.rows import append_row, cut_back
 from mixerkit.errors import RunFailed, UserError, warn
 from mixerkit.model.mixer import MlpMixer
@@ -71,7 +50,7 @@ class RunFolder:
         recipe = (path / RECIPE).read_bytes()
         digest = hashlib.sha256(recipe).hexdigest()
         self.checkpoints = Checkpoints(path / "checkpoints", digest, recipe)
-        self._choices = read_choices(path / CHOICES) if lock else {}
+        self._choices = records.read_choices(path / CHOICES) if lock else {}
         """What the writer knows, whatever becomes of the file: checkpoints hold a copy."""
         self._said: set[str] = set()
 
@@ -81,9 +60,9 @@ class RunFolder:
     def create(cls, path: Path, recipe: Recipe) -> Self:
         """A new run in `path`, which must be empty or absent, opened for writing."""
         try:
-            check_free(path)
+            opening.check_free(path)
             make_folder(path)
-            return cls._locked(path, lambda: start(path, recipe))
+            return cls._locked(path, lambda: opening.start(path, recipe))
         except OSError as error:
             to_do = trouble.advice(error, path)
             raise UserError(
@@ -95,12 +74,12 @@ class RunFolder:
     def open(cls, path: Path, writing: bool = False) -> Self:
         """The run in `path`. With `writing`, takes the lock, clears what a kill left, and puts back
         from the checkpoints what is damaged of the small files; a warning says so."""
-        check_run(path)
+        opening.check_run(path)
         if not writing:
-            check_start(path)
+            opening.check_start(path)
             return cls(path, None)
         try:
-            return cls._locked(path, lambda: clear(path))
+            return cls._locked(path, lambda: opening.clear(path))
         except OSError as error:
             raise UserError(
                 f"Cannot write in {path}: {error.filename or path}: {trouble.reason(error)}."
@@ -178,7 +157,7 @@ class RunFolder:
     def choices(self) -> dict[str, Any]:
         """What was decided by measurement (threads, compile or not); empty at first."""
         try:
-            return read_choices(self.path / CHOICES)
+            return records.read_choices(self.path / CHOICES)
         except UserError as error:
             raise with_advice(self.path, CHOICES, error) from error
 
@@ -205,20 +184,20 @@ class RunFolder:
     def metrics(self) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl; a line that is being written is left for later. One that
         cannot be a row of ours is a `UserError`, for checkpoints depend on all of them."""
-        return read_metrics(self.path / METRICS)
+        return records.read_metrics(self.path / METRICS)
 
     def timings(self) -> list[dict[str, Any]]:
         """Rows of timing.jsonl; a warning says which are damaged and passed over."""
-        return self._usable(read_timings(self.path / TIMING))
+        return self._usable(records.read_timings(self.path / TIMING))
 
     def quarantine(self) -> list[dict[str, Any]]:
         """Rows of quarantine.jsonl, which resuming does not cut back; a warning says which are
         damaged and passed over."""
-        return self._usable(read_quarantine(self.path / QUARANTINE))
+        return self._usable(records.read_quarantine(self.path / QUARANTINE))
 
     def saved_step(self) -> int | None:
         """The last step that a checkpoint was saved at, whatever became of it; None of none."""
-        return saved_step(self.path / TIMING)
+        return records.saved_step(self.path / TIMING)
 
     def _usable(self, found: tuple[list[dict[str, Any]], str]) -> list[dict[str, Any]]:
         """Rows, after saying once what there is to say of the others."""
@@ -310,11 +289,11 @@ class RunFolder:
 
     def state(self) -> str:
         """ "running" while a process writes in it, else "finished" (has a model) or "stopped"."""
-        return state_of(self.path)
+        return opening.state_of(self.path)
 
     def is_finished(self) -> bool:
         """Whether the run has come to its end and kept its model."""
-        return is_finished(self.path)
+        return opening.is_finished(self.path)
 
 
 def top1_of(rows: list[dict[str, Any]], split: str) -> list[float]:

@@ -68,14 +68,14 @@ def train(
     with RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe) as run:
         check_same(run, recipe, splits)
         run.forget_stop()
-        if run.is_finished():
-            damaged = run.damaged_results()
-            if not damaged:
-                watch.say("the run is finished: nothing is left to do")
-                return result_of(run)
-            for problem in damaged:
-                warn(problem)
-            watch.say("the run is finished; what it left is made again from its newest checkpoint")
+        damaged = run.damaged_results()
+        if run.is_finished() and not damaged:
+            watch.say("the run is finished: nothing is left to do")
+            return result_of(run)
+        for problem in damaged:
+            warn(problem)
+        if damaged:
+            watch.say("the run was finished; what it left is made again from its newest checkpoint")
         training = _Training(recipe, splits, loader, steps, run, model, watch, interrupt)
         with interrupt.listening(training.answer_signal):
             return training.run_all()

@@ -31,6 +31,14 @@ def kept(run_path: Path, recipe, model, preprocess) -> Path:
     return run_path
 
 
+@pytest.fixture
+def stopped(kept: Path) -> Path:
+    """The same before its model was kept."""
+    shutil.rmtree(kept / "model")
+    (kept / "evaluation.json").unlink()
+    return kept
+
+
 def problems(path: Path) -> dict[str, str]:
     """Part → what is wrong with it."""
     return {part.name: part.problem for part in verify_run(path).parts if part.problem}
@@ -47,7 +55,7 @@ def test_a_sound_run(kept: Path):
     before = contents(kept)
     found = verify_run(kept)
     assert found.sound and found.resume_step == 3 and found.best_step == 1
-    assert found.resume == "A resume would go on from step 3."
+    assert found.resume == "The run is finished: a resume would find nothing left to do."
     parts = {part.name: part for part in found.parts}
     assert parts.keys() == {
         *("manifest.json", "recipe.yaml", "choices.json", "evaluation.json", "model"),
@@ -106,24 +114,25 @@ def test_rows_and_documents_that_cannot_be_right(kept: Path, file: str, text: by
     assert problems(kept).keys() == {file}
 
 
-def test_changed_rows_are_a_problem_of_metrics_and_move_the_resume(kept: Path, capsys):
-    path = kept / "metrics.jsonl"
+def test_changed_rows_are_a_problem_of_metrics_and_move_the_resume(stopped: Path, capsys):
+    path = stopped / "metrics.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"0.333", b"0.334"))
-    found = verify_run(kept)
+    found = verify_run(stopped)
     assert (
-        problems(kept).keys() == {"metrics.jsonl"} and "step 3" in problems(kept)["metrics.jsonl"]
+        problems(stopped).keys() == {"metrics.jsonl"}
+        and "step 3" in problems(stopped)["metrics.jsonl"]
     )
-    assert found.resume_step == 2 == RunFolder.open(kept).newest_checkpoint()[1]["step"]
+    assert found.resume_step == 2 == RunFolder.open(stopped).newest_checkpoint()[1]["step"]
     path.write_bytes(whole.replace(b" 1.0", b" 1.1"))
-    assert verify_run(kept).resume == (
+    assert verify_run(stopped).resume == (
         "A resume would be refused: metrics.jsonl is not as it was at any checkpoint: restore it, "
         "or delete it."
     )
-    assert verify_run(kept).resume_step is None
+    assert verify_run(stopped).resume_step is None
     path.unlink()
-    assert "is missing" in problems(kept)["metrics.jsonl"]
-    assert verify_run(kept).resume_step == 3
+    assert "is missing" in problems(stopped)["metrics.jsonl"]
+    assert verify_run(stopped).resume_step == 3
 
 
 def test_choices_must_be_those_of_the_newest_checkpoint_and_may_be_more(kept: Path):
@@ -142,29 +151,32 @@ def test_what_nothing_vouches_for_is_not_called_checked(kept: Path):
         run.log(row_of(4))
     parts = {part.name: part for part in verify_run(kept).parts}
     unchecked = {name for name, part in parts.items() if not part.checked}
-    assert unchecked == {"timing.jsonl", "quarantine.jsonl", "evaluation.json"}
+    assert unchecked == {"timing.jsonl", "quarantine.jsonl"}
     assert all("no checksum" in parts[name].note for name in unchecked)
     assert parts["metrics.jsonl"].note == "4 rows; no checksum of those after step 3"
     shutil.rmtree(kept / "checkpoints")
+    (kept / "timing.jsonl").unlink()
+    (kept / "model" / "manifest.json").unlink()
     parts = {part.name: part for part in verify_run(kept).parts}
+    assert not parts["evaluation.json"].checked
     assert not parts["metrics.jsonl"].checked and not parts["choices.json"].checked
     assert parts["choices.json"].note == "no checksum"
 
 
-def test_it_says_what_a_resume_would_put_back(kept: Path):
-    before = contents(kept)
-    flip_bit(kept / "recipe.yaml", 9)
-    (kept / "manifest.json").unlink()
-    (kept / "choices.json").write_text("{")
-    found = verify_run(kept)
-    assert problems(kept).keys() == {"recipe.yaml", "manifest.json", "choices.json"}
+def test_it_says_what_a_resume_would_put_back(stopped: Path):
+    before = contents(stopped)
+    flip_bit(stopped / "recipe.yaml", 9)
+    (stopped / "manifest.json").unlink()
+    (stopped / "choices.json").write_text("{")
+    found = verify_run(stopped)
+    assert problems(stopped).keys() == {"recipe.yaml", "manifest.json", "choices.json"}
     assert found.resume_step == 3 and found.resume == (
         "A resume would go on from step 3, after it has put back recipe.yaml and manifest.json "
         "and choices.json."
     )
-    RunFolder.open(kept, writing=True).close()
-    assert problems(kept) == {}
-    assert contents(kept)[kept / "recipe.yaml"][1] == before[kept / "recipe.yaml"][1]
+    RunFolder.open(stopped, writing=True).close()
+    assert problems(stopped) == {}
+    assert contents(stopped)[stopped / "recipe.yaml"][1] == before[stopped / "recipe.yaml"][1]
 
 
 def test_what_a_kill_leaves_is_no_damage(kept: Path):
@@ -183,22 +195,24 @@ def test_what_a_kill_leaves_is_no_damage(kept: Path):
     assert not list(kept.rglob(f"{UNFINISHED}*"))
 
 
-def test_it_says_where_a_resume_goes_on_as_a_resume_does(kept: Path, capsys):
+def test_it_says_where_a_resume_goes_on_as_a_resume_does(stopped: Path, capsys):
     for step in (3, 2, 1):
-        found = RunFolder.open(kept).newest_checkpoint()
-        assert found and verify_run(kept).resume_step == found[1]["step"] == step
-        flip_bit(kept / f"checkpoints/step-0000000{step}/state.json", 5)
-    assert verify_run(kept).resume == (
+        found = RunFolder.open(stopped).newest_checkpoint()
+        assert found and verify_run(stopped).resume_step == found[1]["step"] == step
+        flip_bit(stopped / f"checkpoints/step-0000000{step}/state.json", 5)
+    assert verify_run(stopped).resume == (
         "A resume would be refused: no checkpoint is as it was saved."
     )
     with pytest.raises(UserError):
-        RunFolder.open(kept).newest_checkpoint()
-    shutil.rmtree(kept / "checkpoints")
-    assert verify_run(kept).resume == (
+        RunFolder.open(stopped).newest_checkpoint()
+    shutil.rmtree(stopped / "checkpoints")
+    assert verify_run(stopped).resume == "A resume would be refused: the checkpoints are lost."
+    (stopped / "timing.jsonl").unlink()
+    assert verify_run(stopped).resume == (
         "A resume would start from the beginning: there is no checkpoint."
     )
-    flip_bit(kept / "manifest.json", 5)
-    found = verify_run(kept)
+    flip_bit(stopped / "manifest.json", 5)
+    found = verify_run(stopped)
     assert found.resume_step is None and "refused: manifest.json" in found.resume
 
 
@@ -232,3 +246,51 @@ def test_what_is_pruned_while_it_is_read_is_read_anew(kept: Path, monkeypatch):
     found = verify_run(kept)
     assert found.sound and (found.resume_step, found.best_step) == (4, 4)
     assert [part.step for part in found.parts if part.step] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("file", "part"),
+    [
+        ("model", "model"),
+        ("model/manifest.json", "model"),
+        ("model/model.safetensors", "model"),
+        ("evaluation.json", "evaluation.json"),
+    ],
+)
+def test_what_a_finished_run_left_and_lost_is_made_again(kept: Path, file: str, part: str):
+    """`figures/filters.png` says that there was a model, also where all of it is gone."""
+    (kept / "figures").mkdir()
+    for name in ("figures/filters.png", "report.html"):
+        (kept / name).write_text("<!doctype html>…</html>\n")
+    path = kept / file
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert problems(kept).keys() == {part}
+    assert problems(kept)[part].endswith("A resume makes it again.")
+    assert verify_run(kept).resume == f"A resume would go on from step 3, and make {part} again."
+
+
+@pytest.mark.parametrize("content", [None, "<!doctype html><p>half"])
+def test_a_report_that_is_gone_or_cut_is_a_problem_with_its_remedy(kept: Path, content):
+    (kept / "figures").mkdir()
+    (kept / "figures" / "filters.png").write_bytes(b"x")
+    if content:
+        (kept / "report.html").write_text(content)
+    assert problems(kept).keys() == {"report.html"}
+    assert f"`mixer runs report {kept}` writes it again." in problems(kept)["report.html"]
+
+
+def test_lost_checkpoints_are_a_problem(stopped: Path):
+    shutil.rmtree(stopped / NEWEST)
+    assert problems(stopped).keys() == {NEWEST}
+    assert "is missing, though a checkpoint was saved at step 3" in problems(stopped)[NEWEST]
+    assert verify_run(stopped).resume == "A resume would go on from step 2."
+    shutil.rmtree(stopped / "checkpoints")
+    assert problems(stopped).keys() == {"checkpoints"}
+
+
+def test_a_run_that_goes_on_is_said_to(kept: Path):
+    with RunFolder.open(kept, writing=True) as run:
+        run.save_evaluation("test", {"top1": 0.6})  # the model follows
+        found = verify_run(kept)
+    assert found.sound and found.resume.startswith("The run is going on, written by process ")
+    assert not verify_run(kept).sound
