@@ -48,8 +48,9 @@ class Checkpoints:
 
     def __init__(self, folder: Path, recipe: str, text: bytes = b"") -> None:
         self.folder, self.recipe, self.text = folder, recipe, text
-        self._sound: dict[int, float | None] = {}
-        """Steps that this process wrote or verified → accuracy on held-out images, if measured."""
+        self._sound: dict[int, tuple[float | None, int]] = {}
+        """Steps that this process wrote or verified → accuracy on held-out images, if measured, and
+        how many updates the weights have seen."""
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, oldest first; not verified. Other names are none of ours."""
@@ -67,8 +68,16 @@ class Checkpoints:
 
     # -- writing ---------------------------------------------------------------------------
 
-    def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int) -> Path:
-        """Put a checkpoint on disk, then remove all but the `keep` newest sound ones and the best.
+    def save(
+        self,
+        step: int,
+        tensors: dict[str, Tensor],
+        state: dict[str, Any],
+        keep: int,
+        reach: int = 0,
+    ) -> Path:
+        """Put a checkpoint on disk, then remove all but the `keep` newest sound ones, the best, and
+        the newest that is `reach` steps older than the last, or else the oldest.
 
         The best is the sound one with the highest `validation` in its state, the earliest of
         equals. A sound checkpoint of the same step and state is left as it is; any other of that
@@ -79,7 +88,7 @@ class Checkpoints:
             raise UserError(f"At least {KEEP_AT_LEAST} checkpoints are kept, found keep={keep}.")
         if not (os.path.lexists(self.at(step)) and self._holds(step, state)):
             self.write(step, tensors, state)
-            self._prune(keep)
+            self._prune(keep, reach)
         return self.at(step)
 
     def write(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -94,7 +103,7 @@ class Checkpoints:
             write_tensors(temporary / TENSORS, tensors)
             (temporary / STATE).write_bytes(json_bytes(state))
             (temporary / RECIPE).write_bytes(self.text)
-        self._sound[step] = held_out_accuracy(state)
+        self._sound[step] = held_out_accuracy(state), _updates(state)
 
     def what_is_kept(self) -> str:
         """A sentence about the newest sound checkpoint, for a message about a run that stops."""
@@ -104,14 +113,17 @@ class Checkpoints:
             return "No checkpoint was saved before."
         return f"The checkpoint of step {newest:,} is intact."
 
-    def _prune(self, keep: int) -> None:
-        """Take away what is older than the newest sound one, but the `keep` newest, the best, and
-        what cannot be read now, or by this version: that may be whole."""
+    def _prune(self, keep: int, reach: int) -> None:
+        """Take away what is older than the newest sound one, but what `save` keeps, and what cannot
+        be read now, or by this version: that may be whole. Of the `keep` newest, those with as many
+        `updates` in their state have the same weights and count as one: the newest of them."""
         problems = {step: self._problem(step) for step in reversed(self.steps())}
         sound = [step for step, problem in problems.items() if problem is None]
-        if len(sound) < keep:
+        newest = list({self._sound[step][1]: step for step in reversed(sound)}.values())[::-1]
+        if len(newest) < keep:
             return
-        kept = {*sound[:keep], best_of({step: self._sound[step] for step in sound})}
+        old = next((step for step in sound if step <= sound[0] - reach), sound[-1])
+        kept = {*newest[:keep], old, best_of({step: self._sound[step][0] for step in sound})}
         for step, problem in problems.items():
             may_be_whole = isinstance(problem, Unreadable | OtherFormat)
             if step < sound[0] and step not in kept and not may_be_whole:
@@ -156,7 +168,7 @@ class Checkpoints:
         self._sound.pop(step, None)
         self._verify(step)
         tensors, state = read_tensors(self.at(step) / TENSORS), self._state(step)
-        self._sound[step] = held_out_accuracy(state)
+        self._sound[step] = held_out_accuracy(state), _updates(state)
         return tensors, state
 
     def about(self, step: int) -> dict[str, Any]:
@@ -189,7 +201,8 @@ class Checkpoints:
         try:
             if step not in self._sound:
                 self._verify(step)
-                self._sound[step] = held_out_accuracy(self._state(step))
+                state = self._state(step)
+                self._sound[step] = held_out_accuracy(state), _updates(state)
         except UserError as error:
             return error
         return None
@@ -242,6 +255,12 @@ def held_out_accuracy(state: dict[str, Any]) -> float | None:
     """The `validation` of a checkpoint's state: top-1 as a share, or None if not measured then."""
     accuracy = state.get("validation")
     return accuracy if type(accuracy) is float else None
+
+
+def _updates(state: dict[str, Any]) -> int:
+    """How many updates the weights have seen: as many as steps, where a state does not say."""
+    updates = state.get("updates")
+    return updates if type(updates) is int else int(state["step"])
 
 
 def best_of(accuracies: dict[int, float | None]) -> int | None:

@@ -219,10 +219,16 @@ class RunFolder:
     # -- checkpoints -----------------------------------------------------------------------
 
     def save_checkpoint(
-        self, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int
+        self,
+        step: int,
+        tensors: dict[str, Tensor],
+        state: dict[str, Any],
+        keep: int,
+        reach: int = 0,
     ) -> Path:
-        """Put a checkpoint of `step` on disk, then remove all but the `keep` newest sound ones and
-        the one with the highest `validation` in its state (top-1 as a share, or None).
+        """Put a checkpoint of `step` on disk, then remove all but the `keep` newest sound ones, the
+        one with the highest `validation` in its state (top-1 as a share, or None), and one that is
+        `reach` steps older, see `Checkpoints.save`.
 
         `state` is JSON and gets `step`; `validation`, what was logged of this step;
         `metrics_bytes` and `metrics_sha256`, of metrics.jsonl now; and a copy of the `choices`. A
@@ -238,7 +244,7 @@ class RunFolder:
         rows = [row for row in self.metrics() if row["step"] == step]
         measured = {"validation": max(top1_of(rows, "validation"), default=None)}
         with self._saving(step, tensors):
-            return self.checkpoints.save(step, tensors, measured | state | beside, keep)
+            return self.checkpoints.save(step, tensors, measured | state | beside, keep, reach)
 
     @contextmanager
     def _saving(self, step: int, tensors: dict[str, Tensor]) -> Iterator[None]:

@@ -1,16 +1,25 @@
 """What a run does when images or numbers fail: leave them out, go back, or save and stop."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
+from mixerkit.checkpoint.files import discard
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import Batch, TrainLoader
 from mixerkit.data.quarantine import Quarantine, nothing_left
-from mixerkit.errors import RunFailed
+from mixerkit.errors import RunFailed, UserError
 from mixerkit.spec.recipe import NotFinite
 from mixerkit.training.logbook import Logbook
-from mixerkit.training.state import TrainingState, what_is_kept
-from mixerkit.training.update import FiguresNotFinite
+from mixerkit.training.state import FiguresNotFinite, TrainingState, how_to_resume
+
+OTHER_SETTINGS = (
+    "The same settings may lead there again: a new run may do better with a lower optimizer.lr, a "
+    "longer schedule.warmup, optimizer.clip=1 or another not_finite.policy."
+)
+
+
+class WentBack(Exception):
+    """The run stands at an earlier step now: other batches are due."""
 
 
 class Failures:
@@ -28,6 +37,17 @@ class Failures:
         self.policy, self.run, self.state, self.log = policy, run, state, log
         self.quarantine, self.save = quarantine, save
 
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Around the whole run: an error that ends it says how the run can go on."""
+        try:
+            yield
+        except FiguresNotFinite as error:
+            message = f"{error} {OTHER_SETTINGS} {how_to_resume(self.run)}"
+            raise FiguresNotFinite(message, error.step) from error
+        except RunFailed as error:
+            raise RunFailed(f"{error} {how_to_resume(self.run)}") from error
+
     # -- images ----------------------------------------------------------------------------
 
     @contextmanager
@@ -38,6 +58,9 @@ class Failures:
             yield
         except FiguresNotFinite:  # what led there is no state to go on from
             raise
+        except UserError as error:
+            self.save()
+            raise UserError(f"{error} {how_to_resume(self.run)}") from error
         except Exception:
             self.save()
             raise
@@ -64,26 +87,67 @@ class Failures:
         self.state.step += 1
         self.log.left_out()
 
-    def leave_out(self, error: FiguresNotFinite) -> bool:
-        """By the policy: stop, or go on without the batch of the next step, from here or from the
-        newest checkpoint. Whether the step was counted."""
-        state, policy = self.state, self.policy
-        left_out = sorted({*state.left_out, state.step + 1})
-        if policy.policy == "stop" or len(left_out) > policy.limit:
-            raise FiguresNotFinite(f"{error} {what_is_kept(self.run)}") from error
-        if policy.policy == "roll back":
-            self._go_back()
-        state.left_out = left_out
-        self.log.watch.say(
-            f"{error} The batch is left out ({len(left_out)} of at most {policy.limit}), going on "
-            f"from step {state.step}."
-        )
-        if policy.policy == "skip":
-            self._pass_over()
-        return policy.policy == "skip"
+    @contextmanager
+    def answered(self) -> Iterator[None]:
+        """Around what may give figures that are not finite, which are answered by the policy: the
+        run stops, goes on without the batch, or went back, which raises `WentBack`."""
+        try:
+            yield
+        except FiguresNotFinite as error:
+            self._leave_out(error)
 
-    def _go_back(self) -> None:
-        step = self.state.step
-        if not self.state.restore(self.run):
+    def _leave_out(self, error: FiguresNotFinite) -> None:
+        state, policy = self.state, self.policy
+        goes_back = policy.policy == "roll back"
+        first = self._first_suspect(error.step) if goes_back else error.step
+        left_out = sorted({*state.left_out, *range(first, error.step + 1)})
+        # an update that was made cannot be skipped, nor one that the only checkpoint has seen
+        too_late = first > error.step if goes_back else error.step <= state.step
+        if policy.policy == "stop" or too_late:
+            raise error
+        if len(left_out) > policy.limit:
+            what = f"{len(left_out)} batches would be left out, not_finite.limit is {policy.limit}."
+            raise FiguresNotFinite(f"{error} {what}", error.step) from error
+        if goes_back:
+            self._go_back(first)
+        state.left_out = left_out
+        before = error.step - first
+        self.log.watch.say(
+            f"{error} The batch is left out{f', and the {before} before it' if before else ''} "
+            f"({len(left_out)} of at most {policy.limit}), going on from step {state.step}."
+        )
+        if goes_back:
+            raise WentBack
+        self._pass_over()
+
+    def _first_suspect(self, failed: int) -> int:
+        """The first step to leave out, which must be after one of the checkpoints. (One that is
+        `limit` steps old is kept, whatever signals made the run save since.)"""
+        saved = self.run.checkpoints.steps()
+        if not saved:
             raise RunFailed(f"{self.run.checkpoints.folder} is empty: no step to roll back to.")
+        return max(first_suspect(failed, self.state.left_out), saved[0] + 1)
+
+    def _go_back(self, first: int) -> None:
+        """To the newest checkpoint that has not seen the batch of step `first`; those that have
+        are taken away, the newest first: they led to the damage, and must push out no other."""
+        step, checkpoints = self.state.step, self.run.checkpoints
+        for saved in reversed(checkpoints.steps()):
+            if saved >= first:
+                discard(checkpoints.at(saved))
+        self.state.restore(self.run)
         self.log.clock.went_back(step - self.state.step)
+
+
+def first_suspect(failed: int, left_out: Collection[int]) -> int:
+    """The first of the steps to leave out when `failed` gave figures that are not finite.
+
+    That step alone, at first. Where those just before it are left out already, no update was made
+    since they failed: the same weights fail with every batch, so that the batches are to blame
+    which led to these weights. Of them, as many as were left out so far: 1, 3, 7, 15 … in all.
+    """
+    first = failed + 1 if failed in left_out else failed
+    end = first
+    while first - 1 in left_out:
+        first -= 1
+    return max(1, first - (end - first))

@@ -17,7 +17,7 @@ from mixerkit.evaluation.accuracy import Accuracy
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.advice import on_schedule
 from mixerkit.training.compilation import choose_compile
-from mixerkit.training.failures import Failures
+from mixerkit.training.failures import Failures, WentBack
 from mixerkit.training.interrupt import Interrupt, Interrupted
 from mixerkit.training.logbook import Logbook
 from mixerkit.training.loss import TargetLoss
@@ -33,7 +33,7 @@ from mixerkit.training.setup import (
     training_loader,
 )
 from mixerkit.training.state import fresh_state
-from mixerkit.training.update import FiguresNotFinite, Update
+from mixerkit.training.update import Update
 
 NAMES_SHOWN = 10
 
@@ -135,13 +135,14 @@ class _Training:
         test: Accuracy | None = None
         self._restore()
         first, before = self.state.step, self.log.clock.seconds()
-        try:
-            self._choose()
-            self._train()
-            test = self._finish()
-        except Interrupted:
-            self._save()
-            self.run.note_stop(signal.Signals(self.interrupt.received).name)
+        with self.failures.told():
+            try:
+                self._choose()
+                self._train()
+                test = self._finish()
+            except Interrupted:
+                self._save()
+                self.run.note_stop(signal.Signals(self.interrupt.received).name)
         seconds = self.log.clock.seconds()
         images = (self.state.step - first) * self.recipe.batch_size
         return TrainingResult(
@@ -216,16 +217,18 @@ class _Training:
         state, steps, clock = self.state, self.steps, self.log.clock
         self.log.note(on_schedule(steps))
         clock.start()
-        if state.step and not self.log.was_evaluated():  # a signal came between the two
-            with clock.paused():
-                self._after_step()
+        due = state.step > 0 and not self.log.was_evaluated()  # a signal came between the two
         state.model.train()
-        while state.step < steps.total:
-            for batch in clock.waiting_for(self._batches()):
-                if not self._advance(batch):
-                    break
-                with clock.paused():
+        while due or state.step < steps.total:
+            try:
+                if due:
+                    due = False
                     self._after_step()
+                for batch in clock.waiting_for(self._batches()):
+                    self._advance(batch)
+                    self._after_step()
+            except WentBack:
+                self.measuring.forget()
 
     def _batches(self) -> Iterator[Batch]:
         """Batches from the state's step to the last one, over as many epochs as it takes."""
@@ -236,34 +239,44 @@ class _Training:
                 if self.state.step >= self.steps.total:
                     return
 
-    def _advance(self, batch: Batch) -> bool:
-        """One step with `batch`; False when the run went back and other batches are due."""
+    def _advance(self, batch: Batch) -> None:
+        """One step with `batch`, or past it."""
         if self.failures.passes_over():
-            return True
-        try:
+            return
+        with self.failures.answered():
             self.state.losses.append(self.update(batch))
-        except FiguresNotFinite as error:
-            return self.failures.leave_out(error)
-        self.log.loss = self.state.losses[-1][0]
-        return True
+            self.log.loss = self.state.losses[-1][0]
 
     def _after_step(self) -> None:
-        """What is due now: figures, evaluation, a sign of life, a checkpoint, a signal."""
+        """What is due now, while the clock stands: figures, evaluation, a sign of life, a
+        checkpoint, a signal."""
         state, steps = self.state, self.steps
-        if steps.due(state.step, steps.log_every) and state.losses:
-            self.log.training()
-        if steps.due(state.step, steps.evaluate_every):
-            with self.failures.saved_first():
-                validation = self.measuring.validate()
-            if validation:
-                self.log.accuracy("validation", validation)
-        self.log.sign_of_life()
-        if steps.due(state.step, steps.save_every):
-            self._save()
-        self.interrupt.poll()
+        with self.log.clock.paused(), self.failures.answered():
+            if steps.due(state.step, steps.log_every) and state.losses:
+                self.log.training()
+            if steps.due(state.step, steps.evaluate_every):
+                with self.failures.saved_first():
+                    validation = self.measuring.validate()
+                if validation:
+                    self.log.accuracy("validation", validation)
+            self.log.sign_of_life()
+            if self._save_is_due():
+                self._save()
+            self.interrupt.poll()
+
+    def _save_is_due(self) -> bool:
+        """Only steps that were left out since the newest checkpoint are saved at the end alone: the
+        weights are saved already."""
+        state, steps = self.state, self.steps
+        no_news = state.step in state.left_out and state.updates == state.saved
+        return steps.due(state.step, steps.save_every) and (
+            not no_news or state.step == steps.total
+        )
 
     def _save(self) -> None:
-        self.state.save(self.run, self.recipe.save.keep)
+        policy = self.recipe.not_finite
+        reach = policy.limit if policy.policy == "roll back" else 0
+        self.state.save(self.run, self.recipe.save.keep, reach)
         self.log.saved()
 
     def _finish(self) -> Accuracy | None:

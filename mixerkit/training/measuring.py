@@ -14,8 +14,7 @@ from mixerkit.spec.recipe import Recipe
 from mixerkit.training.interrupt import Interrupt
 from mixerkit.training.keep import describe_evaluation, figures, keep_model
 from mixerkit.training.setup import evaluation_loader, preprocess_of
-from mixerkit.training.state import TrainingState, what_is_kept
-from mixerkit.training.update import FiguresNotFinite
+from mixerkit.training.state import FiguresNotFinite, TrainingState
 
 
 class Measuring:
@@ -49,6 +48,10 @@ class Measuring:
             self._newest = (step, *self._measure(split))
         self.validation = self._newest[1]
         return self.validation
+
+    def forget(self) -> None:
+        """The state has other weights at the same step: measure again."""
+        self._newest = None
 
     def test(self) -> Accuracy | None:
         """Read the test split and describe what was found; where there is none, or it is not to be
@@ -88,10 +91,8 @@ class Measuring:
             found, labels = probabilities(self.state.model, self.interrupt.between(loader))
         self.quarantine.add(split, loader.unreadable)
         if not found.isfinite().all():
-            raise FiguresNotFinite(
-                f"After step {self.state.step} the model's outputs are not finite. "
-                f"{what_is_kept(self.run)} Try a lower optimizer.lr."
-            )
+            step = self.state.step
+            raise FiguresNotFinite(f"After step {step} the model's outputs are not finite.", step)
         return measure(found, labels, self.splits.train.class_names), found
 
     def _describe(self, name: str, accuracy: Accuracy, found: Tensor, split: ImageSplit) -> None:

@@ -4,6 +4,7 @@ The order of samples, augmentation and random numbers are functions of (seed, st
 state is the step, the weights, the optimisers' tensors and the averaged weights.
 """
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,16 @@ from mixerkit.training.optimizer import (
     restore_optimizers,
 )
 
+
+class FiguresNotFinite(RunFailed):
+    """Loss, gradient norm, outputs or weights are NaN or infinite, with the batch of `step`: either
+    its update was not made, or it led to this."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
 PARTS = ("model", "optimizer", "ema")
 Parts = dict[str, dict[str, Tensor]]
 
@@ -41,7 +52,14 @@ class TrainingState:
     losses: list[tuple[float, float]] = field(default_factory=list)
     """(loss, gradient norm) of the steps since the last row of metrics."""
     left_out: list[int] = field(default_factory=list)
-    """Steps whose batch gave figures that are not finite, and changed nothing."""
+    """Steps whose batch is not used, because figures were not finite; some may be yet to come."""
+    saved: int | None = None
+    """`updates` of the newest checkpoint; None without one."""
+
+    @property
+    def updates(self) -> int:
+        """Updates that were made: steps that were not left out. Equal ones, equal weights."""
+        return updates_until(self.step, self.left_out)
 
     def take_losses(self) -> tuple[float, float]:
         """Mean loss and mean gradient norm since this was last asked."""
@@ -63,22 +81,26 @@ class TrainingState:
             for name, tensor in named.items()
         }
 
-    def save(self, run: RunFolder, keep: int) -> None:
-        """Write a complete checkpoint and prune what the recipe does not keep; tensors that are
-        not finite raise `RunFailed` and replace nothing."""
+    def save(self, run: RunFolder, keep: int, reach: int = 0) -> None:
+        """Write a complete checkpoint and prune what the recipe does not keep (`keep`, `reach`: as
+        of `Checkpoints.save`); tensors that are not finite raise `FiguresNotFinite` and replace
+        nothing."""
         tensors = self.tensors()
         poisoned = not_finite(tensors)
         if poisoned:
-            raise RunFailed(
+            raise FiguresNotFinite(
                 f"After step {self.step} {', '.join(poisoned[:3])} are not finite, so they were "
-                f"not saved. {what_is_kept(run)} Try a lower optimizer.lr."
+                f"not saved.",
+                self.step,
             )
         state = {
             "step": self.step,
             "losses": self.losses,
             "left_out": self.left_out,
+            "updates": self.updates,
         }
-        run.save_checkpoint(self.step, tensors, state, keep)
+        run.save_checkpoint(self.step, tensors, state, keep, reach)
+        self.saved = self.updates
 
     def restore(self, run: RunFolder) -> bool:
         """Take the newest complete checkpoint; False, and nothing is changed, when there is none.
@@ -90,7 +112,7 @@ class TrainingState:
         tensors, state = found
         parts = _parts(tensors)
         losses, left_out = _figures(state, run.checkpoints.at(int(state["step"])))
-        updated = int(state["step"]) > len(left_out)
+        updated = updates_until(int(state["step"]), left_out) > 0
         mismatches = list(self._mismatches(parts, updated))
         if mismatches:
             lines = "\n  ".join(mismatches)
@@ -101,6 +123,7 @@ class TrainingState:
             )
         self._take(parts)
         self.step, self.losses, self.left_out = int(state["step"]), losses, left_out
+        self.saved = self.updates
         run.cut_metrics(state)
         return True
 
@@ -143,10 +166,16 @@ class TrainingState:
         }
 
 
-def what_is_kept(run: RunFolder) -> str:
-    """A sentence about the newest checkpoint, for a message about a run that stops."""
+def updates_until(step: int, left_out: list[int]) -> int:
+    """Steps up to `step` that are not left out."""
+    return step - sum(left <= step for left in left_out)
+
+
+def how_to_resume(run: RunFolder) -> str:
+    """The end of a message about a run that stops: from which step it can go on, and how."""
     steps = run.checkpoints.steps()
-    return f"The checkpoint of step {steps[-1]:,} is kept." if steps else "None was saved before."
+    where = f"from step {steps[-1]:,}" if steps else "from the beginning, for nothing was saved yet"
+    return f"Resume {where}: `mixer train --resume {shlex.quote(str(run.path))}`"
 
 
 def _parts(tensors: dict[str, Tensor]) -> Parts:

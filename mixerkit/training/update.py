@@ -7,20 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from mixerkit.data.loader import Batch
-from mixerkit.errors import RunFailed, UserError
+from mixerkit.errors import UserError
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.loss import TargetLoss
 from mixerkit.training.optimizer import set_learning_rates
 from mixerkit.training.schedule import learning_rate_factor
 from mixerkit.training.setup import Steps
-from mixerkit.training.state import TrainingState
+from mixerkit.training.state import FiguresNotFinite, TrainingState
 
 # Keeps the random numbers of step 0 apart from those of the initial weights.
 STREAM = 7_919
-
-
-class FiguresNotFinite(RunFailed):
-    """Loss, gradient norm or outputs are NaN or infinite; they changed nothing."""
 
 
 class Update:
@@ -65,10 +61,11 @@ class Update:
 
     def _check(self, loss: float, norm: float) -> None:
         if not (math.isfinite(loss) and math.isfinite(norm)):
+            step = self.state.step + 1
             raise FiguresNotFinite(
-                f"The loss became {loss} and the gradient norm {norm} at step "
-                f"{self.state.step + 1}; this update was not made. "
-                f"Try a lower optimizer.lr, a longer schedule.warmup, or optimizer.clip=1."
+                f"The loss became {loss} and the gradient norm {norm} at step {step}; this update "
+                f"was not made.",
+                step,
             )
 
     def _apply(self) -> None:

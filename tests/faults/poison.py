@@ -1,9 +1,13 @@
-"""F11: figures that are not finite, in the input, the loss or a gradient, under each policy."""
+"""F11: figures that are not finite, in the input, the loss or a gradient, under each policy.
+
+Also weights that were damaged, saved, and only then give such figures, with every batch.
+"""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,7 +25,8 @@ from tests.faults.fault import Fault, Trial
 from tests.faults.sample import newest_step
 from tests.training.runs import RECIPE, StopAt, assert_same_end
 
-POLICIES = ("stop", "skip", "roll back")
+DAMAGE = "damage"
+KINDS = ("stop", "skip", "roll back", DAMAGE)
 PLACES = ("input", "loss", "gradient")
 STEPS, SAVE_EVERY, MOST = 30, 7, 3
 """Steps of the run, of them between two saves, and poisoned at most."""
@@ -101,28 +106,77 @@ def is_as(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> bo
     )
 
 
+@dataclass
+class Damage:
+    """The update of step `at` puts a mark into the weights, with which every batch from step
+    `until` on gives NaN; again whenever it is made, or `once`, as by a fault of the machine."""
+
+    at: int
+    until: int
+    once: bool
+    done: int = 0
+
+
+MARK = 1e12
+
+
+@contextmanager
+def damaged(damage: Damage) -> Iterator[None]:
+    """Every `Update` inside does the damage."""
+    apply, loss_of = Update._apply, Update.loss_of
+
+    def damaging(update: Update) -> None:
+        apply(update)
+        if update.state.step + 1 == damage.at and not (damage.once and damage.done):
+            damage.done += 1
+            with torch.no_grad():
+                update.state.model.head.bias[0] = MARK
+
+    def failing(update: Update, *arguments: Any) -> torch.Tensor:
+        marked = update.state.model.head.bias[0] > MARK / 2
+        loss = loss_of(update, *arguments)
+        return loss * float("nan") if marked and update.state.step + 1 >= damage.until else loss
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Update, "_apply", damaging)
+        patch.setattr(Update, "loss_of", failing)
+        yield
+
+
 # -- a trial ------------------------------------------------------------------------------
 
 
 def run(trial: Trial) -> None:
-    """One policy of the three, in turn, with an optimiser and an average by chance."""
-    draw, policy = trial.random, POLICIES[trial.number % 3]
+    """One policy of the three, in turn, with an optimiser and an average by chance; or damage."""
+    draw, kind = trial.random, KINDS[trial.number % len(KINDS)]
     optimizer = Optimizer(name=draw.choice(["muon", "adamw", "sgd"]), clip=draw.choice([0.0, 1.0]))
     recipe = replace(
         RECIPE, optimizer=optimizer, save=Save(every=f"{SAVE_EVERY} steps"), compile="off",
         ema=draw.choice([0.0, 0.9]), threads=1,
     )  # fmt: skip
-    steps = sorted(draw.sample(range(1, STEPS + 1), draw.randint(1, MOST)))
+    if kind == DAMAGE:
+        gets_behind(trial.folder, recipe, draw)
+        return
+    steps = some_steps(draw, apart=kind == "roll back")
     poison = Poison(
         {step: draw.choice(PLACES) for step in steps},
         draw.choice([float("nan"), float("inf"), float("-inf")]),
-        spoils=policy == "roll back",
+        spoils=kind == "roll back",
     )
-    if policy == "stop":
+    if kind == "stop":
         stops(trial.folder, recipe, poison, draw)
     else:
-        leaves_out(trial.folder, with_policy(recipe, policy), poison, draw)
+        leaves_out(trial.folder, with_policy(recipe, kind), poison, draw)
     assert poison.unchanged
+
+
+def some_steps(draw: Random, apart: bool) -> list[int]:
+    """One step or a few, in their order; `apart`: with others between, for two in a row that fail
+    with the same weights are another matter, see `gets_behind`."""
+    while True:
+        steps = sorted(draw.sample(range(1, STEPS + 1), draw.randint(1, MOST)))
+        if not apart or all(after - before > 1 for before, after in pairwise(steps)):
+            return steps
 
 
 def with_policy(recipe: Recipe, policy: Any) -> Recipe:
@@ -165,6 +219,33 @@ def leaves_out(folder: Path, recipe: Recipe, poison: Poison, draw: Random) -> No
         assert_same_end(folder / "skipped", folder / "run")
 
 
+def gets_behind(folder: Path, recipe: Recipe, draw: Random) -> None:
+    """The run gets behind the damage, also when that is in checkpoints; it ends as a run that never
+    used the batches which were left out, also when it is stopped and resumed on the way."""
+    recipe = with_policy(recipe, "roll back")
+    at = draw.randint(1, STEPS - 5)
+    damage = Damage(at, at + draw.randint(1, 3), once=draw.random() < 0.3)
+    with damaged(damage):
+        assert train(recipe, folder / "run").steps == STEPS
+    assert damage.done, "no damage"
+    rows = read_rows(folder / "run" / "metrics.jsonl")
+    left_out = [row["step"] for row in rows if row["split"] == "left out"]
+    assert left_out == [*range(left_out[0], left_out[-1] + 1)], left_out
+    assert damage.until in left_out and (damage.once or at in left_out), left_out
+    assert len(left_out) in (1, 3, 7), left_out
+    with poisoned(Poison(dict.fromkeys(left_out, "loss"), float("nan")), draw):
+        train(with_policy(recipe, "skip"), folder / "skipped")
+    assert_same_end(folder / "skipped", folder / "run")
+    if not damage.once:
+        with damaged(damage), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mixerkit.training.logbook.SECONDS_BETWEEN_SIGNS", 0.0)
+            stops_at = sorted(draw.sample(range(1, STEPS), 3))
+            for attempt, stop in enumerate((*stops_at, STEPS + 1)):
+                heard = StopAt(stop, signal.SIGTERM)
+                train(recipe, folder / "stopped", resume=attempt > 0, watch=heard)
+        assert_same_end(folder / "skipped", folder / "stopped")
+
+
 def saved_before(step: int) -> int:
     """The newest checkpoint's step when `step` is tried for the first time."""
     return (step - 1) // SAVE_EVERY * SAVE_EVERY
@@ -184,11 +265,12 @@ def tries(poisoned_steps: list[int], goes_back: bool) -> list[int]:
 FAULTS = (
     Fault(
         "F11",
-        "NaN or infinity in input, loss or gradient at one to three steps; stop, skip, roll back",
+        "NaN or infinity in input, loss or gradient at one to three steps; stop, skip, roll back; "
+        "weights that were damaged and saved before they fail",
         "that update changes nothing, each batch left out is logged once; gone on with, or "
-        "rolled back, the run ends bitwise as it must",
-        trials=150,
-        short=3,
+        "rolled back, also behind damaged checkpoints, the run ends bitwise as it must",
+        trials=200,
+        short=4,
         run=run,
         counts="runs",
     ),

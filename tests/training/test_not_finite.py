@@ -1,6 +1,7 @@
 """Poisoned batches: nothing is changed by them, and each policy does what it says."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import torch
 from torch import nn
 
 from mixerkit.errors import RunFailed
-from mixerkit.spec.recipe import NotFinite
+from mixerkit.spec.recipe import NotFinite, Recipe, Save
+from mixerkit.training.failures import first_suspect
 from mixerkit.training.loop import train
 from mixerkit.training.update import Update
 from tests.training.runs import RECIPE, StopAt, assert_same_end
@@ -19,6 +21,10 @@ POISONED = (11, 12, 25)
 
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    poison_steps(monkeypatch)
+
+
+def poison_steps(monkeypatch: pytest.MonkeyPatch, steps: Sequence[int] = ()) -> None:
     """The loss of the second micro-batch of the poisoned steps is infinite, whoever computes it."""
     healthy = Update.loss_of
 
@@ -26,7 +32,9 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
         loss = healthy(update, model, part, weight)
         update.count = getattr(update, "count", 0) + 1
         second = update.count % 2 == 0
-        return loss * float("inf") if second and update.state.step + 1 in POISONED else loss
+        return (
+            loss * float("inf") if second and update.state.step + 1 in (steps or POISONED) else loss
+        )
 
     monkeypatch.setattr(Update, "loss_of", loss_of)
 
@@ -70,7 +78,8 @@ def test_skipping_leaves_weights_and_optimisers_as_they_were(poison, tmp_path, m
     assert trained == [step for step in range(1, 31) if step not in POISONED]
 
 
-def test_rolling_back_goes_on_from_the_checkpoint_without_the_batch(poison, tmp_path):
+def test_rolling_back_goes_on_from_the_checkpoint_without_the_batch(poison, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.training.test_not_finite.POISONED", (11, 13, 25))
     watch = StopAt(10**8, 0)
     train(recipe("roll back"), tmp_path / "run", watch=watch)
     train(recipe("skip"), tmp_path / "skipped")
@@ -78,9 +87,7 @@ def test_rolling_back_goes_on_from_the_checkpoint_without_the_batch(poison, tmp_
     assert [line.split("going on from ")[1].split(".")[0] for line in went_back] == [
         "step 7", "step 7", "step 21",
     ]  # fmt: skip
-    model = "model/model.safetensors"
-    rolled, skipped = (tmp_path / name / model for name in ("run", "skipped"))
-    assert rolled.read_bytes() == skipped.read_bytes()  # the same batches had the same effect
+    assert_same_end(tmp_path / "skipped", tmp_path / "run")  # the same batches had the same effect
 
 
 def test_rolling_back_before_the_first_save_starts_again(poison, tmp_path, monkeypatch):
@@ -91,8 +98,9 @@ def test_rolling_back_before_the_first_save_starts_again(poison, tmp_path, monke
 
 
 @pytest.mark.parametrize("policy", ["skip", "roll back"])
-def test_more_than_the_limit_stop_the_run(poison, tmp_path, policy):
-    with pytest.raises(RunFailed, match="step 25"):
+def test_more_than_the_limit_stop_the_run(poison, tmp_path, policy, monkeypatch):
+    monkeypatch.setattr("tests.training.test_not_finite.POISONED", (11, 13, 25))
+    with pytest.raises(RunFailed, match=r"step 25.*not_finite\.limit is 2.*mixer train --resume"):
         train(recipe(policy, limit=2), tmp_path / "run")
 
 
@@ -103,3 +111,146 @@ def test_policies_survive_interruptions(poison, tmp_path, policy, monkeypatch):
     for attempt, stop in enumerate((10, 12, 20, 27, 99)):
         train(recipe(policy), tmp_path / "run", resume=attempt > 0, watch=StopAt(stop, 15))
     assert_same_end(tmp_path / "straight", tmp_path / "run")
+
+
+# -- weights that are at fault ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "failed, left_out, first",
+    [
+        (8, [], 8),
+        (8, [5, 6], 8),
+        (8, [7], 6),
+        (8, [4, 7], 6),
+        (8, [6, 7], 4),
+        (8, [2, 6, 7], 4),
+        (8, [5, 6, 7], 2),
+        (3, [1, 2], 1),
+        (8, [9, 10], 8),
+        (8, [8], 7),  # evaluated after it was passed over
+        (8, [6, 7, 8], 3),
+    ],
+)
+def test_which_batches_are_suspect(failed, left_out, first):
+    assert first_suspect(failed, left_out) == first
+
+
+@pytest.fixture
+def damage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The update of step `at` leads to weights with which every batch from step `until` on gives
+    figures that are not finite. They are finite, and saved; the damage is there again whenever that
+    batch is used, or `once`."""
+    apply, loss_of = Update._apply, Update.loss_of
+
+    def damaging(at: int, until: int, once: bool = False) -> None:
+        times: list[int] = []
+
+        def damaged_apply(update: Update) -> None:
+            apply(update)
+            if update.state.step + 1 == at and not (once and times):
+                times.append(at)
+                with torch.no_grad():
+                    update.state.model.head.bias[0] = 1e12
+
+        def damaged_loss(update: Update, model: nn.Module, part, weight=None):
+            loss = loss_of(update, model, part, weight)
+            is_damaged = update.state.model.head.bias[0] > 1e10
+            return loss * float("nan") if is_damaged and update.state.step + 1 >= until else loss
+
+        monkeypatch.setattr(Update, "_apply", damaged_apply)
+        monkeypatch.setattr(Update, "loss_of", damaged_loss)
+
+    return damaging
+
+
+DAMAGES = {
+    "in the newest checkpoint": ((14, 15), [14, 15, 16]),
+    "in the newest checkpoint, which is the first": ((7, 8), [7, 8, 9]),
+    "after the newest checkpoint": ((16, 17), [16, 17, 18]),
+    "some steps before the newest checkpoint": ((12, 15), [*range(11, 18)]),
+    "once": ((14, 15, True), [14, 15, 16]),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_rolling_back_gets_behind_a_checkpoint_that_leads_to_damage(
+    damage, tmp_path, monkeypatch, case
+):
+    where, left_out = DAMAGES[case]
+    damage(*where)
+    result = train(recipe("roll back"), tmp_path / "run")
+    assert result.steps == 30 and result.test is not None
+    assert [row["step"] for row in rows(tmp_path / "run", "left out")] == left_out
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept[-2:] == ["step-00000028", "step-00000030"]
+    monkeypatch.undo()
+    poison_steps(monkeypatch, left_out)
+    train(recipe("skip"), tmp_path / "skipped")
+    assert_same_end(tmp_path / "skipped", tmp_path / "run")
+
+
+@pytest.mark.parametrize("case", list(DAMAGES)[:4])
+def test_rolling_back_behind_survives_interruptions(damage, tmp_path, monkeypatch, case):
+    monkeypatch.setattr("mixerkit.training.logbook.SECONDS_BETWEEN_SIGNS", 0.0)
+    damage(*DAMAGES[case][0])
+    train(recipe("roll back"), tmp_path / "straight")
+    for attempt, stop in enumerate((1, 10, 14, 16, 17, 27, 99)):
+        train(recipe("roll back"), tmp_path / "run", resume=attempt > 0, watch=StopAt(stop, 15))
+    assert_same_end(tmp_path / "straight", tmp_path / "run")
+
+
+def test_damage_that_nothing_helps_against_ends_at_the_limit(damage, tmp_path):
+    damage(1, 2)
+    with pytest.raises(RunFailed, match=r"not_finite\.limit is 2"):
+        train(recipe("roll back", limit=2), tmp_path / "run")
+
+
+def test_outputs_that_are_not_finite_go_back_too(tmp_path, monkeypatch):
+    """Measured after step 10, on weights that its update has led to."""
+    apply = Update._apply
+
+    def overflowing(update: Update) -> None:
+        apply(update)
+        if update.state.step + 1 == 10:
+            for mean in update.state.average.means.values():
+                mean.fill_(1e38)
+
+    monkeypatch.setattr(Update, "_apply", overflowing)
+    assert train(recipe("roll back"), tmp_path / "run").steps == 30
+    assert [row["step"] for row in rows(tmp_path / "run", "left out")] == [10]
+    with pytest.raises(RunFailed, match=r"After step 10 .* outputs are not finite"):
+        train(recipe("skip"), tmp_path / "skipped")
+
+
+# -- what is saved meanwhile --------------------------------------------------------------
+
+
+def saved_steps(run: Path) -> list[int]:
+    return sorted(int(path.name[5:]) for path in (run / "checkpoints").iterdir())
+
+
+def test_steps_that_were_left_out_push_out_no_checkpoint(poison, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.training.test_not_finite.POISONED", tuple(range(9, 31)))
+    with pytest.raises(RunFailed, match="step 19"):
+        train(often(recipe("skip")), tmp_path / "run")
+    assert saved_steps(tmp_path / "run") == [7, 8]
+
+
+def test_a_signal_after_them_saves_and_pushes_out_no_checkpoint(poison, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.training.test_not_finite.POISONED", tuple(range(6, 14)))
+    monkeypatch.setattr("mixerkit.training.logbook.SECONDS_BETWEEN_SIGNS", 0.0)
+    train(often(recipe("skip")), tmp_path / "straight")
+    for stop, wanted in ((7, [4, 7]), (9, [4, 9]), (13, [4, 13]), (14, [13, 14])):
+        result = train(
+            often(recipe("skip")), tmp_path / "run", resume=stop > 7, watch=StopAt(stop, 15)
+        )
+        assert (result.steps, saved_steps(tmp_path / "run")) == (stop, wanted)
+    train(often(recipe("skip")), tmp_path / "run", resume=True)
+    assert_same_end(tmp_path / "straight", tmp_path / "run")
+
+
+def often(recipe: Recipe) -> Recipe:
+    """Saved after every step, and measured at the end alone."""
+    evaluate = replace(recipe.evaluate, every="30 steps")
+    return replace(recipe, save=Save(every="1 step"), evaluate=evaluate)
