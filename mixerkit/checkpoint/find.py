@@ -16,7 +16,7 @@ from mixerkit.checkpoint.checkpoint_model import (
     split_name,
     stored_checkpoint,
 )
-from mixerkit.checkpoint.checkpoints import TENSORS
+from mixerkit.checkpoint.checkpoints import RECIPE, TENSORS
 from mixerkit.checkpoint.documents import DESCRIPTION_LIMIT, read_json
 from mixerkit.checkpoint.foreign import as_published, foreign, timm_folder, timm_weights
 from mixerkit.checkpoint.manifest import (
@@ -27,6 +27,7 @@ from mixerkit.checkpoint.manifest import (
     verify_folder,
     without_advice,
 )
+from mixerkit.checkpoint.mending import is_mendable
 from mixerkit.checkpoint.opening import has_run
 from mixerkit.checkpoint.stored import (
     CONFIG,
@@ -50,7 +51,7 @@ def find(source: str | Path, told: Told = NOTHING_TOLD) -> Stored | None:
     a file of weights.
     """
     path = _existing(source)
-    if path:
+    if path and str(source):
         return at(path, told)
     if isinstance(source, Path):
         checkpoint = _checkpoint(source, told)
@@ -124,7 +125,7 @@ def at(path: Path, told: Told = NOTHING_TOLD) -> Stored:
         return stored_checkpoint(path)
     if (path / CONFIG).exists() or (path / WEIGHTS).exists():
         return _model_folder(path, told)
-    if has_run(path):
+    if (path / RECIPE).is_file() or has_run(path):
         return _of_run(path, told)
     raise UserError(
         f"{path} holds no model: expected a run folder, or a folder with {WEIGHTS} and {CONFIG}."
@@ -146,20 +147,18 @@ def _model_folder(path: Path, told: Told) -> Stored:
 def _of_run(path: Path, told: Told) -> Stored:
     """The model that the run in `path` has kept, or what to do where there is none."""
     model, resume = path / "model", f"`mixer train --resume {shlex.quote(str(path))}`"
-    checkpoints = f"{path}@{NEWEST} and {path}@{BEST} name its checkpoints"
+    named = f" {path}@{NEWEST} and {path}@{BEST} name its checkpoints." if is_mendable(path) else ""
     if not model.exists():
         raise UserError(
             f"The run in {path} has not finished, so it has no model yet: wait for it, or go on "
-            f"with {resume}. {checkpoints}."
+            f"with {resume}.{named}"
         )
     try:
         verify_folder(model, kind="model", must_list=(WEIGHTS, CONFIG))
     except Unreadable:
         raise
     except UserError as error:
-        raise UserError(
-            f"{without_advice(error)} {resume} makes the model again; {checkpoints}."
-        ) from error
+        raise UserError(f"{without_advice(error)} {resume} makes it again.{named}") from error
     return ours(model / WEIGHTS, told)
 
 

@@ -96,7 +96,7 @@ def with_advice(path: Path, name: str, error: UserError) -> UserError:
         return error
     steps = f" from the checkpoint of step {found[0].step:,}" if found[0].step is not None else ""
     resume = f"`mixer train --resume {shlex.quote(str(path))}`"
-    return UserError(f"{error} {resume} puts it back{steps}.")
+    return UserError(f"{without_advice(error)} {resume} puts it back{steps}.")
 
 
 def is_mendable(path: Path) -> bool:
@@ -166,7 +166,8 @@ def _repairs_of_start(path: Path) -> Iterator[Repair]:
     if copy is None:
         return
     if recipe != copy.recipe:
-        lost = problem if digest else f"{path / RECIPE} is not the recipe of the checkpoints."
+        state = "is not the recipe of the checkpoints" if recipe else "is missing, or empty"
+        lost = problem if digest else f"{path / RECIPE} {state}."
         yield Repair(path / RECIPE, lost, copy.recipe, copy.step)
     if digest is None:
         oldest = min(entry.lstat().st_mtime for entry in path.iterdir())

@@ -29,7 +29,8 @@ def is_run(path: Path) -> bool:
 
 def has_run(path: Path) -> bool:
     """Whether a run is in `path`, or what is left of one."""
-    return (path / RECIPE).is_file() or is_mendable(path)
+    locked = (path / "lock").is_file() and (path / MANIFEST).is_file()
+    return is_run(path) or is_mendable(path) or locked
 
 
 def is_finished(path: Path) -> bool:

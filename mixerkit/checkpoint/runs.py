@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mixerkit.checkpoint.checkpoints import RECIPE
-from mixerkit.checkpoint.mending import is_mendable
-from mixerkit.checkpoint.opening import is_run, reached_step
+from mixerkit.checkpoint.opening import has_run, reached_step
 from mixerkit.checkpoint.records import METRICS, STOPPED, read_stopped
 from mixerkit.checkpoint.run import RunFolder, top1_of
 from mixerkit.errors import UserError
@@ -19,15 +18,8 @@ def list_runs(root: Path) -> list[dict[str, Any]]:
     """
     if not root.is_dir():
         raise UserError(f"No folder {root}: `mixer train` makes runs, in runs/ unless told where.")
-    paths = (
-        [root] if _has_run(root) else [path for path in sorted(root.iterdir()) if _has_run(path)]
-    )
+    paths = [root] if has_run(root) else [path for path in sorted(root.iterdir()) if has_run(path)]
     return sorted(map(_listed, paths), key=lambda row: row["updated"] or "")
-
-
-def _has_run(path: Path) -> bool:
-    """Whether a run is here, or what is left of one."""
-    return is_run(path) or is_mendable(path)
 
 
 def summary(run: RunFolder) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from mixerkit.errors import UserError
 from mixerkit.spec.recipe import Recipe
 from mixerkit.spec.strict import from_dict, read_yaml
 
+REFUSED = "A resume would be refused"
 TRIES = 5
 """How often the checkpoints are read again because the run's writer pruned some meanwhile."""
 
@@ -53,6 +54,8 @@ class Verification:
     resume_step: int | None
     best_step: int | None
     resume: str
+    mends: bool = False
+    """Whether a resume would put something back, or make it again."""
 
     @property
     def sound(self) -> bool:
@@ -83,7 +86,7 @@ def verify_run(path: Path) -> Verification:
     if finished and not _refused_start(start, mended):
         resume = _nothing_to_do(mended)
     elif refused:
-        resume, step = f"A resume would be refused: {refused}.", None
+        resume, step = f"{REFUSED}: {refused}.", None
     else:
         resume = _resume(mended, step, again)
     every = [*start, *_documents(path, newest), *parts_of_rows(path, newest), *parts, *results]
@@ -92,6 +95,7 @@ def verify_run(path: Path) -> Verification:
         step,
         best_of({state["step"]: held_out_accuracy(state) for state in states}),
         f"{_running(writer)}{resume}",
+        mends=bool(mended or again) and not resume.startswith(REFUSED),
     )
 
 

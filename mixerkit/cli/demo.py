@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from mixerkit.cli.arguments import Flag, parse, shown_as
 from mixerkit.cli.program import command, from_here
+from mixerkit.cli.running import RUNS, free_folder, run, run_where_free
 from mixerkit.cli.text import clock, pairs, percent
-from mixerkit.cli.train import RUNS, free_folder, run
 from mixerkit.errors import EXIT_DONE, RunFailed, exit_code_for_signal
 from mixerkit.model.cost import cost
 from mixerkit.spec.mixer import variant_of
@@ -46,10 +46,13 @@ def main(words: list[str]) -> int:
     started = time.perf_counter()
     given = parse(Demo, words, command="demo", examples=EXAMPLES)
     settings = recipe(RECIPE)
-    folder = Path(given.out or free_folder(settings, RECIPE))
     console = sys.stderr if given.json else sys.stdout
-    print(_announcement(settings, folder, bool(given.out)), file=console, flush=True)
-    result, report = run(settings, folder, resume=False, console=console)
+    print(_announcement(settings, asked=bool(given.out)), file=console, flush=True)
+    if given.out:
+        result, report = run(settings, Path(given.out), resume=False, console=console)
+    else:
+        result, report = run_where_free(settings, RECIPE, console)
+    folder = result.run
     if result.interrupted:
         return exit_code_for_signal(result.interrupted)
     if result.test is None:
@@ -70,8 +73,8 @@ def main(words: list[str]) -> int:
     return EXIT_DONE
 
 
-def _announcement(settings: Recipe, folder: Path, asked: bool) -> str:
-    taken = RUNS / settings.name
+def _announcement(settings: Recipe, asked: bool) -> str:
+    taken, folder = RUNS / settings.name, free_folder(settings, RECIPE)
     note = "" if asked or folder == taken else f"{taken} is taken, so this run is {folder}.\n"
     return (
         f"{note}A Mixer {variant_of(settings.model)} of {cost(settings.model).parameters:,} "

@@ -13,8 +13,8 @@ from mixerkit.cli.arguments import (
     value_of,
     wants_help,
 )
+from mixerkit.cli.running import located
 from mixerkit.cli.text import percent, plural, table
-from mixerkit.cli.train import located
 from mixerkit.errors import EXIT_DONE, UserError
 from mixerkit.spec.imagenet import readable
 from mixerkit.spec.recipe import Data

@@ -109,6 +109,8 @@ def find_images(words: tuple[str, ...]) -> Iterator[Path]:
         if word == "-":
             listed = os.fsdecode(sys.stdin.buffer.read()).split("\n")
             yield from (Path(line) for each in listed if (line := each.removesuffix("\r")))
+        elif not word:
+            raise UserError("One of the FILES is an empty text: expected a file or a folder.")
         elif Path(word).is_dir():
             yield from _in_folder(Path(word))
         elif Path(word).exists():

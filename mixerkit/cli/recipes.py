@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 import tyro
 
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as
+from mixerkit.cli.running import recipe_named
 from mixerkit.cli.text import table
 from mixerkit.errors import EXIT_DONE, UserError
 from mixerkit.model.cost import cost
 from mixerkit.spec.mixer import variant_of
 from mixerkit.spec.recipe import Recipe
-from mixerkit.spec.recipes import RECIPES, recipe
+from mixerkit.spec.recipes import RECIPES
 from mixerkit.spec.strict import to_dict, write_yaml
 
 EXAMPLES = """\
@@ -40,7 +41,7 @@ def main(words: list[str]) -> int:
     if given.action == "show":
         if not given.recipe:
             raise UserError(f"Show which recipe? Recipes: {', '.join(RECIPES)}.")
-        found = recipe(given.recipe)
+        found = recipe_named(given.recipe)
         print(json.dumps(to_dict(found), indent=2) if given.json else write_yaml(found).rstrip())
         return EXIT_DONE
     if given.recipe:

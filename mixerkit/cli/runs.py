@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as
-from mixerkit.cli.program import command
-from mixerkit.cli.text import percent, size, table
+from mixerkit.cli.program import command, program
+from mixerkit.cli.text import percent, readable, size, table
 from mixerkit.errors import EXIT_DONE, EXIT_FAILED, UserError
 
 EXAMPLES = """\
@@ -23,9 +23,11 @@ EXAMPLES = """\
 
 @dataclass(frozen=True)
 class Runs:
-    """List the run folders in a folder: how far each is, and how good. `verify` reads every file
-    of one run, says what is damaged and where a resume would go on, and changes nothing. `report`
-    writes the report.html of one run again."""
+    """List the run folders in a folder: how far each is, how good, and why it stopped. `verify`
+    reads every file of one run, says what is damaged or lost, what mends it and where a resume
+    would go on, and changes nothing. `report` writes the report.html of one run again.
+
+    Exit code: 0 done, and sound; 1 `verify` found damage; 2 bad input, such as no run."""
 
     action: tyro.conf.Positional[Literal["list", "verify", "report"]] = "list"
     """`list` a folder of runs, `verify` a run, or write the `report` of a run."""
@@ -55,8 +57,10 @@ def main(words: list[str]) -> int:
     elif found:
         print(table([HEADINGS, *(_row(run) for run in found)], left=3))
         for run in found:
+            if run["stopped"]:
+                print(readable(f"{run['path']} stopped: {run['stopped']}"))
             if run["problem"]:
-                print(f"{run['path']}: {run['problem']}", file=sys.stderr)
+                print(_suggesting(f"{run['path']}: {run['problem']}"), file=sys.stderr)
     else:
         print(f"No runs in {root}. `{command('demo')}` makes one.")
     return EXIT_DONE
@@ -81,9 +85,16 @@ def _verify(given: Runs) -> int:
     else:
         lines = table([(part.name, size(part.size)) for part in found.parts]).splitlines()
         for line, part in zip(lines, found.parts, strict=True):
-            print(f"{line}  {_found(part, found.best_step)}")
+            print(f"{line}  {_suggesting(_found(part, found.best_step))}")
         print(found.resume)
+        if found.mends:
+            print(f"To mend it: {command('train', '--resume', given.folder)}")
     return EXIT_DONE if found.sound else EXIT_FAILED
+
+
+def _suggesting(message: str) -> str:
+    """`message` for a terminal, with its commands (`mixer …`) such as work from here."""
+    return readable(message).replace("`mixer ", f"`{program()} ")
 
 
 def _found(part: Any, best_step: int | None) -> str:

@@ -1,7 +1,6 @@
 """`mixer train`: a recipe, changed from the command line, into a run folder."""
 
 import json
-import os
 import sys
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,11 +17,12 @@ from mixerkit.cli.arguments import (
     wants_help,
 )
 from mixerkit.cli.program import command
+from mixerkit.cli.running import located, recipe_named, run, run_where_free
 from mixerkit.cli.text import clock, pairs, percent
-from mixerkit.errors import EXIT_DONE, RunFailed, UserError, exit_code_for_signal
+from mixerkit.errors import EXIT_DONE, UserError, exit_code_for_signal
 from mixerkit.spec.mixer import MixerConfig, variant
-from mixerkit.spec.recipe import Data, Recipe
-from mixerkit.spec.recipes import RECIPES, recipe
+from mixerkit.spec.recipe import Recipe
+from mixerkit.spec.recipes import RECIPES
 
 if TYPE_CHECKING:
     from mixerkit.training.result import TrainingResult
@@ -34,17 +34,20 @@ EXAMPLES = """\
   mixer train photos-64 --data.source my-photos --model S/16
   mixer train my-recipe.yaml --json
   mixer train --resume runs/short
+  mixer train --resume runs/photos-64 --data.source /where/they/are/now
 """
 
 SWITCHES = ("--dry-run", "--json")
-RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
 class Train:
     """Train by RECIPE: a name from `mixer recipes`, or a YAML file (`mixer recipes show NAME`
     prints one to start from). Every setting can be changed here; the defaults shown are those of
-    RECIPE. The run folder gets the recipe, metrics, checkpoints, the model and report.html."""
+    RECIPE. The run folder gets the recipe, metrics, checkpoints, the model and report.html.
+
+    Exit code: 0 done, 1 failed, 2 bad input, and 128 + its number after a signal (Ctrl-C, SIGTERM,
+    SIGHUP) before which everything was saved."""
 
     settings: Annotated[Recipe, WITHOUT_PREFIX]
     recipe: Annotated[Word, shown_as("RECIPE")] = ""
@@ -54,7 +57,10 @@ class Train:
     out: Annotated[str, shown_as("FOLDER")] = ""
     """Run folder (if not given, runs/NAME, or the first free one of -2, -3, …)."""
     resume: Annotated[str, shown_as("RUN")] = ""
-    """Go on with this run folder from its newest checkpoint, by the run's own recipe."""
+    """Go on with this run folder from its newest checkpoint, by the run's own recipe. Images that
+    were moved are found by --data.source or --data.root: they must be the same, and the run's
+    recipe stays as it is, so say it at every resume. What is damaged of a finished run is made
+    again."""
     dry_run: Flag = False
     """Print what would happen and what it would cost; write nothing."""
     json: Flag = False
@@ -67,13 +73,18 @@ def main(words: list[str]) -> int:
     if given.dry_run:
         return _dry_run(given.settings, given.json)
     console = sys.stderr if given.json else sys.stdout
-    folder = Path(given.resume or given.out or free_folder(given.settings, given.recipe))
-    result, report = run(given.settings, folder, resume=bool(given.resume), console=console)
+    if given.resume or given.out:
+        folder = Path(given.resume or given.out)
+        result, report = run(given.settings, folder, resume=bool(given.resume), console=console)
+    else:
+        result, report = run_where_free(given.settings, given.recipe, console)
     if given.json:
         print(json.dumps(_as_dict(result, report), indent=2))
     elif not result.interrupted:
         print("\n" + pairs(summary(result, report)))
-        print("\n".join(["", "Next:", *(f"  {each}" for each in _next(given.settings, folder))]))
+        print(
+            "\n".join(["", "Next:", *(f"  {each}" for each in _next(given.settings, result.run))])
+        )
     return exit_code_for_signal(result.interrupted) if result.interrupted else EXIT_DONE
 
 
@@ -99,15 +110,13 @@ def _parse(words: list[str]) -> Train:
         )
     if resumed and "--dry-run" in words:
         raise UserError("--dry-run plans a new run, --resume goes on with one: leave one out.")
-    base = _run_recipe(resumed) if resumed else recipe(name or next(iter(RECIPES)))
-    label = value_of("--model", words)
+    stored = _run_recipe(resumed) if resumed else recipe_named(name or next(iter(RECIPES)))
+    base, label = stored, value_of("--model", words)
     if label:
         base = replace(base, model=_in_place_of(base.model, label))
     default = Train(base, recipe=name)
     given = parse(Train, words, command="train", examples=EXAMPLES, default=default)
-    if resumed:
-        _refuse_changes(given)
-    return given
+    return _only_moved(given, stored) if resumed else given
 
 
 def _in_place_of(model: MixerConfig, label: str) -> MixerConfig:
@@ -128,13 +137,14 @@ def _run_recipe(folder: str) -> Recipe:
         return run.recipe()
 
 
-def _refuse_changes(given: Train) -> None:
-    """A run is resumed as it was started: another setting would make it another run."""
-    stored = _run_recipe(given.resume)
+def _only_moved(given: Train, stored: Recipe) -> Train:
+    """A run is resumed as it was started: another setting would make it another run. Only where
+    its images are now may be said."""
+    settings = given.settings
+    place = replace(settings.data, source=stored.data.source, root=stored.data.root)
+    same_place = replace(settings, data=place)
     changed = [
-        name
-        for field in fields(Recipe)
-        if (name := field.name) and getattr(given.settings, name) != getattr(stored, name)
+        f.name for f in fields(Recipe) if getattr(same_place, f.name) != getattr(stored, f.name)
     ]
     if changed or given.out:
         what = ", ".join(f"--{name}" for name in [*changed, *(["out"] if given.out else [])])
@@ -142,31 +152,9 @@ def _refuse_changes(given: Train) -> None:
             f"A resumed run keeps its recipe and folder, found {what}: leave that out, or start "
             f"a new run from {given.resume} with `mixer train {given.resume} --out FOLDER …`."
         )
-
-
-def free_folder(settings: Recipe, source: str) -> Path:
-    """runs/NAME, or the first of runs/NAME-2, runs/NAME-3, … that does not exist."""
-    name = settings.name if settings.name != "custom" or not source else Path(source).stem
-    folder, number = RUNS / name, 2
-    while folder.exists():
-        folder, number = RUNS / f"{name}-{number}", number + 1
-    return folder
-
-
-def located(data: Data) -> Data:
-    """`data` with whole paths for its folders: a recipe must mean the same from every folder."""
-    from mixerkit.data.sources import SOURCES
-
-    is_folder = data.source not in ("", *SOURCES) and Path(data.source).is_dir()
-    return replace(
-        data,
-        source=_whole(data.source) if is_folder else data.source,
-        root=_whole(data.root) if data.root else "",
-    )
-
-
-def _whole(path: str) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 (resolve() would follow links)
+    if settings == stored:
+        return given
+    return replace(given, settings=replace(settings, data=located(settings.data)))
 
 
 def _dry_run(settings: Recipe, as_json: bool) -> int:
@@ -179,50 +167,6 @@ def _dry_run(settings: Recipe, as_json: bool) -> int:
         print(f"{settings.name}: what would happen (nothing was written)\n")
         print(pairs(planned.rows()))
     return EXIT_DONE
-
-
-def run(
-    settings: Recipe, folder: Path, *, resume: bool, console: Any
-) -> "tuple[TrainingResult, Path | None]":
-    """Train into `folder` while `console` watches, then write the report."""
-    from mixerkit.cli.progress import Console
-    from mixerkit.insight.canvas import HOW_TO_DRAW, can_draw
-    from mixerkit.training.loop import train
-
-    watch = Console(console)
-    watch.say(f"run:  {folder}")
-    if not can_draw():
-        watch.say(f"There will be no report: {HOW_TO_DRAW}")
-    if not resume:
-        settings = replace(settings, data=located(settings.data))
-    result = train(settings, folder, resume=resume, watch=watch)
-    if result.interrupted:
-        again = command("train", "--resume", folder)
-        watch.say(f"Stopped at step {result.steps:,}, saved. Go on with:\n  {again}")
-        return result, None
-    watch.say("drawing the report")
-    return result, write_report(folder)
-
-
-def write_report(folder: Path) -> Path | None:
-    """Write the run's report.html; where the plotting package is missing, say so and go on."""
-    from mixerkit.checkpoint.run import RunFolder
-    from mixerkit.insight.report import write_report as write
-
-    try:
-        with RunFolder.open(folder) as opened:
-            return write(opened)
-    except UserError as error:
-        print(f"mixer: no report: {error}", file=sys.stderr)
-        return None
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        again = command("runs", "report", folder)
-        raise RunFailed(
-            f"The run is finished and its model kept, but the report could not be written "
-            f"({where}{error.strerror or error}). Free at least 10 MiB on the disk of {folder}, "
-            f"then write it:\n  {again}"
-        ) from error
 
 
 def summary(result: "TrainingResult", report: Path | None) -> list[tuple[str, str]]:

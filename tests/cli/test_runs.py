@@ -26,19 +26,23 @@ def test_a_sound_run_is_said_to_be_sound_line_by_line(run, mixer):
     assert (code, err) == (0, "")
     *parts, last = out.splitlines()
     unknown = [line.split()[0] for line in parts if "  sound" not in line]
-    assert len(parts) >= 7 and unknown == ["evaluation.json", "timing.jsonl"]
+    assert len(parts) >= 7 and unknown == ["timing.jsonl", "report.html"]
     assert sum("no checksum" in line for line in parts) == 2
-    assert last == "A resume would go on from step 6."
+    assert last == "The run is finished: a resume would find nothing left to do."
 
 
 def test_damage_is_named_and_gives_exit_code_1(run, mixer):
     damage(run)
+    (run / "model" / "config.json").unlink()
     code, out, _ = mixer("runs", "verify", str(run))
     assert code == 1
-    known = [line for line in out.splitlines()[:-1] if "no checksum" not in line]
+    known = [line for line in out.splitlines()[:-2] if "no checksum" not in line]
     damaged = [line for line in known if "  sound" not in line]
-    assert len(damaged) == 1 and "step-00000006/tensors.safetensors was changed" in damaged[0]
-    assert out.splitlines()[-1] == "A resume would go on from step 4."
+    assert len(damaged) == 2 and "step-00000006/tensors.safetensors was changed" in damaged[0]
+    assert damaged[1].endswith("is missing: manifest.json lists it. A resume makes it again.")
+    *_, resume, command = out.splitlines()
+    assert resume == "A resume would go on from step 4, and make model again."
+    assert command.startswith("To mend it: ") and command.endswith(f" train --resume {run}")
 
 
 def test_json_says_the_same(run, mixer):

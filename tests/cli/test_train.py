@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from mixerkit.checkpoint.run import RunFolder
-from mixerkit.cli.train import _parse, located
+from mixerkit.cli.running import located
+from mixerkit.cli.train import _parse
 from mixerkit.spec.mixer import variant
 from mixerkit.spec.recipe import Data
 from mixerkit.spec.recipes import RECIPES, recipe
