@@ -4,6 +4,8 @@ Letters: I image channels, H and W height and width in pixels.
 """
 
 import base64
+import errno
+import hashlib
 import io
 import stat
 from collections.abc import Callable, Iterator
@@ -41,14 +43,17 @@ FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "box": Image.Resampling.BOX,
 }
+OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP)
+"""Errors of the system that say something about one file: it is gone, a link leads nowhere or in a
+circle, it may not be read. All others, such as a failing disk or too many open files, do not."""
 _CONVERTIBLE = ("1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _GREY = ("1", "L", "LA", "La")
 
 
 class BrokenImage(UserError):
-    """The content of one image cannot be used, for `reason`; other images may well be usable.
+    """One image cannot be used, for `reason`; other images may well be usable.
 
-    What the operating system refuses, such as a missing file, is a plain `UserError`.
+    What says nothing about the file itself, such as a disk that fails, is a plain `UserError`.
     """
 
     def __init__(self, reason: str, path: Path | None = None) -> None:
@@ -61,8 +66,8 @@ def open_image(path: Path) -> Image.Image:
 
     Transparent pixels are shown on white; 16-bit grey is scaled to 8 bit; of an animation the
     first frame is taken. A file that is not a regular file, not in one of `FORMATS` (told by
-    its content), above `MAX_PIXELS` or `MAX_BYTES`, cut short or broken raises `BrokenImage`,
-    one that cannot be read from the disk `UserError`; both name it.
+    its content), above `MAX_PIXELS` or `MAX_BYTES`, cut short, broken, gone or not to be read
+    raises `BrokenImage`, a disk that fails `UserError`; both name it.
     """
     with _naming(path):
         return _loaded(_opened(_content(path)))
@@ -81,6 +86,14 @@ def read(
             return prepare(_loaded(image), preprocess)
 
 
+def digest(path: Path) -> bytes:
+    """SHA-256 of the bytes of an image file; zeros where they cannot be read."""
+    try:
+        return hashlib.sha256(_content(path)).digest()
+    except (UserError, OSError):
+        return bytes(hashlib.sha256().digest_size)
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Adds the file to whatever goes wrong with it."""
@@ -91,6 +104,10 @@ def _naming(path: Path) -> Iterator[None]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except OSError as error:
+        if error.errno in OF_THE_FILE:
+            leads_nowhere = error.errno == errno.ENOENT and path.is_symlink()
+            reason = "it is a link that leads nowhere" if leads_nowhere else error.strerror
+            raise BrokenImage(f"{reason}.", path) from error
         raise UserError(f"Cannot read the image {path}: {error.strerror or error}.") from error
 
 
@@ -149,14 +166,12 @@ def _decoding() -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BrokenImage(_too_large("it")) from error
     except UnidentifiedImageError as error:
-        raise BrokenImage(
-            f"its content is none of {', '.join(FORMATS)}. Convert it or take it out."
-        ) from error
+        raise BrokenImage(f"its content is none of {', '.join(FORMATS)}. Convert it.") from error
     except Exception as error:
         # Pillow's decoders meet broken bytes with a dozen kinds of exceptions.
         what = str(error) or type(error).__name__
         raise BrokenImage(
-            f"it is broken or cut short ({what}). Replace it or take it out."
+            f"it is broken or cut short ({what}). Replace it by a whole copy."
         ) from error
 
 

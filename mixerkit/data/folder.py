@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -63,6 +64,11 @@ def open_classes(folder: Path, name: str, left_out: LeftOut) -> ImageSplit:
     """One split: every sub-folder of `folder` is a class, with all images below it."""
     classes = _sub_folders(folder)
     for path in _visible(folder):
+        if path.is_symlink() and not path.exists():
+            raise UserError(
+                f"{path} is a link that leads nowhere, perhaps to a class on a disk that is not "
+                f"there: put that back, or take the link away."
+            )
         if not path.is_dir():
             left_out.add(path)
     if len(classes) < 2:
@@ -77,8 +83,8 @@ def open_classes(folder: Path, name: str, left_out: LeftOut) -> ImageSplit:
         images = list(_images_below(class_folder, left_out))
         if not images:
             raise UserError(
-                f"The class folder {class_folder} holds no image ({', '.join(EXTENSIONS)}): "
-                f"add some or take the folder out."
+                f"The class folder {class_folder} holds no image ({', '.join(EXTENSIONS)}), and "
+                f"what has no image cannot be learned: add some or take the folder out."
             )
         paths += images
         labels += [label] * len(images)
@@ -88,7 +94,7 @@ def open_classes(folder: Path, name: str, left_out: LeftOut) -> ImageSplit:
 
 def _images_below(folder: Path, left_out: LeftOut) -> Iterator[Path]:
     """Image files (by their ending) in the order of their paths; the rest is counted."""
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
             if (Path(here) / name).is_symlink():  # os.walk does not follow it
@@ -107,8 +113,13 @@ def _visible(folder: Path) -> list[Path]:
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        raise UserError(f"Cannot read the folder {folder}: {error.strerror}.") from error
+        _refuse(error)
     return [path for path in entries if not path.name.startswith(".")]
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """A folder that cannot be listed would be one without images, in silence."""
+    raise UserError(f"Cannot read the folder {error.filename}: {error.strerror}.") from error
 
 
 def _sub_folders(folder: Path) -> list[Path]:

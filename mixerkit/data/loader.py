@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from mixerkit.data.augment import BatchDraws, normalise
-from mixerkit.data.decode import BrokenImage, canvas, fit, from_array, in_channels, read
+from mixerkit.data.decode import canvas, fit, from_array, in_channels, read
 from mixerkit.data.draws import shuffled
 from mixerkit.data.mixing import mix, one_hot
 from mixerkit.data.pixels import Pixels, Read, Reading, read_batches
@@ -96,6 +96,10 @@ class TrainLoader:
                 first = step * self.batch_size
                 mixed = mix(images_BIHW, targets_BK, self.augment, self.seed, epoch, first)
                 yield Batch(*mixed, unreadable)
+
+    def problem(self, index: int) -> str:
+        """Why an image of the split cannot be used now; empty where it can."""
+        return self.pixels.problem(index, self.reading)
 
     def _read(self, epoch: int, batches: list[np.ndarray]) -> Generator[Read]:
         """The whole image of each, or an inception crop of it."""
@@ -189,11 +193,7 @@ class EvaluationLoader:
 
     def is_broken(self, index: int) -> bool:
         """Whether an image of the split cannot be used now."""
-        try:
-            self.pixels.one(index, self.reading)
-        except BrokenImage:
-            return True
-        return False
+        return bool(self.pixels.problem(index, self.reading))
 
     def picture(self, index: int) -> np.ndarray:
         """One image of the split as the model sees it before normalisation, uint8 [I, H, W]."""

@@ -84,6 +84,14 @@ class Pixels:
         ((_, pixels, _),) = self.batches([np.array([index])], strict)
         return pixels[0]
 
+    def problem(self, index: int, reading: Reading) -> str:
+        """Why an image cannot be used now; empty where it can."""
+        try:
+            self.one(index, reading)
+        except BrokenImage as error:
+            return str(error)
+        return ""
+
     def _make(self, index: int) -> np.ndarray:
         """The pixels, decoded and resized now."""
         if self.split.images is None:

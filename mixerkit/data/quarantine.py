@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mixerkit.data.splits import ImageSplit
-from mixerkit.errors import RunFailed
+from mixerkit.errors import RunFailed, warn
 
 NAMES_SHOWN = 5
 
@@ -30,12 +32,21 @@ class Quarantine:
     """The unreadable images of a run's splits, each remembered once.
 
     `max_unreadable`: the share of a split that may be unreadable, rounded up to whole images.
-    `log` is called with the row of every image that is new: split, index, file, reason.
+    `log` is called with the row of every image that is new: split, index, file, reason; `say` with
+    a line for each class of which no image is left.
     """
 
-    def __init__(self, max_unreadable: float, log: Callable[[dict[str, Any]], None]) -> None:
-        self.max_unreadable, self.log = max_unreadable, log
+    def __init__(
+        self,
+        max_unreadable: float,
+        log: Callable[[dict[str, Any]], None],
+        say: Callable[[str], None] = warn,
+    ) -> None:
+        self.max_unreadable, self.log, self.say = max_unreadable, log, say
         self.found: dict[str, dict[int, Unreadable]] = {}
+        self._counted: dict[str, int] = {}
+        """How many images of a split were found when its classes were last looked at."""
+        self._lost: set[tuple[str, str]] = set()
 
     def recall(self, rows: Iterable[dict[str, Any]], is_broken: Callable[[str, int], bool]) -> None:
         """Take over `rows` that were logged before; images that are whole by now, as `is_broken`
@@ -63,8 +74,27 @@ class Quarantine:
                 f"{len(known)} images of {split.name} cannot be used, and data.max_unreadable "
                 f"{self.max_unreadable:g} allows {allowed} of {len(split)}: "
                 f"{shown(list(known.values()))}. Replace them and resume; or start another run, "
-                f"without those files or with a larger data.max_unreadable."
+                f"without those files or with a larger data.max_unreadable. A run that is resumed "
+                f"keeps its list of files and its settings."
             )
+        self._tell_lost_classes(split, known)
+
+    def _tell_lost_classes(self, split: ImageSplit, known: dict[int, Unreadable]) -> None:
+        """Say once of each class of the split that none of its images is left."""
+        if self._counted.get(split.name, 0) == len(known):
+            return
+        self._counted[split.name] = len(known)
+        count = len(split.class_names)
+        images_K = np.bincount(split.labels, minlength=count)
+        lost_K = np.bincount(split.labels[list(known)], minlength=count)
+        for label in np.flatnonzero((images_K == lost_K) & (images_K > 0)):
+            name = split.class_names[label]
+            if (split.name, name) not in self._lost:
+                self._lost.add((split.name, name))
+                self.say(
+                    f"no image of the class '{name}' in {split.name} can be used: it "
+                    f"cannot be learned from them, nor measured on them"
+                )
 
 
 def nothing_left(split: ImageSplit, unreadable: Sequence[Unreadable]) -> str:

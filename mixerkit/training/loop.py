@@ -18,6 +18,7 @@ from mixerkit.spec.recipe import Recipe
 from mixerkit.training.advice import on_schedule
 from mixerkit.training.compilation import choose_compile
 from mixerkit.training.failures import Failures, WentBack
+from mixerkit.training.images import contents_of
 from mixerkit.training.interrupt import Interrupt, Interrupted
 from mixerkit.training.logbook import Logbook
 from mixerkit.training.loss import TargetLoss
@@ -27,6 +28,7 @@ from mixerkit.training.result import TrainingResult, result_of
 from mixerkit.training.same import check_same
 from mixerkit.training.setup import (
     Steps,
+    check_classes,
     class_counts,
     count_steps,
     open_data,
@@ -63,10 +65,14 @@ def train(
     watch.say(_images(splits))
     interrupt = Interrupt()
     loader = training_loader(recipe, splits, interrupt.poll)
-    next(iter(loader.epoch(0)))  # this and the next refuse what cannot run, before a folder is made
+    # What cannot run is refused before a folder is made.
+    next(iter(loader.epoch(0)))
+    if not resume:
+        check_classes(loader)
     steps = count_steps(recipe, len(splits.train))
+    contents = contents_of(splits, recipe.data, interrupt.poll)
     with RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe) as run:
-        check_same(run, recipe, splits)
+        check_same(run, recipe, splits, contents, watch)
         run.forget_stop()
         damaged = run.damaged_results()
         if run.is_finished() and not damaged:
@@ -118,7 +124,7 @@ class _Training:
         loss = TargetLoss(recipe.loss, class_counts(splits.train))
         self.update = Update(recipe, steps, loss, self.state, interrupt.poll)
         self.log = Logbook(recipe, steps, run, self.state, watch)
-        quarantine = Quarantine(recipe.data.max_unreadable, self.log.unreadable)
+        quarantine = Quarantine(recipe.data.max_unreadable, self.log.unreadable, watch.say)
         self.measuring = Measuring(recipe, splits, run, self.state, quarantine, interrupt)
         quarantine.recall(run.quarantine(), self.measuring.is_broken)
         policy = recipe.not_finite

@@ -1,6 +1,5 @@
 """From a recipe to everything that a run is made of, except the run folder."""
 
-import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,12 +101,22 @@ def count_steps(recipe: Recipe, samples: int) -> Steps:
     )
 
 
-def images_of(splits: Splits) -> str:
-    """How many images there are, and a checksum of the training labels in their order."""
-    labels = splits.train.labels
-    digest = hashlib.sha256(np.ascontiguousarray(labels, dtype="<i8").tobytes()).hexdigest()
-    held_out = len(splits.validation) if splits.validation is not None else 0
-    return f"{len(labels)} for training, {held_out} held out, labels {digest[:12]}"
+def check_classes(loader: TrainLoader) -> None:
+    """`UserError` for a class of which no image can be used: it cannot be learned. Of most classes
+    one image is read, and no image of those that are in memory."""
+    split = loader.split
+    if split.images is not None:
+        return
+    ordered = np.argsort(split.labels, kind="stable")
+    ends = np.cumsum(class_counts(split))
+    for name, members in zip(split.class_names, np.split(ordered, ends[:-1]), strict=True):
+        problems = (loader.problem(int(index)) for index in members)
+        first = next(problems, "")
+        if first and all(problems):
+            raise UserError(
+                f"None of the {len(members)} images of the class '{name}' in {split.name} can be "
+                f"used, so that it cannot be learned. {first} Replace them, or take the class out."
+            )
 
 
 def class_counts(split: ImageSplit) -> np.ndarray:

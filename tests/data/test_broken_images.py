@@ -1,5 +1,6 @@
 """Images that cannot be used: told from what the disk refuses, named, never blindly unpacked."""
 
+import errno
 import io
 import os
 import struct
@@ -81,9 +82,17 @@ def raising(error: OSError):
     return fail
 
 
-# What the operating system refuses → the message.
-REFUSED = {
+# What the operating system refuses because of the file → the message.
+OF_THE_FILE = {
     "missing": (lambda path, _: path.unlink(), "No such file"),
+    "its folder is a file": (
+        lambda path, _: (path.unlink(), path.parent.rmdir(), path.parent.touch()),
+        "Not a directory",
+    ),
+    "a link to nothing": (
+        lambda path, _: (path.unlink(), path.symlink_to("nowhere")),
+        "it is a link that leads nowhere",
+    ),
     "endless links": (
         lambda path, _: (path.unlink(), path.symlink_to(path)),
         "Too many levels of symbolic links",
@@ -92,19 +101,25 @@ REFUSED = {
         lambda _, patch: patch.setattr(Path, "open", raising(PermissionError(13, "Denied"))),
         "Denied",
     ),
-    "the disk fails": (
-        lambda _, patch: patch.setattr(Path, "open", raising(OSError(5, "Input/output error"))),
-        "Input/output error",
-    ),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_the_operating_system_refuses_is_not_a_broken_image(tmp_path, monkeypatch, case):
-    path = save(tmp_path / "photo.png", Image.fromarray(ramp()))
-    cause, message = REFUSED[case]
+@pytest.mark.parametrize("case", OF_THE_FILE)
+def test_a_file_that_is_gone_or_not_to_be_read_is_a_broken_image(tmp_path, monkeypatch, case):
+    (tmp_path / "photos").mkdir()
+    path = save(tmp_path / "photos" / "photo.png", Image.fromarray(ramp()))
+    cause, message = OF_THE_FILE[case]
     cause(path, monkeypatch)
-    with pytest.raises(UserError, match=rf"photo\.png: {message}") as refused:
+    with pytest.raises(BrokenImage, match=rf"photo\.png: {message}") as refused:
+        read(path, Preprocess(image_size=8), fit)
+    assert "photo" not in refused.value.reason
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE])
+def test_a_failing_disk_is_not_a_broken_image(tmp_path, monkeypatch, number):
+    path = save(tmp_path / "photo.png", Image.fromarray(ramp()))
+    monkeypatch.setattr(Path, "open", raising(OSError(number, os.strerror(number))))
+    with pytest.raises(UserError, match=rf"photo\.png: {os.strerror(number)}") as refused:
         read(path, Preprocess(image_size=8), fit)
     assert not isinstance(refused.value, BrokenImage)
 

@@ -1,5 +1,6 @@
 """A folder of images: which files become which items, and what is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,32 @@ def test_a_folder_with_the_name_of_a_named_set(tmp_path, monkeypatch, samples):
     )
     monkeypatch.chdir(samples)
     assert "not used" not in open_source("fashion-mnist", ".").origin
+
+
+def test_a_link_to_a_class_that_is_not_there_is_refused(tmp_path):
+    put(tmp_path, "ant/1.png", "cat/1.png")
+    (tmp_path / "dog").symlink_to("/a/disk/that/is/not/there")
+    with pytest.raises(UserError, match="dog is a link that leads nowhere"):
+        open_source(str(tmp_path))
+
+
+def test_images_may_be_links_also_to_nothing(tmp_path):
+    """Which of them can be used is found when they are read."""
+    put(tmp_path, "ant/1.png", "cat/1.png")
+    (tmp_path / "ant" / "2.png").symlink_to("nowhere")
+    (tmp_path / "ant" / "3.png").symlink_to("3.png")
+    assert len(open_source(str(tmp_path)).train) == 4
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
+    put(tmp_path, "ant/1.png", "ant/more/2.png", "cat/1.png")
+    healthy = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "more":
+            raise PermissionError(13, "Permission denied", str(path))
+        return healthy(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"Cannot read the folder .*more: Permission denied"):
+        open_source(str(tmp_path))

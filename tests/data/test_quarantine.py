@@ -85,6 +85,25 @@ def test_images_that_are_whole_again_do_not_count_any_more():
         quarantine.add(split(100), broken(1))
 
 
+def test_a_class_of_which_nothing_is_left_is_told_once():
+    said = []
+    quarantine = Quarantine(0.9, lambda row: None, said.append)
+    quarantine.add(split(6), broken(0, 2, 3))
+    assert said == []
+    quarantine.add(split(6), broken(4))
+    quarantine.add(split(6), broken(4, 5))
+    assert len(said) == 1 and "the class 'a' in photos train" in said[0]
+
+
+def test_a_class_that_was_lost_before_is_told_again_when_the_run_goes_on():
+    rows, said = [], []
+    Quarantine(0.9, rows.append).add(split(6), broken(0, 2, 4))
+    quarantine = Quarantine(0.9, rows.append, said.append)
+    quarantine.recall(list(rows), lambda name, index: True)
+    quarantine.add(split(6), [])
+    assert len(said) == 1
+
+
 def test_names_that_are_not_utf_8_can_be_written():
     name = os.fsdecode(b"caf\xe9.png")
     row = Unreadable(0, Path(name), "broken").row()

@@ -1,5 +1,6 @@
 """Batches of a folder with broken images: what is left is what it would have been without them."""
 
+import errno
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +39,9 @@ BREAK = {
     12: lambda path: (path.unlink(), path.mkdir()),
     30: lambda path: (path.unlink(), os.mkfifo(path)),
     31: lambda path: path.write_text("hello"),
+    32: lambda path: path.unlink(),
+    33: lambda path: (path.unlink(), path.symlink_to("nowhere")),
+    34: lambda path: (path.unlink(), path.symlink_to(path.name)),
     44: lambda path: Image.new("F", (20, 20)).save(path, format="TIFF"),
     59: lambda path: os.truncate(path, decode.MAX_BYTES + 1),
 }
@@ -128,13 +132,20 @@ def test_without_broken_images_everything_is_usable(tmp_path):
 
 
 @pytest.mark.parametrize("crop", ["none", "inception"])
-def test_what_the_disk_refuses_stops_the_epoch_all_the_same(tmp_path, crop):
+def test_what_the_disk_refuses_stops_the_epoch_all_the_same(tmp_path, monkeypatch, crop):
     split = make_photos(tmp_path)
     damage(split)
-    split.paths[50].unlink()
-    with pytest.raises(UserError, match=r"50\.png: No such file"):
+    healthy = Path.open
+
+    def failing(path: Path, *arguments):
+        if path == split.paths[50]:
+            raise OSError(errno.EIO, "Input/output error")
+        return healthy(path, *arguments)
+
+    monkeypatch.setattr(Path, "open", failing)
+    with pytest.raises(UserError, match=r"50\.png: Input/output error"):
         list(train_loader(split, Augment(crop=crop), skip_broken=True).epoch(0))
-    with pytest.raises(UserError, match=r"50\.png: No such file"):
+    with pytest.raises(UserError, match=r"50\.png: Input/output error"):
         list(EvaluationLoader(split, PREPROCESS, batch_size=7, skip_broken=True))
 
 

@@ -100,7 +100,8 @@ FAULTS = (
     Fault(
         "F9",
         "photographs cut, flipped, with damaged heads or junk in EXIF; decompression bombs, pipes, "
-        "folders, odd modes, wrong formats and huge files among them",
+        "folders, links that lead nowhere or in a circle, odd modes, wrong formats and huge files "
+        "among them",
         "the same images are listed, for the same reasons, by 1, 2 and one worker per processor "
         "as when each is opened alone, and all others are read alike; no crash, no hang, memory "
         "grows by less than 1 GB",

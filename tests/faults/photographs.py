@@ -206,5 +206,7 @@ NOT_FILES: tuple[Callable[[Path], None], ...] = (
     huge_file,
     lambda path: path.symlink_to("/dev/zero"),
     lambda path: path.symlink_to("."),
+    lambda path: path.symlink_to("nowhere"),
+    lambda path: path.symlink_to(path.name),
 )
 """What can stand where a file is expected, and is to be listed."""

@@ -68,6 +68,38 @@ def test_everything_comes_back(run):
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+def test_steps_that_are_still_to_be_left_out_do_not_count_as_made(run):
+    """As after going back: of two steps, one was made, and the next ones will not be used."""
+    state = stepped()
+    state.left_out = [1, 3, 4]
+    assert state.updates == 1
+    state.save(run, 2)
+    other = fresh_state(RECIPE)
+    assert other.restore(run) and (other.updates, other.saved) == (1, 1)
+
+
+def test_checkpoints_with_the_same_weights_count_as_one(run):
+    state = stepped()
+    for step, left_out in ((1, []), (2, []), (3, [3]), (4, [3, 4]), (5, [3, 4])):
+        state.step, state.left_out = step, left_out
+        state.save(run, 2)
+    assert run.checkpoints.steps() == [4, 5]
+    state.step, state.left_out = 6, [3, 4, 6]
+    state.save(run, 2)
+    assert run.checkpoints.steps() == [4, 6]
+
+
+def test_one_checkpoint_is_kept_that_is_old_enough_to_go_back_to(run):
+    state = stepped()
+    for step in (2, 9, 12, 13, 14):
+        state.step = step
+        state.save(run, 2, reach=4)
+    assert run.checkpoints.steps() == [9, 13, 14]
+    state.step = 18
+    state.save(run, 2, reach=4)
+    assert run.checkpoints.steps() == [14, 18]
+
+
 def test_going_back_forgets_what_came_later(run):
     state = fresh_state(RECIPE)
     before = copied(state)

@@ -102,6 +102,71 @@ def test_a_batch_of_which_nothing_is_left_is_quarantined_before_the_run_stops(ph
     assert (tmp_path / "run" / "checkpoints").is_dir()
 
 
+def test_the_error_says_how_to_go_on(photos, tmp_path):
+    for number in range(10):
+        os.truncate(photos / f"train/dark/{number:02}.png", 300)
+    run = tmp_path / "my run"
+    with pytest.raises(RunFailed, match=r"start another run, without") as stopped:
+        train(recipe(photos, holdout=10, max_unreadable=0.03), run)
+    newest = max((run / "checkpoints").iterdir()).name
+    again = f"Resume from step {int(newest[5:])}: `mixer train --resume '{run}'`"
+    assert str(stopped.value).endswith(again)
+
+
+def test_files_that_vanish_during_the_run_are_left_out(photos, tmp_path):
+    settings = recipe(photos, holdout=10, max_unreadable=0.1, memory=0.0)
+    victims = [photos / "train/dark/11.png", photos / "train/light/12.png"]
+
+    class Vanish(StopAt):
+        def progress(self, now):
+            if now.step >= 2 and victims[0].exists():
+                victims[0].unlink()
+                victims[1].unlink()
+                victims[1].symlink_to("nowhere")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mixerkit.training.logbook.SECONDS_BETWEEN_SIGNS", 0.0)
+        assert train(settings, tmp_path / "run", watch=Vanish(0, 0)).steps == 15
+    names = {name for _, name in quarantined(tmp_path / "run")}
+    assert names - {"03.png", "07.png", "21.png"} == {"11.png", "12.png"}
+
+
+def test_a_class_without_a_usable_image_is_refused_before_anything_is_written(photos, tmp_path):
+    for path in (photos / "train" / "dark").iterdir():
+        os.truncate(path, 300)
+    settings = replace(recipe(photos, max_unreadable=0.9), batch_size=30)
+    with pytest.raises(UserError, match=r"None of the 30 images of the class 'dark' .*00\.png"):
+        train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_that_loses_its_last_image_is_named(photos, tmp_path):
+    """Also again when the run goes on."""
+    for path in (photos / "test" / "light").iterdir():
+        os.truncate(path, 300)
+    watch, lost = StopAt(10**6, 0), "no image of the class 'light' in photos test can be used"
+    settings = recipe(photos, holdout=10, max_unreadable=0.6)
+    train(settings, tmp_path / "run", watch=watch)
+    assert len([line for line in watch.lines if lost in line]) == 1
+
+
+def test_images_that_were_replaced_are_told_and_others_refused(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("mixerkit.training.logbook.SECONDS_BETWEEN_SIGNS", 0.0)
+    settings = recipe(photos, holdout=10, max_unreadable=0.1)
+    train(settings, tmp_path / "run", watch=StopAt(3, 15))
+    watch = StopAt(6, 15)
+    train(settings, tmp_path / "run", resume=True, watch=watch)
+    assert not any("another content" in line for line in watch.lines)
+    first, second = photos / "train/dark/01.png", photos / "train/light/01.png"
+    first.write_bytes(second.read_bytes())
+    watch = StopAt(9, 15)
+    train(settings, tmp_path / "run", resume=True, watch=watch)
+    assert any("1 of the 60 images that are compared have another" in line for line in watch.lines)
+    first.rename(photos / "train/dark/0x.png")
+    with pytest.raises(UserError, match="other images"):
+        train(settings, tmp_path / "run", resume=True)
+
+
 def test_none_allowed_stops_at_the_first(photos, tmp_path):
     with pytest.raises(UserError, match=r"0[7]|21"):
         train(recipe(photos, holdout=10, max_unreadable=0), tmp_path / "run")
