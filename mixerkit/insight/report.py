@@ -1,5 +1,6 @@
 """A run's report: `figures/*.png`, and `report.html` as one file that can be sent to anybody."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,12 @@ from typing import Any
 from mixerkit.checkpoint.files import write_atomic
 from mixerkit.checkpoint.load import load
 from mixerkit.checkpoint.manifest import verify_folder
+from mixerkit.checkpoint.outcome import evaluation_problem
+from mixerkit.checkpoint.records import EVALUATION, METRICS, TIMING
 from mixerkit.checkpoint.run import RunFolder
+from mixerkit.errors import UserError
 from mixerkit.insight import curves, figures
+from mixerkit.insight.complete import check_evaluation, check_rows, check_timings
 from mixerkit.insight.story import RunFacts, tell
 from mixerkit.insight.weights import patch_filters, token_units
 from mixerkit.model.mixer import MlpMixer
@@ -36,19 +41,35 @@ def write_report(run: RunFolder) -> Path:
 
 
 def read_facts(run: RunFolder) -> RunFacts:
-    """The run folder's content, as the report needs it."""
+    """The run folder's content, as the report needs it; `UserError` names what is damaged, or lacks
+    a figure."""
     has_model = (run.path / "model").is_dir()
+    metrics, timings = run.metrics(), run.timings()
+    check_rows(run.path / METRICS, metrics)
+    check_timings(run.path / TIMING, timings)
     return RunFacts(
         name=run.path.resolve().name,
         state="finished" if has_model else run.state(),  # its own writer still holds the lock
         recipe=run.recipe(),
         about=verify_folder(run.path),
         choices=run.choices(),
-        metrics=run.metrics(),
-        timings=run.timings(),
-        evaluation=run.evaluation(),
+        metrics=metrics,
+        timings=timings,
+        evaluation=_evaluation(run),
         model=load(run.path) if has_model else None,
     )
+
+
+def _evaluation(run: RunFolder) -> dict[str, Any] | None:
+    """The figures that were measured at the end of the run, as they were then."""
+    problem = evaluation_problem(run.path) if run.is_finished() else ""
+    if problem:
+        resume = f"`mixer train --resume {shlex.quote(str(run.path))}`"
+        raise UserError(f"{problem} {resume} makes it again.")
+    content = run.evaluation()
+    if content is not None:
+        check_evaluation(run.path / EVALUATION, content)
+    return content
 
 
 def draw(facts: RunFacts) -> dict[str, bytes]:

@@ -269,7 +269,8 @@ def _details(facts: RunFacts) -> str:
 def _machine(facts: RunFacts) -> str:
     """What the run began with, and what it then chose by measurement."""
     known = {name: value for name, value in facts.about.items() if name != "kind"}
-    return page.word_table(_flat({**known, "chosen": facts.choices}))
+    chosen = {name: value for name, value in facts.choices.items() if name != "classes"}
+    return page.word_table(_flat({**known, "chosen": chosen}))
 
 
 def _flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:

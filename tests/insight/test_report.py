@@ -167,3 +167,24 @@ def test_amounts() -> None:
     assert in_minutes(4.25) == f"4.25{space}s"
     assert in_minutes(59.9) == f"1{space}min 0{space}s"
     assert in_minutes(7384) == f"2{space}h 3{space}min"
+
+
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [("evaluation.json", "per_class"), ("metrics.jsonl", "ece"), ("timing.jsonl", "waiting")],
+)
+def test_a_figure_that_is_missing_is_named(tmp_path: Path, file: str, key: str) -> None:
+    with make_run(tmp_path / "run", CLASSES) as run:
+        path = run.path / file
+        path.write_text(path.read_text().replace(f'"{key}"', '"other"'))
+        (run.path / "model" / "manifest.json").unlink()  # which knows evaluation.json
+        with pytest.raises(UserError, match=rf"{file}.*the report needs {key} there"):
+            write_report(run)
+
+
+def test_figures_of_a_finished_run_are_held_against_their_checksum(tmp_path: Path) -> None:
+    with make_run(tmp_path / "run", CLASSES) as run:
+        path = run.path / "evaluation.json"
+        path.write_text(path.read_text().replace('"top1": 0', '"top1": 1', 1))
+        with pytest.raises(UserError, match=r"evaluation\.json was changed .* makes it again"):
+            write_report(run)
