@@ -24,8 +24,9 @@ WORDS = {
     TEXTS: "a list of texts",
     FLAG: "true or false",
 }
-LARGEST = 2**63
-"""Steps, seconds and figures are below it."""
+LARGEST = {int: 2**63, float: 2.0**128, bool: 2}
+"""Steps, and whatever else is counted, are below the first; what is measured is below the second,
+as every float32 is, such as the loss of a run that diverges."""
 Form = Mapping[str, Kinds]
 
 FIGURES: Form = dict.fromkeys(
@@ -109,4 +110,4 @@ def _is(value: Any, kinds: Kinds) -> bool:
     """Whether `value` is of one of `kinds`; a flag is no number, and lists hold texts."""
     if type(value) is list:
         return kinds == TEXTS and all(type(item) is str for item in value)
-    return type(value) in kinds and (type(value) is str or abs(value) < LARGEST)
+    return type(value) in kinds and (type(value) is str or abs(value) < LARGEST[type(value)])

@@ -13,8 +13,8 @@ from mixerkit.training.logbook import Logbook
 from mixerkit.training.state import FiguresNotFinite, TrainingState, how_to_resume
 
 OTHER_SETTINGS = (
-    "The same settings may lead there again: a new run may do better with a lower optimizer.lr, a "
-    "longer schedule.warmup, optimizer.clip=1 or another not_finite.policy."
+    "A new run may do better with a lower optimizer.lr, a longer schedule.warmup, optimizer.clip=1 "
+    "or another not_finite.policy. If the machine was at fault, this one may go on "
 )
 
 
@@ -39,28 +39,27 @@ class Failures:
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """Around the whole run: an error that ends it says how the run can go on."""
+        """Around the whole run: figures that are not finite and end it say what may help."""
         try:
             yield
         except FiguresNotFinite as error:
-            message = f"{error} {OTHER_SETTINGS} {how_to_resume(self.run)}"
+            message = f"{error} {OTHER_SETTINGS}{how_to_resume(self.run)}"
             raise FiguresNotFinite(message, error.step) from error
-        except RunFailed as error:
-            raise RunFailed(f"{error} {how_to_resume(self.run)}") from error
 
     # -- images ----------------------------------------------------------------------------
 
     @contextmanager
     def saved_first(self) -> Iterator[None]:
         """Around what may fail between two steps, such as reading images or measuring: the state
-        is saved, so that nothing is lost."""
+        is saved, so that nothing is lost, and the error says so."""
         try:
             yield
         except FiguresNotFinite:  # what led there is no state to go on from
             raise
-        except UserError as error:
+        except (UserError, RunFailed) as error:
             self.save()
-            raise UserError(f"{error} {how_to_resume(self.run)}") from error
+            kind = UserError if isinstance(error, UserError) else RunFailed
+            raise kind(f"{error} Step {self.state.step:,} is saved.") from error
         except Exception:
             self.save()
             raise

@@ -175,7 +175,7 @@ def how_to_resume(run: RunFolder) -> str:
     """The end of a message about a run that stops: from which step it can go on, and how."""
     steps = run.checkpoints.steps()
     where = f"from step {steps[-1]:,}" if steps else "from the beginning, for nothing was saved yet"
-    return f"Resume {where}: `mixer train --resume {shlex.quote(str(run.path))}`"
+    return f"{where}, with `mixer train --resume {shlex.quote(str(run.path))}`."
 
 
 def _parts(tensors: dict[str, Tensor]) -> Parts:

@@ -124,6 +124,17 @@ def test_a_run_that_diverges_stops_and_says_what_to_try(tmp_path: Path) -> None:
         train(wild, tmp_path / "run")
 
 
+def test_the_rows_of_a_run_that_diverges_can_be_read_again(tmp_path: Path) -> None:
+    """Its figures are huge, and finite still."""
+    wild = Optimizer(name="sgd", lr=1e25, momentum=0.0)
+    recipe = replace(
+        RECIPE, optimizer=wild, ema=0.0, accumulation=1, save=Save(every="1 step"), compile="off"
+    )
+    for resume in (False, True):
+        with pytest.raises(RunFailed, match=r"mixer train --resume"):
+            train(recipe, tmp_path / "run", resume=resume)
+
+
 def test_a_run_is_not_resumed_with_another_recipe_or_other_images(
     straight: Path, tmp_path: Path
 ) -> None:

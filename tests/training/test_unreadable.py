@@ -102,15 +102,14 @@ def test_a_batch_of_which_nothing_is_left_is_quarantined_before_the_run_stops(ph
     assert (tmp_path / "run" / "checkpoints").is_dir()
 
 
-def test_the_error_says_how_to_go_on(photos, tmp_path):
+def test_the_error_says_what_is_saved(photos, tmp_path):
     for number in range(10):
         os.truncate(photos / f"train/dark/{number:02}.png", 300)
     run = tmp_path / "my run"
     with pytest.raises(RunFailed, match=r"start another run, without") as stopped:
         train(recipe(photos, holdout=10, max_unreadable=0.03), run)
     newest = max((run / "checkpoints").iterdir()).name
-    again = f"Resume from step {int(newest[5:])}: `mixer train --resume '{run}'`"
-    assert str(stopped.value).endswith(again)
+    assert str(stopped.value).endswith(f"Step {int(newest[5:])} is saved.")
 
 
 def test_files_that_vanish_during_the_run_are_left_out(photos, tmp_path):
