@@ -51,8 +51,9 @@ def load(
 ) -> MlpMixer:
     """The model that `source` names, in evaluation mode, on the processor, in float32.
 
-    `source` is a run folder, a model folder (ours or timm's), a file of weights in any known
-    layout, `hf://org/name`, `zoo:NAME`, or a variant label such as "B/16" (fresh weights).
+    `source` is a run folder, one of its checkpoints (`RUN@newest`, `RUN@best`, `RUN@STEP`, or the
+    checkpoint's folder), a model folder (ours or timm's), a file of weights in any known layout,
+    `hf://org/name`, `zoo:NAME`, or a variant label such as "B/16" (fresh weights).
 
     What differs from the stored model is changed (`model/surgery.py` has the mathematics):
 

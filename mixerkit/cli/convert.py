@@ -22,9 +22,10 @@ EXAMPLES = """\
 class Convert:
     """Write the model SOURCE to OUT, in another layout or for another resolution.
 
-    SOURCE is a file of weights (.npz, .safetensors, .pth), a run folder, a model folder, hf://ORG/NAME
-    or zoo:NAME. What the file does not say is assumed, and printed. OUT is a new folder (ours), a
-    .npz file (the authors' layout) or a .safetensors file (timm's names), unless --to says other.
+    SOURCE is a file of weights (.npz, .safetensors, .pth), a run folder, a checkpoint (RUN@newest,
+    RUN@best, RUN@STEP), a model folder, hf://ORG/NAME or zoo:NAME. What the file does not say is
+    assumed, and printed. OUT is a new folder (ours), a .npz file (the authors' layout) or a
+    .safetensors file (timm's names), unless --to says other.
     """
 
     source: Annotated[Word, shown_as("SOURCE")]

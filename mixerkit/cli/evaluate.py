@@ -30,6 +30,7 @@ EXAMPLES = """\
   mixer evaluate runs/fashion-demo
   mixer evaluate zoo:fashion-demo --json
   mixer evaluate runs/photos-64 --data.source more-photos
+  mixer evaluate runs/photos-64@best
 """
 
 SWITCHES = ("--json", "--skip-broken")
@@ -46,7 +47,8 @@ class Evaluate:
     """
 
     model: Annotated[Word, shown_as("MODEL")]
-    """Run folder, model folder or zoo:NAME."""
+    """Run folder, model folder or zoo:NAME, or a run's checkpoint (RUN@newest, RUN@best,
+    RUN@STEP)."""
     data: Data = field(default_factory=Data)
     split: Literal["auto", "test", "validation", "train"] = "auto"
     """The images to measure on; auto is the test split, or validation where there is none, or
@@ -68,7 +70,7 @@ def main(words: list[str]) -> int:
     if not name:
         raise UserError(
             "Which model? It comes first: `mixer evaluate MODEL [options]`, where MODEL is a run "
-            "folder or zoo:fashion-demo."
+            "folder, RUN@best or zoo:fashion-demo."
         )
     from mixerkit.checkpoint.load import load
 
@@ -84,12 +86,19 @@ def main(words: list[str]) -> int:
     split, origin = _choose_split(given, foreign=not _same_images(given.data, own))
     accuracy, unreadable = _measure(model, given, split)
     if given.json:
-        content = {"model": name, "data": split.name, "origin": origin} | asdict(accuracy)
+        which = {"model": name, "step": model.about.get("step")}
+        content = which | {"data": split.name, "origin": origin} | asdict(accuracy)
         content["unreadable"] = [one.row() for one in unreadable]
         print(json.dumps(content, indent=2, ensure_ascii=False))
     else:
-        print(_as_text(name, split, origin, accuracy, unreadable))
+        print(_as_text(_title(model, name), split, origin, accuracy, unreadable))
     return EXIT_DONE
+
+
+def _title(model: "MlpMixer", name: str) -> str:
+    """The model's name, and the step that a name such as RUN@best stands for."""
+    step = model.about.get("step") if "@" in name else None
+    return f"{name} (step {step:,})" if step is not None else name
 
 
 def _own_data(model: "MlpMixer") -> Data:

@@ -37,7 +37,8 @@ SWITCHES = ("--json",)
 class Info:
     """The walk of shapes through MODEL, with parameters and multiply-adds (MACs) of every step.
 
-    MODEL is a run folder, model folder, file of weights, zoo:NAME, or a variant (S/32, S/16, B/32,
+    MODEL is a run folder or one of its checkpoints (RUN@newest, RUN@best, RUN@STEP), a model
+    folder, file of weights, zoo:NAME, or a variant (S/32, S/16, B/32,
     B/16, L/32, L/16, H/14, article, or any patch side that divides the image), whose settings can
     be changed.
     """

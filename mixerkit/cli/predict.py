@@ -36,7 +36,8 @@ class Predict:
     files: Annotated[Words, shown_as("FILES")]
     """Image files or folders, or - for a list on standard input."""
     model: Annotated[str, shown_as("MODEL")] = DEFAULT_MODEL
-    """Run folder, model folder or zoo:NAME (if not given, the demo's, which knows clothing)."""
+    """Run folder, model folder or zoo:NAME, or a run's checkpoint (RUN@newest, RUN@best, RUN@STEP);
+    if not given, the demo's, which knows clothing."""
     top: int = 3
     """Classes shown for each image."""
     batch_size: int = 32

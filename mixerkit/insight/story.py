@@ -267,9 +267,9 @@ def _details(facts: RunFacts) -> str:
 
 
 def _machine(facts: RunFacts) -> str:
-    """What the run began with, and what it then chose by measurement."""
+    """What the run began with, and what it then chose by measurement; no list of all classes."""
     known = {name: value for name, value in facts.about.items() if name != "kind"}
-    chosen = {name: value for name, value in facts.choices.items() if name != "classes"}
+    chosen = {name: value for name, value in facts.choices.items() if type(value) is not list}
     return page.word_table(_flat({**known, "chosen": chosen}))
 
 

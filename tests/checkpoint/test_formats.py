@@ -1,0 +1,147 @@
+"""Folders that another version wrote: named as such, never read, never removed."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixerkit.checkpoint.checkpoints import FORMAT, Checkpoints
+from mixerkit.checkpoint.documents import json_bytes
+from mixerkit.checkpoint.manifest import (
+    VERSION,
+    OtherFormat,
+    manifest_text,
+    read_manifest,
+    verify_folder,
+)
+from mixerkit.checkpoint.run import RunFolder
+from mixerkit.checkpoint.verification import verify_run
+from mixerkit.errors import UserError
+from tests.checkpoint.conftest import flip_bit, row_of, tensors_of
+
+
+@pytest.fixture
+def kept(run_path: Path, recipe) -> Path:
+    """A run with checkpoints of steps 1, 2 and 3."""
+    with RunFolder.create(run_path, recipe) as run:
+        for step in (1, 2, 3):
+            run.log(row_of(step))
+            run.save_checkpoint(step, tensors_of(step), {}, keep=3)
+    return run_path
+
+
+def at(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def rewrite(folder: Path, found: int | None) -> None:
+    """The same checkpoint as of another format; None: as it was before there was a number."""
+    manifest = read_manifest(folder)
+    about, files = manifest["about"], manifest["files"]
+    del about["format"]
+    if found is not None:
+        about["format"] = found
+    (folder / "manifest.json").write_bytes(manifest_text(about, files))
+
+
+def make_old(folder: Path) -> None:
+    """Format 0: no copy of the recipe, and a state that says less."""
+    state = {"step": int(folder.name[5:])}
+    (folder / "state.json").write_bytes(json_bytes(state))
+    (folder / "recipe.yaml").unlink()
+    files = {}
+    for name in ("state.json", "tensors.safetensors"):
+        content = (folder / name).read_bytes()
+        files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    about = read_manifest(folder)["about"]
+    del about["format"]
+    (folder / "manifest.json").write_bytes(manifest_text(about, files))
+
+
+def everything(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+NEWER = f"was written by a newer mixerkit: this one reads format {FORMAT}, found format 7. Update"
+OLDER = (
+    rf"older mixerkit: expected a checkpoint of format {FORMAT}, found format 0\. Finish the run"
+)
+
+
+@pytest.mark.parametrize(("found", "said"), [(7, NEWER), (0, OLDER), ("x", "older")])
+def test_the_newest_of_another_format_stops_the_resume_and_stays(kept: Path, found, said):
+    rewrite(at(kept, 3), found)
+    before = everything(kept / "checkpoints")
+    with RunFolder.open(kept, writing=True) as run, pytest.raises(OtherFormat, match=said):
+        run.newest_checkpoint()
+    assert everything(kept / "checkpoints") == before
+    verified = verify_run(kept)
+    assert verified.resume == (
+        "A resume would be refused: the checkpoint of step 3 is of another format."
+    )
+    assert verified.resume_step is None and not verified.sound
+
+
+def test_a_run_of_the_oldest_form_is_said_to_be_one(kept: Path):
+    for step in (1, 2, 3):
+        make_old(at(kept, step))
+    with RunFolder.open(kept, writing=True) as run, pytest.raises(OtherFormat, match=OLDER):
+        run.newest_checkpoint()
+
+
+def test_one_of_another_format_is_never_pruned(kept: Path):
+    make_old(at(kept, 1))
+    rewrite(at(kept, 2), 7)
+    with RunFolder.open(kept, writing=True) as run:
+        found = run.newest_checkpoint()
+        assert found and found[1]["step"] == 3
+        for step in (4, 5, 6):
+            run.log(row_of(step))
+            run.save_checkpoint(step, tensors_of(step), {}, keep=2)
+        assert run.checkpoints.steps() == [1, 2, 5, 6]
+
+
+def test_a_damaged_newest_one_does_not_hide_the_format_of_the_one_before(kept: Path):
+    rewrite(at(kept, 2), 7)
+    flip_bit(at(kept, 3) / "tensors.safetensors", 9)
+    with RunFolder.open(kept, writing=True) as run, pytest.raises(OtherFormat):
+        run.newest_checkpoint()
+
+
+def test_what_was_written_before_there_was_a_number_is_of_format_1(kept: Path):
+    rewrite(at(kept, 3), None)
+    found = RunFolder.open(kept).newest_checkpoint()
+    assert found and found[1]["step"] == 3
+
+
+def test_a_newer_manifest_is_not_called_damaged(tmp_path: Path):
+    content = {"format": "mixerkit manifest", "version": VERSION + 1, "what": ["else"]}
+    digest = hashlib.sha256(json_bytes(content)).hexdigest()
+    (tmp_path / "manifest.json").write_bytes(json_bytes(content | {"sha256": digest}))
+    with pytest.raises(OtherFormat, match=f"newer mixerkit.*found format {VERSION + 1}"):
+        verify_folder(tmp_path)
+    whole = (tmp_path / "manifest.json").read_bytes()
+    for bit in range(0, 8 * len(whole), 3):
+        flip_bit(tmp_path / "manifest.json", bit)
+        with pytest.raises(UserError) as raised:
+            verify_folder(tmp_path)
+        changed = (tmp_path / "manifest.json").read_bytes()
+        assert not isinstance(raised.value, OtherFormat) or json.loads(changed) == json.loads(whole)
+        flip_bit(tmp_path / "manifest.json", bit)
+
+
+def test_a_manifest_of_no_known_form_is_damaged(tmp_path: Path):
+    for content in ({"format": "other", "version": 9}, {"format": "mixerkit manifest"}, {}):
+        digest = hashlib.sha256(json_bytes(content)).hexdigest()
+        (tmp_path / "manifest.json").write_bytes(json_bytes(content | {"sha256": digest}))
+        with pytest.raises(UserError, match="is no manifest of mixerkit's") as raised:
+            verify_folder(tmp_path)
+        assert not isinstance(raised.value, OtherFormat)
+
+
+def test_the_number_is_written(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", "recipe")
+    checkpoints.write(1, {"x": torch.ones(1)}, {"step": 1})
+    assert checkpoints.about(1)["format"] == FORMAT
