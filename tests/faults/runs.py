@@ -28,11 +28,12 @@ def validation_of(step: int) -> float | None:
 
 
 def save(run: RunFolder, step: int, keep: int = 2) -> Path:
-    """One step as training does it: a row, then a checkpoint."""
+    """One step as training does it: a row, then a checkpoint, then that it was saved."""
     run.log(row_of(step))
-    run.log_timing({"step": step, "seconds": 0.5})
     state = {"seconds": 0.1 * step, "validation": validation_of(step)}
-    return run.save_checkpoint(step, tensors_of(step), state, keep)
+    path = run.save_checkpoint(step, tensors_of(step), state, keep)
+    run.log_timing({"step": step, "seconds": 0.5})
+    return path
 
 
 def make_run(path: Path, steps: Iterable[int], keep: int = 2) -> Path:
