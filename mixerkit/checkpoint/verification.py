@@ -100,7 +100,7 @@ def verify_run(path: Path) -> Verification:
 
 
 def _running(writer: str | None) -> str:
-    return f"The run is going on, written by {writer}. When that has ended: " if writer else ""
+    return f"The run is going on, written by {writer}. " if writer else ""
 
 
 def _with_mending(part: Part, mended: dict[str, Repair]) -> Part:
