@@ -4,7 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from mixerkit.checkpoint.checkpoints import NoneUsable
+from torch import Tensor
+
+from mixerkit.checkpoint.checkpoints import Checkpoints, NoneUsable
 from mixerkit.checkpoint.rows import durable_size, prefix_digest
 from mixerkit.errors import UserError
 
@@ -38,7 +40,17 @@ def check_rows(path: Path, state: dict[str, Any]) -> None:
         )
 
 
-def none_usable(path: Path, error: NoneUsable) -> UserError:
+def newest_with_rows(
+    checkpoints: Checkpoints, path: Path
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """(tensors, state) of the newest sound checkpoint whose rows are as they were, or all gone."""
+    try:
+        return checkpoints.newest(lambda state: check_rows(path, state))
+    except NoneUsable as error:
+        raise _none_usable(path, error) from error
+
+
+def _none_usable(path: Path, error: NoneUsable) -> UserError:
     """What to do when checkpoints are sound and the rows of none are as they were."""
     if not any(isinstance(problem, RowsChanged) for problem in error.problems):
         return error

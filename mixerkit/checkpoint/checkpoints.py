@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mixerkit.checkpoint.documents import json_bytes, read_json
+from mixerkit.checkpoint.environment import environment
 from mixerkit.checkpoint.files import atomic_folder, discard, sync
 from mixerkit.checkpoint.manifest import (
     OtherFormat,
@@ -267,38 +267,3 @@ def best_of(accuracies: dict[int, float | None]) -> int | None:
     """The step with the highest accuracy, the earliest of equals; None if none was measured."""
     measured = [(accuracy, -step) for step, accuracy in accuracies.items() if accuracy is not None]
     return -max(measured)[1] if measured else None
-
-
-def environment(device: torch.device | None = None) -> dict[str, Any]:
-    """What the last bits of a computation on `device` depend on besides the recipe.
-
-    Without a device: on a GPU if there is one, as training does.
-    """
-    on_gpu = torch.cuda.is_available() if device is None else device.type == "cuda"
-    return {
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
-        "instruction_set": torch.backends.cpu.get_cpu_capability(),
-        "device": torch.cuda.get_device_name(device) if on_gpu else "processor",
-    }
-
-
-PARTS = {
-    "torch": "PyTorch",
-    "threads": "threads",
-    "instruction_set": "instruction set",
-    "device": "device",
-}
-"""Keys of `environment()` → what they are called."""
-
-
-def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """A line for each part of the `environment()` that is not `now` as it was `then`.
-
-    Where there is one, the last bits of what is computed may differ.
-    """
-    return [
-        f"{name}: {then.get(key, 'unknown')} then, {now.get(key, 'unknown')} now"
-        for key, name in PARTS.items()
-        if then.get(key) != now.get(key)
-    ]

@@ -21,6 +21,7 @@ from mixerkit.checkpoint.documents import DESCRIPTION_LIMIT, read_json
 from mixerkit.checkpoint.foreign import as_published, foreign, timm_folder, timm_weights
 from mixerkit.checkpoint.manifest import (
     MANIFEST,
+    OtherFormat,
     check_file,
     listed_entry,
     read_manifest,
@@ -155,7 +156,7 @@ def _of_run(path: Path, told: Told) -> Stored:
         )
     try:
         verify_folder(model, kind="model", must_list=(WEIGHTS, CONFIG))
-    except Unreadable:
+    except (Unreadable, OtherFormat):
         raise
     except UserError as error:
         raise UserError(f"{without_advice(error)} {resume} makes it again.{named}") from error

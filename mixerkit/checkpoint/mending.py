@@ -19,6 +19,7 @@ from mixerkit.checkpoint.documents import json_bytes, read_json, read_limited
 from mixerkit.checkpoint.files import write_atomic
 from mixerkit.checkpoint.manifest import (
     MANIFEST,
+    OtherFormat,
     check_file,
     listed_entry,
     manifest_text,
@@ -155,7 +156,7 @@ def _copy(folder: Path, step: int) -> Copy:
 def _repairs_of_start(path: Path) -> Iterator[Repair]:
     try:
         verify_folder(path, kind="run", must_list=(RECIPE,))
-    except Unreadable:
+    except (Unreadable, OtherFormat):
         raise
     except UserError as error:
         problem = str(error)

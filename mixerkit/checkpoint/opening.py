@@ -7,7 +7,12 @@ from pathlib import Path
 from mixerkit.checkpoint.checkpoints import RECIPE, Checkpoints
 from mixerkit.checkpoint.files import UNFINISHED, remove_unfinished, sync, write_atomic
 from mixerkit.checkpoint.lock import Taken, holder
-from mixerkit.checkpoint.manifest import MANIFEST, verify_folder, without_advice
+from mixerkit.checkpoint.manifest import (
+    MANIFEST,
+    OtherFormat,
+    verify_folder,
+    without_advice,
+)
 from mixerkit.checkpoint.mending import (
     copies,
     is_mendable,
@@ -140,7 +145,7 @@ def check_start(path: Path) -> None:
     """The recipe must be the one that the run was started with."""
     try:
         verify_folder(path, kind="run", must_list=(RECIPE,))
-    except Unreadable:
+    except (Unreadable, OtherFormat):
         raise
     except UserError as error:
         if not is_mendable(path):

@@ -8,6 +8,7 @@ from typing import Any
 
 from mixerkit.checkpoint.documents import read_json
 from mixerkit.checkpoint.manifest import (
+    OtherFormat,
     check_file,
     describe_file,
     read_manifest,
@@ -31,7 +32,8 @@ def vouched(path: Path) -> dict[str, Any]:
 
 def damaged_results(path: Path) -> list[str]:
     """What is wrong with the model and the figures of a run that was finished once; they can be
-    made again from its newest checkpoint. Raises `Unreadable` for what may be whole."""
+    made again from its newest checkpoint. Raises `Unreadable` or `OtherFormat` for what may be
+    whole."""
     if not os.path.lexists(path / MODEL) and not was_drawn(path):
         return []
     return [problem for problem in (model_problem(path), evaluation_problem(path)) if problem]
@@ -89,7 +91,7 @@ def _problem_with(check: Callable[[], object]) -> str:
     """What `check` says is wrong, without advice; empty where it returns."""
     try:
         check()
-    except Unreadable:
+    except (Unreadable, OtherFormat):
         raise
     except UserError as error:
         return without_advice(error)

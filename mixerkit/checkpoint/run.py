@@ -19,14 +19,8 @@ from typing import Any, Self
 from torch import Tensor
 
 from mixerkit.checkpoint import opening, records, trouble
-from mixerkit.checkpoint.checkpoint_rows import (
-    NO_ROWS,
-    are_gone,
-    check_rows,
-    none_usable,
-    rows_now,
-)
-from mixerkit.checkpoint.checkpoints import RECIPE, Checkpoints, NoneUsable
+from mixerkit.checkpoint.checkpoint_rows import NO_ROWS, are_gone, newest_with_rows, rows_now
+from mixerkit.checkpoint.checkpoints import RECIPE, Checkpoints
 from mixerkit.checkpoint.documents import json_bytes, read_json
 from mixerkit.checkpoint.files import make_folder, sync, write_atomic
 from mixerkit.checkpoint.load import save_model
@@ -260,10 +254,7 @@ class RunFolder:
         away, the run goes on without its earlier rows, and the checkpoint is saved anew so.
         """
         path = self.path / METRICS
-        try:
-            found = self.checkpoints.newest(lambda state: check_rows(path, state))
-        except NoneUsable as error:
-            raise none_usable(path, error) from error
+        found = newest_with_rows(self.checkpoints, path)
         if found is None or not are_gone(path, found[1]):
             return found
         tensors, state = found

@@ -22,10 +22,9 @@ from mixerkit.checkpoint.manifest import (
 )
 from mixerkit.checkpoint.mending import Repair, choices_problem, repairs
 from mixerkit.checkpoint.opening import is_finished
-from mixerkit.checkpoint.outcome import REPORT
 from mixerkit.checkpoint.part import NO_CHECKSUM, Part, problem_of, size_of
 from mixerkit.checkpoint.records import CHOICES, METRICS, TIMING, saved_step
-from mixerkit.checkpoint.verified_results import parts_of_results
+from mixerkit.checkpoint.verified_results import AGAIN, parts_of_results
 from mixerkit.checkpoint.verified_rows import parts_of_rows
 from mixerkit.errors import UserError
 from mixerkit.spec.recipe import Recipe
@@ -80,7 +79,7 @@ def verify_run(path: Path) -> Verification:
     fitting = [state for state in states if _fits(path / METRICS, state)]
     step = fitting[-1]["step"] if fitting else None
     results = list(parts_of_results(path, running=bool(writer)))
-    again = [part.name for part in results if part.problem and part.name != REPORT]
+    again = [part.name for part in results if part.problem.endswith(AGAIN)]
     finished = is_finished(path) and not again
     refused = _refused_start(start, mended) or _refused(found, parts, step)
     if finished and not _refused_start(start, mended):

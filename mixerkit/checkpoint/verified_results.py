@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mixerkit.checkpoint.documents import read_json
 from mixerkit.checkpoint.find import at
-from mixerkit.checkpoint.manifest import without_advice
 from mixerkit.checkpoint.merge import read_tensors_of
 from mixerkit.checkpoint.opening import is_finished
 from mixerkit.checkpoint.outcome import (
@@ -36,19 +35,19 @@ def parts_of_results(path: Path, running: bool) -> Iterator[Part]:
         problem = problem_of(partial(read_json, path / EVALUATION))
         yield Part(EVALUATION, size_of(path / EVALUATION), problem, NO_CHECKSUM, checked=False)
     if os.path.lexists(path / MODEL) or was_drawn(path):
-        problem = text_of(lambda: model_problem(path))
+        problem = text_of(lambda: _made_again(model_problem(path)))
         problem = problem or problem_of(lambda: read_tensors_of(at(path / MODEL)))
-        yield Part(MODEL, size_of(path / MODEL), _made_again(problem))
+        yield Part(MODEL, size_of(path / MODEL), problem)
     yield from _report(path)
 
 
 def _evaluation(path: Path) -> Iterator[Part]:
-    problem = text_of(lambda: evaluation_problem(path))
+    problem = text_of(lambda: _made_again(evaluation_problem(path)))
     known = evaluation_entry(path) is not None
     if problem or os.path.lexists(path / EVALUATION):
         note = "" if known else NO_CHECKSUM
         size = size_of(path / EVALUATION)
-        yield Part(EVALUATION, size, _made_again(problem), note, checked=known)
+        yield Part(EVALUATION, size, problem, note, checked=known)
 
 
 def _report(path: Path) -> Iterator[Part]:
@@ -58,4 +57,4 @@ def _report(path: Path) -> Iterator[Part]:
 
 
 def _made_again(problem: str) -> str:
-    return problem and f"{without_advice(problem)} {AGAIN}"
+    return problem and f"{problem} {AGAIN}"

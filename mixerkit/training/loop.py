@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mixerkit.checkpoint.checkpoints import differences, environment
+from mixerkit.checkpoint.environment import differences, environment
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import Batch, TrainLoader
 from mixerkit.data.quarantine import Quarantine

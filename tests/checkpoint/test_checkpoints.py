@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixerkit.checkpoint.checkpoints import best_of, differences, environment
+from mixerkit.checkpoint.checkpoints import best_of
+from mixerkit.checkpoint.environment import differences, environment
 from mixerkit.checkpoint.files import UNFINISHED, discard
 from mixerkit.checkpoint.manifest import describe_file, manifest_text, verify_folder
 from mixerkit.checkpoint.run import RunFolder

@@ -9,6 +9,7 @@ import torch
 
 from mixerkit.checkpoint.checkpoints import FORMAT, Checkpoints
 from mixerkit.checkpoint.documents import json_bytes
+from mixerkit.checkpoint.load import load
 from mixerkit.checkpoint.manifest import (
     VERSION,
     OtherFormat,
@@ -130,6 +131,38 @@ def test_a_newer_manifest_is_not_called_damaged(tmp_path: Path):
         changed = (tmp_path / "manifest.json").read_bytes()
         assert not isinstance(raised.value, OtherFormat) or json.loads(changed) == json.loads(whole)
         flip_bit(tmp_path / "manifest.json", bit)
+
+
+def newer(folder: Path) -> bytes:
+    """The folder's manifest, as a version to come may write it."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    content["version"] = VERSION + 1
+    digest = hashlib.sha256(json_bytes(content)).hexdigest()
+    text = json_bytes(content | {"sha256": digest})
+    (folder / "manifest.json").write_bytes(text)
+    return text
+
+
+def test_a_newer_manifest_of_a_run_is_not_put_back(kept: Path):
+    text = newer(kept)
+    for writing in (False, True):
+        with pytest.raises(OtherFormat, match="newer mixerkit"):
+            RunFolder.open(kept, writing=writing)
+    assert (kept / "manifest.json").read_bytes() == text
+
+
+def test_a_newer_model_is_not_made_again(kept: Path, model, preprocess):
+    with RunFolder.open(kept, writing=True) as run:
+        run.save_model(model, preprocess, {})
+    newer(kept / "model")
+    with pytest.raises(OtherFormat):
+        RunFolder.open(kept).damaged_results()
+    with pytest.raises(OtherFormat):
+        load(kept)
+    (part,) = [part for part in verify_run(kept).parts if part.problem]
+    assert part.name == "model" and "Update mixerkit" in part.problem
+    assert "makes it again" not in part.problem and not verify_run(kept).mends
 
 
 def test_a_manifest_of_no_known_form_is_damaged(tmp_path: Path):
