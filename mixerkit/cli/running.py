@@ -84,6 +84,7 @@ def run(settings: Recipe, folder: Path, *, resume: bool, console: Any) -> Outcom
     """Train into `folder` while `console` watches, then write the report."""
     from mixerkit.cli.progress import Console
     from mixerkit.insight.canvas import HOW_TO_DRAW, can_draw
+    from mixerkit.training.interrupt import second_ends_at_once
     from mixerkit.training.loop import train
 
     watch = Console(console)
@@ -92,7 +93,7 @@ def run(settings: Recipe, folder: Path, *, resume: bool, console: Any) -> Outcom
         watch.say(f"There will be no report: {HOW_TO_DRAW}")
     if not resume:
         settings = replace(settings, data=located(settings.data))
-    with _saying_how_to_go_on(folder, settings, resume):
+    with second_ends_at_once(), _saying_how_to_go_on(folder, settings, resume):
         result = train(settings, folder, resume=resume, watch=watch)
     if result.interrupted:
         watch.say(f"Stopped at step {result.steps:,}, saved. {_go_on(folder, settings)}")

@@ -1,10 +1,14 @@
 """Ctrl-C, SIGTERM and a closed terminal, taken where the state can be saved."""
 
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+
+from mixerkit.errors import exit_code_for_signal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -61,3 +65,35 @@ class Interrupt:
             yield
         finally:
             put_back()
+
+
+@contextmanager
+def second_ends_at_once() -> Iterator[None]:
+    """Inside, a second signal ends the process at once with 128 + signal, whatever it is doing.
+
+    Handlers wait while the main thread computes outside of Python, and what they raise may be
+    caught, as by a compiler; so a thread counts the signals. This is for programs: where somebody
+    works on in the same process, as in a notebook, a second one should only raise.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    threading.Thread(target=_count, args=(heard,), name="mixerkit signals", daemon=True).start()
+    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        told.close()  # which ends the thread
+
+
+def _count(heard: socket.socket) -> None:
+    """Each signal that has a handler is a byte, written by Python as soon as it comes."""
+    count = 0
+    with heard:
+        while number := heard.recv(1):
+            count += number[0] in SIGNALS
+            if count == 2:
+                os._exit(exit_code_for_signal(number[0]))

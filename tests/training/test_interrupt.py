@@ -3,7 +3,10 @@
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,7 +15,7 @@ from PIL import Image
 from mixerkit.checkpoint import checkpoints
 from mixerkit.data import pixels
 from mixerkit.training import measuring
-from mixerkit.training.interrupt import Interrupt, Interrupted
+from mixerkit.training.interrupt import Interrupt, Interrupted, second_ends_at_once
 from mixerkit.training.loop import train
 from mixerkit.training.update import Update
 from tests.training.runs import RECIPE, StopAt, assert_same_end
@@ -125,6 +128,55 @@ def test_ignored_signals_stay_ignored_and_the_others_are_put_back():
         assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+HEEDLESS = {
+    "computing": "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)",  # minutes, outside of Python
+    "catching": "wait_whatever_comes()",
+}
+PROGRAM = """
+import hashlib, time
+from mixerkit.training.interrupt import Interrupt, second_ends_at_once
+
+def wait_whatever_comes():
+    end = time.monotonic() + 100
+    while time.monotonic() < end:
+        try:
+            time.sleep(end - time.monotonic())
+        except BaseException:
+            pass
+
+with second_ends_at_once(), Interrupt().listening(lambda: print("saving", flush=True)):
+    print("ready", flush=True)
+    {heedless}
+"""
+
+
+@pytest.mark.parametrize("numbers", [(2, 2), (15, 15), (2, 15), (15, 2), (1, 2)])
+@pytest.mark.parametrize("case", HEEDLESS)
+def test_a_second_signal_ends_a_program_that_heeds_nothing(case, numbers):
+    program = PROGRAM.format(heedless=HEEDLESS[case])
+    with subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1) as process:
+        assert process.stdout.readline() == b"ready\n"
+        for number in numbers:
+            time.sleep(0.2)
+            process.send_signal(number)
+        began = time.monotonic()
+        code = process.wait(60)
+        assert time.monotonic() - began < 3
+        assert code in (128 + numbers[1], -numbers[1])
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_outside_of_it_signals_do_what_they_did():
+    before = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(before)
+    with second_ends_at_once():
+        pass
+    assert signal.set_wakeup_fd(-1) == before
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_signal_is_answered_with_what_a_second_one_would_lose(tmp_path):
