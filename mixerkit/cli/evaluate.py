@@ -145,6 +145,7 @@ def _measure(
     model: "MlpMixer", given: Evaluate, split: "ImageSplit"
 ) -> "tuple[Accuracy, list[Unreadable]]":
     """The accuracy on the images that can be used, and the others."""
+    from mixerkit.data.decode import BrokenImage
     from mixerkit.data.loader import EvaluationLoader
     from mixerkit.evaluation.accuracy import evaluate
 
@@ -162,7 +163,12 @@ def _measure(
         patience=given.data.patience,
         skip_broken=given.skip_broken,
     )
-    accuracy = evaluate(model, loader, names)
+    try:
+        accuracy = evaluate(model, loader, names)
+    except BrokenImage as error:
+        raise UserError(
+            f"{error} Or give --skip-broken: it measures the others, and says which were left out."
+        ) from error
     return accuracy, loader.unreadable
 
 

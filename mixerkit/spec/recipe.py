@@ -243,7 +243,11 @@ class Save:
 class NotFinite:
     """What a NaN or infinite loss or gradient does. The update is never made; "stop" ends the run,
     "skip" leaves the batch out and goes on, "roll back" goes on from the newest checkpoint and
-    leaves the batch out when it comes again. More than `limit` such batches end the run."""
+    leaves the batch out when it comes again. Where the next batch fails too, with the same
+    weights, those are at fault: "roll back" then leaves out batches before it as well, 3, 7, 15 …
+    in all, and goes on from the newest checkpoint that has seen none of them; later ones are taken
+    away. So it does where outputs or weights are not finite, which "skip" cannot help. More than
+    `limit` batches that are left out end the run."""
 
     policy: Literal["stop", "skip", "roll back"] = "stop"
     limit: int = 10

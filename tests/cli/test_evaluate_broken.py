@@ -23,6 +23,16 @@ def test_the_first_broken_image_stops_it(mixer, words):
     for more in ((), ("--data.max-unreadable", "0.5")):
         code, out, err = mixer(*words, *more)
         assert code == 2 and out == "" and BROKEN[0] in err and BROKEN[1] not in err
+        assert "--skip-broken" in err
+
+
+def test_links_that_lead_nowhere_are_broken_images(mixer, words, here):
+    for name in BROKEN:
+        (here / "more" / name).unlink()
+        (here / "more" / name).symlink_to("nowhere")
+    code, out, err = mixer(*words)
+    assert code == 2 and out == "" and "leads nowhere" in err and "--skip-broken" in err
+    assert "2 of 40" in mixer(*words, "--skip-broken")[1]
 
 
 @pytest.mark.parametrize("workers", ["0", "1", "2"])
