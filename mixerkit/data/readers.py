@@ -165,7 +165,8 @@ def _finished(
             stuck = [place(one.at()) for one in tasks if one is task or one.under_way()]
             raise RunFailed(
                 f"Waited {patience:g} s for {', '.join(stuck)} in vain. Check the disk, which may "
-                f"hang; where it or the machine is only slow, data.patience may be longer."
+                f"hang; where it or the machine is only slow, start anew with a longer "
+                f"data.patience, for a run that goes on keeps its settings."
             )
         if task.failure is not None:
             raise _failed(place(task.at()), task.failure) from task.failure
