@@ -27,7 +27,7 @@ test: .venv/dev.stamp ## everything that a change must pass, offline
 	@$(BIN)/python -m mypy
 	@$(BIN)/python -m pytest
 
-faults: .venv/dev.stamp ## the whole fault programme, into results/faults.json: about an hour
+faults: .venv/dev.stamp ## the whole fault programme, about an hour; TMPDIR=/dev/shm is faster
 	@$(BIN)/python -m tests.faults --out results/faults.json
 	@$(BIN)/python -m tests.faults --out results/faults.json --table README.md
 

@@ -7,8 +7,11 @@ were not run from an earlier file. `--table` runs none: it puts the table of tha
 """
 
 import argparse
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from mixerkit.results import read_results, write_results
 from tests.faults.program import all_faults, row, run_fault
@@ -20,7 +23,6 @@ def main() -> int:
     if given.table:
         given.table.write_text(with_table(given.table.read_text(), read_results(given.out)["rows"]))
         return 0
-    rows = _rows_before(given.out)
     failed = 0
     for fault in all_faults():
         names = [name for name in given.faults if name.partition(":")[0] == fault.id]
@@ -31,9 +33,8 @@ def main() -> int:
         done = run_fault(fault, numbers, given.seed, _say)
         print(f"\nnot tried here: {done.left_out}" if done.left_out else "", flush=True)
         failed += len(done.failures)
-        rows[fault.id] = row(fault, done, given.seed, given.short)
         if given.out and not wanted:
-            _write(given.out, rows)
+            _write(given.out, row(fault, done, given.seed, given.short))
     print(f"{failed} failures")
     return 1 if failed else 0
 
@@ -48,13 +49,19 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _rows_before(out: Path | None) -> dict[str, dict]:
-    return {r["id"]: r for r in read_results(out)["rows"]} if out and out.exists() else {}
-
-
-def _write(out: Path, rows: dict[str, dict]) -> None:
+def _write(out: Path, new: dict[str, Any]) -> None:
+    """Put a row into the file, in the place of the one before."""
+    rows = {r["id"]: r for r in read_results(out)["rows"]} if out.exists() else {}
+    rows[new["id"]] = new
     ordered = sorted(rows.values(), key=lambda row: int(row["id"][1:]))
-    write_results(out, name="faults", command="make faults", settings={}, rows=ordered)
+    settings = {"file_system": _file_system(tempfile.gettempdir())}
+    write_results(out, name="faults", command="make faults", settings=settings, rows=ordered)
+
+
+def _file_system(folder: str) -> str:
+    """The kind of file system that a folder is on, such as ext4 or tmpfs."""
+    asked = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True)
+    return asked.stdout.strip() or "unknown"
 
 
 def _say(text: str) -> None:
