@@ -9,6 +9,7 @@ One writer at a time holds the lock; readers need nothing and never see half a f
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -106,7 +107,7 @@ class RunFolder:
         trace: TracebackType | None,
     ) -> None:
         if isinstance(error, Exception):
-            self.note_stop(str(error).partition("\n")[0])
+            self.note_stop(re.split(r"(?<=\.)\s|\n", str(error), maxsplit=1)[0])  # one sentence
         elif error is not None:
             self.note_stop(f"{type(error).__name__}, before it was saved")
         self.close()

@@ -19,7 +19,7 @@ STARVING, STARVING_SECONDS = 0.25, 20.0
 SHARE_TO_JUDGE_BY = 0.2
 LEAST_PROGRESS = 0.02
 ABOVE_START = 1.1
-SPIKE, ROWS_TO_JUDGE_BY = 20.0, 20
+SPIKE, ROWS_TO_JUDGE_BY, CLIP = 20.0, 20, 1.0
 
 
 def on_schedule(steps: Steps) -> Notes:
@@ -92,7 +92,8 @@ def _learning_rate(training: Rows, steps: Steps) -> Notes:
     if recent > (1 - LEAST_PROGRESS) * first:
         what = f"The loss has hardly moved ({first:.3g} at first, now {recent:.3g})"
         return {"learning rate": f"{what}: try another optimizer.lr, and look at the labels."}
-    if max(norms) > SPIKE * median(norms):
+    if max(norms) > max(CLIP, SPIKE * median(norms)):
         what = f"The gradient norm jumped to {max(norms):.3g} (usually {median(norms):.3g})"
-        return {"learning rate": f"{what}: optimizer.clip=1 or a lower optimizer.lr is safer."}
+        to_do = f"optimizer.clip={CLIP:g} or a lower optimizer.lr is safer"
+        return {"learning rate": f"{what}: {to_do}."}
     return {}

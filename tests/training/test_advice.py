@@ -88,5 +88,7 @@ def test_a_learning_rate_at_the_edge(losses, says):
 def test_a_gradient_that_jumps():
     rows = training(FALLING[:60], norm=lambda step: 50.0 if step == 40 else 1.0)
     assert "jumped to 50" in on_progress(rows, [], STEPS)["learning rate"]
+    rows = training(FALLING[:60], norm=lambda step: 0.5 if step == 40 else 0.01)  # not worth a cut
+    assert on_progress(rows, [], STEPS) == {}
     rows = training(FALLING[:60], norm=lambda step: 50.0 if step == 4 else 1.0)  # in the warm-up
     assert on_progress(rows, [], STEPS) == {}
