@@ -17,6 +17,7 @@ from mixerkit.training.state import FiguresNotFinite, TrainingState
 
 # Keeps the random numbers of step 0 apart from those of the initial weights.
 STREAM = 7_919
+TINY = 1e-12
 
 
 class Update:
@@ -43,10 +44,12 @@ class Update:
         Raises `FiguresNotFinite`, with weights and optimiser untouched, when either is not finite.
         """
         state = self.state
-        seed_draws(self.recipe.seed * 1_000_003 + state.step + STREAM, self.device)
         buffers = [(buffer, buffer.clone()) for buffer in state.model.buffers()]
         try:
-            loss, norm = self._backward(batch), self._clip()
+            loss = self._backward(batch)
+            if self.recipe.optimizer.sam:
+                self._backward_uphill(batch, loss)
+            norm = self._clip()
             self._check(loss, norm)
         except BaseException:
             for buffer, before in buffers:  # such as the running means of a peer's BatchNorm
@@ -67,6 +70,25 @@ class Update:
                 f"was not made.",
                 step,
             )
+
+    def _backward_uphill(self, batch: Batch, loss: float) -> None:
+        """Replace the gradients by those at the point that is `optimizer.sam` further up the slope:
+        sharpness-aware minimisation (Foret et al. 2021, equations 2 and 3)."""
+        parameters = self._with_gradient()
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        self._check(loss, float(norm))
+        own = [p.detach().clone() for p in parameters]
+        with torch.no_grad():
+            reach = float(self.recipe.optimizer.sam / norm.clamp(min=TINY))
+            torch._foreach_add_(list[Tensor](parameters), gradients, alpha=reach)
+        self._forget_gradients()
+        try:
+            self._backward(batch)
+        finally:
+            with torch.no_grad():
+                for p, before in zip(parameters, own, strict=True):
+                    p.copy_(before)
 
     def _apply(self) -> None:
         """Change weights and averages by the gradients."""
@@ -100,7 +122,8 @@ class Update:
         return loss
 
     def _backward(self, batch: Batch) -> float:
-        """Gradients of the whole batch's mean loss, and that loss."""
+        """Gradients of the whole batch's mean loss, and that loss; the same for the same step."""
+        seed_draws(self.recipe.seed * 1_000_003 + self.state.step + STREAM, self.device)
         weight = self.loss.weight(batch.targets.to(self.device))
         total = 0.0
         for part in self.micro_batches(batch):
@@ -116,11 +139,14 @@ class Update:
         return self.forward if whole else self.state.model
 
     def _clip(self) -> float:
-        parameters = [p for p in self.state.model.parameters() if p.grad is not None]
+        parameters = self._with_gradient()
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.recipe.optimizer.clip:
             nn.utils.clip_grads_with_norm_(parameters, self.recipe.optimizer.clip, norm)
         return float(norm)
+
+    def _with_gradient(self) -> list[nn.Parameter]:
+        return [p for p in self.state.model.parameters() if p.grad is not None]
 
     def _forget_gradients(self) -> None:
         for parameter in self.state.model.parameters():

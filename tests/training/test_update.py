@@ -131,6 +131,66 @@ def test_clipping_scales_the_gradient_and_reports_the_norm_before() -> None:
         torch.testing.assert_close(p.grad, g / 4, rtol=1e-4, atol=1e-7)
 
 
+SHARP = replace(RECIPE, optimizer=Optimizer("sgd", lr=0.1, weight_decay=0, momentum=0, sam=0.7))
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_sam_takes_the_gradient_up_the_slope(parts: int) -> None:
+    """Plain SGD on the gradient at w + ρ·g/‖g‖, worked out by autograd alone in float64."""
+    update = make(replace(SHARP, accumulation=parts))
+    before, model = weights(update), update.state.model.double()
+    images, targets = batch().images.double(), batch().targets.double()
+
+    def gradients(at: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        leaves = {n: p.detach().clone().requires_grad_() for n, p in at.items()}
+        logits = torch.func.functional_call(model, leaves, images)
+        loss = torch.nn.functional.cross_entropy(logits, targets)
+        found = torch.autograd.grad(loss, list(leaves.values()))
+        return dict(zip(leaves, found, strict=True))
+
+    w = {n: p.double() for n, p in before.items()}
+    g = gradients(w)
+    norm = torch.cat([one.flatten() for one in g.values()]).norm()
+    uphill = gradients({n: p + 0.7 * g[n] / norm for n, p in w.items()})
+    assert max(float((uphill[n] - g[n]).abs().max()) for n in g) > 1e-3
+    update = make(replace(SHARP, accumulation=parts))
+    update(batch())
+    for n, p in weights(update).items():
+        torch.testing.assert_close(p.double(), w[n] - 0.1 * uphill[n], rtol=1e-4, atol=1e-6, msg=n)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_sam_leaves_the_weights_alone_when_it_is_stopped_or_fails(at: int) -> None:
+    update = make(replace(SHARP, accumulation=2))
+    before, calls = weights(update), []
+
+    def poll() -> None:
+        calls.append(1)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+
+    update.poll = poll
+    with pytest.raises(KeyboardInterrupt):
+        update(batch())
+    assert all(torch.equal(p, before[n]) for n, p in weights(update).items())
+    with pytest.raises(RunFailed, match="step 1"):
+        update(batch(scale=float("inf")))
+    assert all(torch.equal(p, before[n]) for n, p in weights(update).items())
+    assert all(p.grad is None for p in update.state.model.parameters())
+
+
+def test_both_gradients_of_sam_see_the_same_dropout() -> None:
+    recipe = replace(SHARP, model=replace(CONFIG, dropout=0.5))
+    seen: list[torch.Tensor] = []
+    update = make(recipe)
+    dropout = update.state.model.blocks[0].channel_mixing.drop
+    dropout.register_forward_hook(lambda _, __, out: seen.append(out == 0))
+    update.state.model.train()
+    update(batch())
+    assert len(seen) == 4 and seen[0].any()  # the dropout stands twice in its block
+    assert torch.equal(seen[0], seen[2]) and torch.equal(seen[1], seen[3])
+
+
 def test_bfloat16_trains() -> None:
     update = make(replace(RECIPE, precision="bfloat16"))
     seen: list[torch.dtype] = []
