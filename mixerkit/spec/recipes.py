@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mixerkit.errors import UserError, unknown
 from mixerkit.spec.mixer import variant
+from mixerkit.spec.paper_recipes import PAPER_RECIPES
 from mixerkit.spec.recipe import Augment, Data, Loss, Optimizer, Recipe, Schedule
 from mixerkit.spec.strict import from_dict, read_yaml, shown
 
@@ -55,6 +56,7 @@ def photos_64() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "fashion-demo": fashion_demo,
     "photos-64": photos_64,
+    **PAPER_RECIPES,
 }
 
 
