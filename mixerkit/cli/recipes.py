@@ -50,6 +50,8 @@ def main(words: list[str]) -> int:
             return _beside_paper(found, given.json)
         print(json.dumps(to_dict(found), indent=2) if given.json else write_yaml(found).rstrip())
         return EXIT_DONE
+    if given.diff_paper:
+        raise UserError("--diff-paper goes with `show` and a recipe of the paper's.")
     if given.recipe:
         raise UserError(f"`list` takes no recipe, found '{given.recipe}': say `show` instead.")
     rows = [_describe(name) for name in RECIPES]

@@ -201,3 +201,15 @@ def test_shown_recipe_is_the_recipe(mixer, here):
     code, out, _ = mixer("recipes", "--json")
     assert [row["name"] for row in json.loads(out)] == list(RECIPES)
     assert mixer("recipes")[0] == 0
+
+
+def test_a_recipe_beside_the_paper(mixer, here):
+    code, out, _ = mixer("recipes", "show", "b16-imagenet21k", "--diff-paper")
+    marked = [line.split()[1] for line in out.splitlines() if line.strip().startswith("≠")]
+    assert code == 0 and marked == ["augment.mix_group", "augment.mix_group:"]
+    code, out, _ = mixer("recipes", "show", "b16-imagenet21k", "--diff-paper", "--json")
+    assert [row["setting"] for row in json.loads(out) if not row["same"]] == ["augment.mix_group"]
+    code, _, err = mixer("recipes", "show", "photos-64", "--diff-paper")
+    assert code == 2 and "The paper has no recipe 'photos-64'" in err
+    code, _, err = mixer("recipes", "--diff-paper")
+    assert code == 2 and "--diff-paper goes with `show`" in err
