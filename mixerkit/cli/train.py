@@ -90,8 +90,11 @@ def main(words: list[str]) -> int:
 
 def _next(settings: Recipe, folder: Path) -> list[str]:
     """Commands that work on the run from here."""
-    photos = settings.data.source
-    predict = [command("predict", photos, "--model", folder)] if Path(photos).is_dir() else []
+    from mixerkit.data.shards import has_shards
+
+    photos = Path(settings.data.source)
+    has_files = photos.is_dir() and not has_shards(photos)
+    predict = [command("predict", photos, "--model", folder)] if has_files else []
     return [command("evaluate", folder), *predict, command("info", folder)]
 
 

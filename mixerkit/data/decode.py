@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from mixerkit.data.budget import Budget
+from mixerkit.data.files import Member, Place
 from mixerkit.data.readers import processors
 from mixerkit.errors import UserError
 from mixerkit.spec.preprocess import Preprocess
@@ -56,12 +57,12 @@ class BrokenImage(UserError):
     What says nothing about the file itself, such as a disk that fails, is a plain `UserError`.
     """
 
-    def __init__(self, reason: str, path: Path | None = None) -> None:
+    def __init__(self, reason: str, path: Place | None = None) -> None:
         super().__init__(f"Cannot use the image {path}: {reason}" if path else reason)
         self.reason = reason
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Place) -> Image.Image:
     """The image in a file: upright (EXIF), 8-bit, mode "L" when the file is grey, else "RGB".
 
     Transparent pixels are shown on white; 16-bit grey is scaled to 8 bit; of an animation the
@@ -74,7 +75,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def read(
-    path: Path, preprocess: Preprocess, prepare: Callable[[Image.Image, Preprocess], np.ndarray]
+    path: Place, preprocess: Preprocess, prepare: Callable[[Image.Image, Preprocess], np.ndarray]
 ) -> np.ndarray:
     """`prepare` (such as `fit` or `canvas`) of an image file; errors as of `open_image`.
 
@@ -86,7 +87,7 @@ def read(
             return prepare(_loaded(image), preprocess)
 
 
-def digest(path: Path) -> bytes:
+def digest(path: Place) -> bytes:
     """SHA-256 of the bytes of an image file; zeros where they cannot be read."""
     try:
         return hashlib.sha256(_content(path)).digest()
@@ -95,7 +96,7 @@ def digest(path: Path) -> bytes:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Place) -> Iterator[None]:
     """Adds the file to whatever goes wrong with it."""
     try:
         yield
@@ -104,28 +105,35 @@ def _naming(path: Path) -> Iterator[None]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except OSError as error:
-        if error.errno in OF_THE_FILE:
+        if isinstance(path, Path) and error.errno in OF_THE_FILE:
             leads_nowhere = error.errno == errno.ENOENT and path.is_symlink()
             reason = "it is a link that leads nowhere" if leads_nowhere else error.strerror
             raise BrokenImage(f"{reason}.", path) from error
         raise UserError(f"Cannot read the image {path}: {error.strerror or error}.") from error
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Place) -> bytes:
     """The bytes of a file; what would block or never end, such as a pipe, is not opened."""
+    if isinstance(path, Member):
+        _check_bytes(path.size)
+        return path.content()
     try:
         about = path.stat()
     except ValueError as error:  # a name that no file can have
         raise UserError(str(error)) from error
     if not stat.S_ISREG(about.st_mode):
         raise BrokenImage("it is not a regular file.")
-    if about.st_size > MAX_BYTES:
-        raise BrokenImage(
-            f"its {about.st_size / 2**20:.0f} MiB are above the limit of {MAX_BYTES // 2**20} MiB. "
-            f"Make it smaller."
-        )
+    _check_bytes(about.st_size)
     with path.open("rb") as file:
         return file.read(about.st_size)
+
+
+def _check_bytes(size: int) -> None:
+    if size > MAX_BYTES:
+        raise BrokenImage(
+            f"its {size / 2**20:.0f} MiB are above the limit of {MAX_BYTES // 2**20} MiB. "
+            f"Make it smaller."
+        )
 
 
 def _opened(content: bytes) -> ImageFile.ImageFile:

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mixerkit.data.files import Place
 from mixerkit.data.splits import ImageSplit
 from mixerkit.errors import RunFailed, warn
 
@@ -19,7 +19,8 @@ class Unreadable:
     """One image file that cannot be used. `index`: of the image in its split."""
 
     index: int
-    path: Path
+    path: Place | str
+    """Where it is; the text that was logged, for one that an earlier process found."""
     reason: str
 
     def row(self) -> dict[str, Any]:
@@ -53,7 +54,7 @@ class Quarantine:
         says of (split, index), do not count any more."""
         for row in rows:
             if is_broken(row["split"], row["index"]):
-                one = Unreadable(row["index"], Path(row["file"]), row["reason"])
+                one = Unreadable(row["index"], row["file"], row["reason"])
                 self.found.setdefault(row["split"], {})[one.index] = one
 
     def add(self, split: ImageSplit, unreadable: Iterable[Unreadable]) -> None:

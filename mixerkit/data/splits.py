@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mixerkit.data.draws import HOLD_OUT, uniforms
+from mixerkit.data.files import Place
 from mixerkit.errors import UserError
 
 
@@ -15,14 +16,15 @@ class ImageSplit:
     """Labelled images: either all in memory as stored, or one file per item.
 
     `name`: for people, such as "fashion-mnist train". `labels`: int64 [N], indices into
-    `class_names`. `images`: uint8 [N, H, W, I], or None when `paths` names one file per item.
+    `class_names`. `images`: uint8 [N, H, W, I], or None when `paths` names the file of each item,
+    or its place in an archive.
     """
 
     name: str
     class_names: tuple[str, ...]
     labels: np.ndarray
     images: np.ndarray | None
-    paths: tuple[Path, ...] = ()
+    paths: Sequence[Place] = ()
 
     def __post_init__(self) -> None:
         assert len(self.labels) == (len(self.paths) if self.images is None else len(self.images))
@@ -43,8 +45,14 @@ class ImageSplit:
             self,
             labels=self.labels[chosen],
             images=None if self.images is None else self.images[chosen],
-            paths=tuple(self.paths[i] for i in chosen) if self.images is None else (),
+            paths=_taken(self.paths, chosen) if self.images is None else (),
         )
+
+
+def _taken(paths: Sequence[Place], indices: np.ndarray) -> Sequence[Place]:
+    """Those at `indices`; a list that makes them when they are asked for has a way of its own."""
+    take = getattr(paths, "take", None)
+    return take(indices) if take else tuple(paths[index] for index in indices)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +68,8 @@ class Splits:
 def check_files(splits: Splits) -> Splits:
     """`splits` again, or `UserError` when its lists name files that are not there."""
     for split in (splits.train, splits.validation, splits.test):
-        missing = [path for path in split.paths if not path.is_file()] if split else []
+        files = (path for path in split.paths if isinstance(path, Path)) if split else ()
+        missing = [path for path in files if not path.is_file()]
         if split and missing:
             raise UserError(
                 f"{split.name}: {len(missing)} of {len(split)} files are missing, the first "

@@ -6,6 +6,7 @@ the folder of its class, or the whole archive is one class (ImageNet-21k comes s
 """
 
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from mixerkit.data.decode import EXTENSIONS
+from mixerkit.data.files import Member
 from mixerkit.errors import UserError
 
 BLOCK = 512
@@ -26,19 +28,26 @@ MOST_OF_A_LABEL = 2**20
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """Where the images of an archive are: `offsets` and `sizes` in bytes, int64 [N]; `names`; and
-    for each what says its class, a number or the name of a folder ("" for none)."""
+    """Where the N images of an archive are.
+
+    `names`: UTF-8, bytes [N]. `offsets`, `sizes`: in bytes, int64 [N]. `classes`: what says the
+    class of each, a number or the name of a folder, UTF-8, bytes [N]; empty where nothing does.
+    `left_out`: how many files are neither an image nor its label.
+    """
 
     path: Path
-    names: tuple[str, ...]
+    names: np.ndarray
     offsets: np.ndarray
     sizes: np.ndarray
-    classes: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
-    """Files that are neither an image nor its label."""
+    classes: np.ndarray
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __getitem__(self, index: int) -> Member:
+        name = os.fsdecode(self.names[index])
+        return Member(self.path, name, int(self.offsets[index]), int(self.sizes[index]))
 
 
 @dataclass
@@ -70,23 +79,28 @@ def scan(path: Path) -> Shard:
             f"file at all."
         )
     images = [sample.image for sample in found if sample.image]
+    classes = [
+        PurePosixPath(sample.key).parent.name if sample.label is None else sample.label
+        for sample in found
+    ]
     return Shard(
         path,
-        tuple(name for name, _, _ in images),
+        _texts([name for name, _, _ in images]),
         np.array([offset for _, offset, _ in images], np.int64),
         np.array([size for _, _, size in images], np.int64),
-        tuple(
-            PurePosixPath(sample.key).parent.name if sample.label is None else sample.label
-            for sample in found
-        ),
-        tuple(left_out),
+        _texts(classes),
+        left_out,
     )
 
 
-def _samples(path: Path, file: IO[bytes]) -> tuple[list[_Sample], list[str]]:
+def _texts(texts: list[str]) -> np.ndarray:
+    return np.array([os.fsencode(text) for text in texts], np.bytes_)
+
+
+def _samples(path: Path, file: IO[bytes]) -> tuple[list[_Sample], int]:
     """Neighbours in the archive with the same key are one sample."""
     samples: list[_Sample] = []
-    left_out: list[str] = []
+    left_out = 0
     for member in _members(path, file):
         key, ending = key_and_ending(member.name)
         if not samples or samples[-1].key != key:
@@ -97,7 +111,7 @@ def _samples(path: Path, file: IO[bytes]) -> tuple[list[_Sample], list[str]]:
         elif ending in LABEL_ENDINGS and sample.label is None:
             sample.label = _label(f"{path}: {member.name}", _bytes_of(path, file, member), ending)
         else:
-            left_out.append(member.name)
+            left_out += 1
     return samples, left_out
 
 

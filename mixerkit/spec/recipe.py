@@ -61,8 +61,8 @@ class Data:
     """Where images come from and how they are held out and prepared."""
 
     source: str = "fashion-mnist"
-    """A named set (fashion-mnist, cifar10, cifar100, flowers102, pets, imagenet) or a folder
-    with one sub-folder per class."""
+    """A named set (fashion-mnist, cifar10, cifar100, flowers102, pets, imagenet), a folder with
+    one sub-folder per class, or a folder of tar archives (WebDataset's form, or with folders)."""
     root: str = ""
     """Folder in which named sets are looked for first."""
     holdout: float = 0.0

@@ -83,7 +83,7 @@ def _item(splits: Splits, number: int) -> tuple[ImageSplit, int]:
 def _names(split: ImageSplit) -> Iterator[str]:
     """Of the files, below the folder that holds all of them."""
     if split.paths:
-        start = len(os.path.commonpath([split.paths[0], split.paths[-1]]))
+        start = len(os.path.commonpath([str(split.paths[0]), str(split.paths[-1])]))
         yield from (str(path)[start:] for path in split.paths)
 
 
