@@ -76,8 +76,9 @@ class Checkpoints:
         keep: int,
         reach: int = 0,
     ) -> Path:
-        """Put a checkpoint on disk, then remove all but the `keep` newest sound ones, the best, and
-        the newest that is `reach` steps older than the last, or else the oldest.
+        """Put a checkpoint on disk, then remove all but the `keep` newest sound ones, the best, the
+        newest that is `reach` steps older than the last, or else the oldest, and the one that will
+        take its place: the oldest that is not as old yet.
 
         The best is the sound one with the highest `validation` in its state, the earliest of
         equals. A sound checkpoint of the same step and state is left as it is; any other of that
@@ -123,7 +124,9 @@ class Checkpoints:
         if len(newest) < keep:
             return
         old = next((step for step in sound if step <= sound[0] - reach), sound[-1])
-        kept = {*newest[:keep], old, best_of({step: self._sound[step][0] for step in sound})}
+        next_old = [step for step in sound if step > sound[0] - reach][-1:]
+        best = best_of({step: self._sound[step][0] for step in sound})
+        kept = {*newest[:keep], old, *next_old, best}
         for step, problem in problems.items():
             may_be_whole = isinstance(problem, Unreadable | OtherFormat)
             if step < sound[0] and step not in kept and not may_be_whole:

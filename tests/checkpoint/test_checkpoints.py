@@ -103,6 +103,20 @@ def test_the_best_is_kept_by_the_next_process_too_unless_it_is_damaged(run_path,
         assert run.checkpoints.steps() == [5, 6]  # 5 is the best of those that are sound
 
 
+@pytest.mark.parametrize("gaps", [(1,), (3,), (4,), (7,), (10,), (25,), (1, 1, 6, 2)])
+def test_the_one_to_go_back_to_moves_up_with_the_run(run: RunFolder, gaps):
+    """It is `reach` steps old as soon as any can be, and never much more than twice that."""
+    reach, step, longest = 10, 0, max(gaps)
+    for gap in [0, *gaps * (160 // sum(gaps))]:
+        step += gap
+        run.save_checkpoint(step, tensors_of(step), {}, 2, reach)
+        steps = run.checkpoints.steps()
+        old = max((one for one in steps if one <= step - reach), default=steps[0])
+        assert step - old <= 2 * reach + longest, steps
+        assert old <= max(0, step - reach) and len(steps) <= 4, steps
+    assert step > 8 * reach
+
+
 def test_the_best_of_none_of_equals_and_of_one():
     assert best_of({}) is None and best_of({1: None}) is None
     assert best_of({3: 0.5, 1: 0.5, 2: None}) == 1
