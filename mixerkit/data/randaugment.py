@@ -79,7 +79,6 @@ def equalize(image_IHW: np.ndarray, _: float, __: np.ndarray) -> np.ndarray:
         step = (channel_HW.size - counts[np.flatnonzero(counts)[-1]]) // 255
         if step:
             below = np.concatenate([[0], np.cumsum(counts)[:-1] + step // 2]) // step
-            below[0] = 0
             channel_HW[:] = np.minimum(below, 255).astype(np.uint8)[channel_HW]
     return out_IHW
 

@@ -65,3 +65,22 @@ def test_a_changed_setting_is_shown_without_a_reason():
     assert (row.published, row.ours, row.same, row.note) == (4096, 512, False, "")
     with pytest.raises(UserError, match="no recipe 'fashion-demo'"):
         beside_paper(recipe("fashion-demo"))
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        (
+            "b16-imagenet1k",
+            ("--data.root FOLDER`", "300 epochs", "took 10 TPUv3 core-days", "76.44 %"),
+        ),
+        ("l16-imagenet21k", ("--data.source FOLDER`", "took 410 TPUv3 core-days", "82.89 %")),
+        ("l16-jft", ("14 epochs of JFT-300M took 450 TPUv3 core-days", "84.82 %")),
+        ("l32-jft", ("7 epochs of JFT-300M took 120 TPUv3 core-days", "80.67 %")),
+        ("h14-jft", ("took 1010 TPUv3 core-days", "86.32 %")),
+    ],
+)
+def test_a_recipe_gives_its_command_and_says_whose_the_result_is(name, parts):
+    said = PAPER_RECIPES[name].__doc__ or ""
+    assert f"`mixer train {name} " in said and "There is no result of ours." in said
+    assert all(part in said for part in parts)
