@@ -42,6 +42,7 @@ OF_CHOICES: Form = {
     "total_steps": WHOLE,
     "images": TEXT,
     "classes": TEXTS,
+    "contents": TEXTS,
 }
 OF_STOPPED: Form = {"why": TEXT, "when": TEXT}
 
@@ -63,7 +64,14 @@ def read_timings(path: Path) -> tuple[list[dict[str, Any]], str]:
 
 def read_quarantine(path: Path) -> tuple[list[dict[str, Any]], str]:
     """Rows of quarantine.jsonl, and what there is to say of those that were passed over."""
-    return read_usable_rows(path, lambda row: _problem(row, OF_QUARANTINE))
+    return read_usable_rows(path, _quarantine_problem)
+
+
+def _quarantine_problem(row: dict[str, Any]) -> str:
+    problem = _problem(row, OF_QUARANTINE)
+    if not problem and row["index"] < 0:
+        return f"expected at least 0 under 'index', found {row['index']}"
+    return problem
 
 
 def read_choices(path: Path) -> dict[str, Any]:

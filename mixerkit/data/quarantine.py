@@ -51,11 +51,18 @@ class Quarantine:
 
     def recall(self, rows: Iterable[dict[str, Any]], is_broken: Callable[[str, int], bool]) -> None:
         """Take over `rows` that were logged before; images that are whole by now, as `is_broken`
-        says of (split, index), do not count any more."""
+        says of (split, index), do not count any more. A row of an image that its split does not
+        have (`is_broken` raises `IndexError`) is passed over with a warning."""
         for row in rows:
-            if is_broken(row["split"], row["index"]):
-                one = Unreadable(row["index"], row["file"], row["reason"])
-                self.found.setdefault(row["split"], {})[one.index] = one
+            split, index = row["split"], row["index"]
+            try:
+                broken = is_broken(split, index)
+            except IndexError:
+                warn(f"{split} has no image {index}: what is known of it is passed over.")
+                continue
+            if broken:
+                one = Unreadable(index, row["file"], row["reason"])
+                self.found.setdefault(split, {})[index] = one
 
     def add(self, split: ImageSplit, unreadable: Iterable[Unreadable]) -> None:
         """Remember and log what is new.

@@ -65,6 +65,7 @@ def test_a_row_of_metrics_has_a_step_and_a_split(run, key):
             "quarantine.jsonl",
             left_out("a"),
             [{}, left_out("a") | {"split": 1}, left_out("a") | {"index": "1"},
+             left_out("a") | {"index": -1},
              left_out("a") | {"file": None}, left_out("a") | {"reason": 2}],
         ),
     ],
@@ -86,7 +87,8 @@ def test_rows_that_nothing_depends_on_are_passed_over_and_named_once(
 @pytest.mark.parametrize(
     "choices",
     [{"threads": 0}, {"threads": 1.0}, {"threads": True}, {"compile": 1}, {"total_steps": "9"},
-     {"images": 3}, {"threads": None}],
+     {"images": 3}, {"threads": None}, {"contents": 5}, {"contents": ["00", 1]},
+     {"classes": "ab"}],
 )  # fmt: skip
 def test_choices_of_another_kind_are_named(run: RunFolder, choices):
     run.save_choices({"threads": 2, "compile": True, "total_steps": 9, "images": "x", "other": []})

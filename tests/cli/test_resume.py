@@ -170,3 +170,10 @@ def test_checkpoints_are_models_to_every_command(stopped: Path, mixer, photos: P
     assert code == 0 and "dark" in out and "light" in out
     assert mixer("convert", "run@newest", "as-model")[0] == 0
     assert "dark" in mixer("predict", "photos/dark/00.png", "--model", "as-model")[1]
+
+
+def test_rows_of_images_that_are_not_there_do_not_stop_a_resume(stopped: Path, mixer):
+    row = {"split": "photos", "index": 999, "file": "gone.png", "reason": "cut short"}
+    (stopped / "quarantine.jsonl").write_text(f"{json.dumps(row)}\n")
+    code, _, err = mixer("train", "--resume", "run")
+    assert code == 0 and "has no image 999" in err

@@ -85,6 +85,18 @@ def test_images_that_are_whole_again_do_not_count_any_more():
         quarantine.add(split(100), broken(1))
 
 
+def test_a_row_of_an_image_that_is_not_there_is_passed_over(capsys):
+    rows: list[dict] = []
+    Quarantine(0.03, rows.append).add(split(100), broken(1, 2))
+    rows.insert(1, rows[0] | {"index": 100})
+    quarantine, images = Quarantine(0.03, rows.append), split(100).paths
+    quarantine.recall(list(rows), lambda name, index: bool(images[index]))
+    assert list(quarantine.found["photos train"]) == [1, 2]
+    assert capsys.readouterr().err == (
+        "warning: photos train has no image 100: what is known of it is passed over.\n"
+    )
+
+
 def test_a_class_of_which_nothing_is_left_is_told_once():
     said = []
     quarantine = Quarantine(0.9, lambda row: None, said.append)
