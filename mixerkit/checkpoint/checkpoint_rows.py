@@ -41,13 +41,19 @@ def check_rows(path: Path, state: dict[str, Any]) -> None:
 
 
 def newest_with_rows(
-    checkpoints: Checkpoints, path: Path
+    checkpoints: Checkpoints, path: Path, before: float
 ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """(tensors, state) of the newest sound checkpoint whose rows are as they were, or all gone."""
+    """(tensors, state) of the newest sound checkpoint of a step below `before` whose rows are as
+    they were, or all gone."""
     try:
-        return checkpoints.newest(lambda state: check_rows(path, state))
+        return checkpoints.newest(lambda state: check_rows(path, state), before)
     except NoneUsable as error:
         raise _none_usable(path, error) from error
+
+
+def oldest_with_rows(checkpoints: Checkpoints, path: Path) -> int | None:
+    """The step of the oldest sound checkpoint whose rows are as they were, or all gone."""
+    return checkpoints.oldest(lambda state: check_rows(path, state))
 
 
 def _none_usable(path: Path, error: NoneUsable) -> UserError:

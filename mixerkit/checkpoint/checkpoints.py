@@ -1,8 +1,7 @@
 """The checkpoints of a run: complete or absent, verified when read, never overwritten."""
 
+import math
 import os
-import re
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from mixerkit.checkpoint.manifest import (
     verify_folder,
     written_by_newer,
 )
+from mixerkit.checkpoint.step_folders import folder_of, is_folder, named_steps, steps_in
 from mixerkit.checkpoint.tensors import read_tensors, write_tensors
 from mixerkit.errors import Unreadable, UserError, warn
 
 TENSORS, STATE, RECIPE = "tensors.safetensors", "state.json", "recipe.yaml"
 FORMAT = 1
-"""Of what is written into a checkpoint. Form 0 had no copy of the recipe, and no number."""
+"""Of what is written into a checkpoint, which says the number."""
 STATE_KEYS = {"metrics_bytes": int, "metrics_sha256": str, "choices": dict}
 """What a state says besides its step, for the run's other files: how much of metrics.jsonl belongs
 to the checkpoint, and a copy of choices.json."""
@@ -54,17 +54,18 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, oldest first; not verified. Other names are none of ours."""
-        return [step for step in self.named() if _is_folder(self.at(step))]
+        return steps_in(self.folder)
 
     def named(self) -> list[int]:
         """Steps whose name is there, oldest first; what bears it may be a file, or a link."""
-        names = [path.name for path in self.folder.glob("step-*")]
-        steps = [int(name[5:]) for name in names if re.fullmatch(r"step-\d+", name)]
-        return sorted(step for step in set(steps) if self.at(step).name in names)
+        return named_steps(self.folder)
+
+    def _named(self, before: float) -> list[int]:
+        return [step for step in self.named() if step < before]
 
     def at(self, step: int) -> Path:
         """Where the checkpoint of `step` is, or would be."""
-        return self.folder / f"step-{step:08d}"
+        return folder_of(self.folder, step)
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -132,12 +133,21 @@ class Checkpoints:
             if step < sound[0] and step not in kept and not may_be_whole:
                 discard(self.at(step))
 
+    def take_away(self, first: int) -> None:
+        """Remove the checkpoints of step `first` and later, the newest first."""
+        for step in reversed(self.steps()):
+            if step >= first:
+                discard(self.at(step))
+
     # -- reading ---------------------------------------------------------------------------
 
     def newest(
-        self, check: Callable[[dict[str, Any]], None] = lambda state: None
+        self,
+        check: Callable[[dict[str, Any]], None] = lambda state: None,
+        before: float = math.inf,
     ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """(tensors, state) of the newest sound checkpoint, or None when there is none at all.
+        """(tensors, state) of the newest sound checkpoint of a step below `before`, or None when
+        there is none at all.
 
         `check` raises `UserError` for a state that does not fit what lies beside the checkpoints.
         Each that is damaged or does not fit is named on stderr and the one before it is tried.
@@ -147,7 +157,7 @@ class Checkpoints:
         if os.path.lexists(self.folder) and not self.folder.is_dir():
             raise UserError(f"{self.folder} is not a folder: put the run's checkpoints back.")
         problems: list[UserError] = []
-        remaining = self.named()
+        remaining = self._named(before)
         while remaining:
             step = remaining.pop()
             try:
@@ -158,7 +168,7 @@ class Checkpoints:
                 raise
             except UserError as error:
                 if not os.path.lexists(self.at(step)):  # the run's writer pruned it meanwhile
-                    problems, remaining = [], self.named()
+                    problems, remaining = [], self._named(before)
                     continue
                 problems.append(error)
                 warn(f"{error}{' Trying the checkpoint before.' if remaining else ''}")
@@ -169,10 +179,26 @@ class Checkpoints:
     def read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors, state) of one checkpoint; `UserError` names what is not as it was saved."""
         self._sound.pop(step, None)
-        self._verify(step)
-        tensors, state = read_tensors(self.at(step) / TENSORS), self._state(step)
+        state = self.state(step)
+        tensors = read_tensors(self.at(step) / TENSORS)
         self._sound[step] = held_out_accuracy(state), _updates(state)
         return tensors, state
+
+    def oldest(self, check: Callable[[dict[str, Any]], None]) -> int | None:
+        """The step of the oldest checkpoint that is sound now and passes `check`; None without."""
+        for step in self.steps():
+            try:
+                self._verify(step)
+                check(self._state(step))
+                return step
+            except UserError:
+                continue
+        return None
+
+    def state(self, step: int) -> dict[str, Any]:
+        """The state of one checkpoint, after all of it was verified as `read` does."""
+        self._verify(step)
+        return self._state(step)
 
     def about(self, step: int) -> dict[str, Any]:
         """What the manifest of one checkpoint says about it: step, recipe, and `environment()`."""
@@ -203,8 +229,7 @@ class Checkpoints:
         """What is wrong with a checkpoint; None where it is sound."""
         try:
             if step not in self._sound:
-                self._verify(step)
-                state = self._state(step)
+                state = self.state(step)
                 self._sound[step] = held_out_accuracy(state), _updates(state)
         except UserError as error:
             return error
@@ -214,7 +239,7 @@ class Checkpoints:
 def verify_checkpoint(path: Path) -> dict[str, Any]:
     """What the manifest of the checkpoint in `path` says about it, after checking every file: plain
     files in a plain folder, which no change elsewhere can reach, all as saved."""
-    if not _is_folder(path):
+    if not is_folder(path):
         raise UserError(f"{path} is not a folder, which every checkpoint is.")
     check_format(path, read_manifest(path, links=False))
     names = (TENSORS, STATE, RECIPE)
@@ -224,14 +249,14 @@ def verify_checkpoint(path: Path) -> dict[str, Any]:
 def check_format(path: Path, manifest: dict[str, Any]) -> None:
     """Raise `OtherFormat` where another version wrote the checkpoint in another form."""
     about = manifest["about"]
-    found = about.get("format", 1 if RECIPE in manifest["files"] else 0)
+    found = about.get("format")
     if about.get("kind") != "checkpoint" or found == FORMAT:
         return
     if type(found) is int and found > FORMAT:
         raise OtherFormat(written_by_newer(path, FORMAT, found))
     raise OtherFormat(
-        f"{path} was written by an older mixerkit: expected a checkpoint of format {FORMAT}, found "
-        f"format {found}. Finish the run with the version that began it, or start a new run."
+        f"{path} was written by another mixerkit: expected a checkpoint of format {FORMAT}, found "
+        f"{found!r:.40}. Finish the run with the version that began it, or start a new run."
     )
 
 
@@ -242,16 +267,6 @@ def check_state(path: Path, step: int, state: dict[str, Any]) -> None:
     if found["step"] != step or not kinds or found["metrics_bytes"] < 0:
         said = ", ".join(f"{key} {value!r:.40}" for key, value in found.items())
         raise UserError(f"{path} is no state of step {step}: it says {said}.")
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether a folder is there, and no link to one; also where the system does not tell now."""
-    try:
-        return stat.S_ISDIR(path.lstat().st_mode)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
 
 
 def held_out_accuracy(state: dict[str, Any]) -> float | None:

@@ -97,10 +97,10 @@ def read_stopped(path: Path) -> str:
 
 
 def saved_step(path: Path) -> int | None:
-    """The last step that a checkpoint was saved at, by timing.jsonl, whose rows of saves have no
-    speed; None where it tells of none."""
+    """The step of the newest checkpoint, by timing.jsonl, whose rows of saves have no speed; None
+    where it tells of none. Where a run goes back, the last such row is of where it stands then."""
     saved = [row["step"] for row in read_timings(path)[0] if "images_per_second" not in row]
-    return max(saved, default=None)
+    return saved[-1] if saved else None
 
 
 def _problem(found: Mapping[str, Any], required: Form, optional: Form | None = None) -> str:

@@ -9,6 +9,7 @@ One writer at a time holds the lock; readers need nothing and never see half a f
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +21,13 @@ from typing import Any, Self
 from torch import Tensor
 
 from mixerkit.checkpoint import opening, records, trouble
-from mixerkit.checkpoint.checkpoint_rows import NO_ROWS, are_gone, newest_with_rows, rows_now
+from mixerkit.checkpoint.checkpoint_rows import (
+    NO_ROWS,
+    are_gone,
+    newest_with_rows,
+    oldest_with_rows,
+    rows_now,
+)
 from mixerkit.checkpoint.checkpoints import RECIPE, Checkpoints
 from mixerkit.checkpoint.documents import json_bytes, read_json
 from mixerkit.checkpoint.files import make_folder, sync, write_atomic
@@ -191,7 +198,8 @@ class RunFolder:
         return self._usable(records.read_quarantine(self.path / QUARANTINE))
 
     def saved_step(self) -> int | None:
-        """The last step that a checkpoint was saved at, whatever became of it; None of none."""
+        """The step of the newest checkpoint that the run kept, whatever became of it since; None
+        where it kept none."""
         return records.saved_step(self.path / TIMING)
 
     def _usable(self, found: tuple[list[dict[str, Any]], str]) -> list[dict[str, Any]]:
@@ -247,15 +255,18 @@ class RunFolder:
         with self._writing(name, sum(tensor.nbytes for tensor in tensors.values())):
             yield
 
-    def newest_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """(tensors, state) of the newest checkpoint that passes every check; None without any.
+    def newest_checkpoint(
+        self, before: float = math.inf
+    ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """(tensors, state) of the newest checkpoint, of a step below `before`, that passes every
+        check; None without any.
 
         One that is damaged, or that was saved with other rows than metrics.jsonl has, is named on
         stderr and passed over; if all are, that is a `UserError`. Where metrics.jsonl was taken
         away, the run goes on without its earlier rows, and the checkpoint is saved anew so.
         """
         path = self.path / METRICS
-        found = newest_with_rows(self.checkpoints, path)
+        found = newest_with_rows(self.checkpoints, path, before)
         if found is None or not are_gone(path, found[1]):
             return found
         tensors, state = found
@@ -266,6 +277,10 @@ class RunFolder:
             with self._saving(step, tensors):
                 self.checkpoints.write(step, tensors, state)
         return tensors, state
+
+    def oldest_checkpoint(self) -> int | None:
+        """The step of the oldest checkpoint that passes every check; None without any."""
+        return oldest_with_rows(self.checkpoints, self.path / METRICS)
 
     def cut_metrics(self, state: dict[str, Any] | None) -> None:
         """Cut metrics.jsonl back to what it was at a checkpoint; None: before the first one."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-from mixerkit.checkpoint.files import discard
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import Batch, TrainLoader
 from mixerkit.data.quarantine import Quarantine, nothing_left
@@ -120,21 +119,28 @@ class Failures:
         self._pass_over()
 
     def _first_suspect(self, failed: int) -> int:
-        """The first step to leave out, which must be after one of the checkpoints. (One that is
-        `limit` steps old is kept, whatever signals made the run save since.)"""
-        saved = self.run.checkpoints.steps()
-        if not saved:
-            raise RunFailed(f"{self.run.checkpoints.folder} is empty: no step to roll back to.")
-        return max(first_suspect(failed, self.state.left_out), saved[0] + 1)
+        """The first step to leave out, which must be after a checkpoint that can be used. (One that
+        is `limit` steps old is kept, whatever signals made the run save since.)"""
+        oldest = self.run.oldest_checkpoint() or 0
+        return max(first_suspect(failed, self.state.left_out), oldest + 1)
 
     def _go_back(self, first: int) -> None:
-        """To the newest checkpoint that has not seen the batch of step `first`; those that have
-        are taken away, the newest first: they led to the damage, and must push out no other."""
-        step, checkpoints = self.state.step, self.run.checkpoints
-        for saved in reversed(checkpoints.steps()):
-            if saved >= first:
-                discard(checkpoints.at(saved))
-        self.state.restore(self.run)
+        """To the newest checkpoint that has not seen the batch of step `first`. Once that is known
+        to be whole, those that have are taken away: they led to the damage, and must push out no
+        other."""
+
+        def take_away_later(step: int) -> None:
+            self.log.saved(step)  # before the others are gone, which would seem to be lost
+            self.run.checkpoints.take_away(first)
+
+        step = self.state.step
+        try:
+            found = self.state.restore(self.run, first, take_away_later)
+        except UserError as error:
+            raise RunFailed(f"There is no step to roll back to. {error}") from error
+        if not found:
+            folder = self.run.checkpoints.folder
+            raise RunFailed(f"{folder} holds no checkpoint from before step {first:,}.")
         self.log.clock.went_back(step - self.state.step)
 
 

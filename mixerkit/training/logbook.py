@@ -70,9 +70,13 @@ class Logbook:
         epoch = round(self.state.step / self.steps.per_epoch, 4)
         self.run.log({"step": self.state.step, "epoch": epoch, "split": split} | content)
 
-    def saved(self) -> None:
-        """The time that was spent until a checkpoint."""
-        self.run.log_timing({"step": self.state.step, "seconds": self.clock.seconds()})
+    def saved(self, step: int) -> None:
+        """The time that was spent until the checkpoint of `step` became the newest."""
+        self.run.log_timing({"step": step, "seconds": self.clock.seconds()})
+
+    def forget(self) -> None:
+        """The run went back: what was last measured is not of these weights."""
+        self.loss, self.validation = math.nan, None
 
     def unreadable(self, row: dict[str, Any]) -> None:
         """An image that is left out."""

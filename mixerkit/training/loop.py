@@ -235,6 +235,7 @@ class _Training:
                     self._after_step()
             except WentBack:
                 self.measuring.forget()
+                self.log.forget()
 
     def _batches(self) -> Iterator[Batch]:
         """Batches from the state's step to the last one, over as many epochs as it takes."""
@@ -283,7 +284,7 @@ class _Training:
         policy = self.recipe.not_finite
         reach = policy.limit if policy.policy == "roll back" else 0
         self.state.save(self.run, self.recipe.save.keep, reach)
-        self.log.saved()
+        self.log.saved(self.state.step)
 
     def _finish(self) -> Accuracy | None:
         """Measure and keep; the test's figures, which are logged once."""

