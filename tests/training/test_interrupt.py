@@ -15,7 +15,7 @@ from PIL import Image
 from mixerkit.checkpoint import checkpoints
 from mixerkit.data import pixels
 from mixerkit.training import measuring
-from mixerkit.training.interrupt import Interrupt, Interrupted, second_ends_at_once
+from mixerkit.training.interrupt import SAME_EVENT, Interrupt, Interrupted, second_ends_at_once
 from mixerkit.training.loop import train
 from mixerkit.training.update import Update
 from tests.training.runs import RECIPE, StopAt, assert_same_end
@@ -120,6 +120,7 @@ def test_ignored_signals_stay_ignored_and_the_others_are_put_back():
             interrupt.poll()
             os.kill(os.getpid(), signal.SIGINT)
             assert answers == [signal.SIGINT] and interrupt.received == signal.SIGINT
+            time.sleep(SAME_EVENT + 0.1)
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
             with pytest.raises(Interrupted):
@@ -159,13 +160,52 @@ def test_a_second_signal_ends_a_program_that_heeds_nothing(case, numbers):
     with subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1) as process:
         assert process.stdout.readline() == b"ready\n"
         for number in numbers:
-            time.sleep(0.2)
+            time.sleep(SAME_EVENT + 0.2)
             process.send_signal(number)
         began = time.monotonic()
         code = process.wait(60)
         assert time.monotonic() - began < 3
         assert code in (128 + numbers[1], -numbers[1])
         assert b"Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("numbers", [(15, 1), (1, 15), (2, 15, 1), (15, 15), (1, 1, 1)])
+def test_signals_of_one_event_count_as_one(numbers):
+    """systemd sends SIGTERM and SIGHUP, `timeout` the same twice."""
+    program = PROGRAM.format(heedless="time.sleep(1.5); print('saved', flush=True)")
+    with subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1) as process:
+        assert process.stdout.readline() == b"ready\n"
+        for number in numbers:
+            process.send_signal(number)
+            time.sleep(0.01)
+        assert process.stdout.read() == b"saving\nsaved\n"
+        assert process.wait(60) == 0 and process.stderr.read() == b""
+
+
+FORK = """
+import os, time
+child = os.fork()
+if not child:
+    signal.signal(signal.SIGINT, lambda *_: None)
+    print(os.getpid(), flush=True)
+time.sleep(3)
+if child:
+    os.waitpid(child, 0)
+    print("saved", flush=True)
+"""
+
+
+def test_signals_of_a_forked_child_are_none_of_the_program():
+    program = PROGRAM.format(heedless="import signal; exec(FORK)")
+    program = f"FORK = {FORK!r}\n{program}"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1) as process:
+        assert process.stdout.readline() == b"ready\n"
+        child = int(process.stdout.readline())
+        for _ in range(2):
+            os.kill(child, signal.SIGINT)
+            time.sleep(SAME_EVENT + 0.2)
+        assert process.stdout.read() == b"saved\n"
+        assert process.wait(60) == 0
 
 
 def test_outside_of_it_signals_do_what_they_did():
