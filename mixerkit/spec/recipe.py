@@ -255,7 +255,7 @@ class NotFinite:
     `limit` batches that are left out end the run."""
 
     policy: Literal["stop", "skip", "roll back"] = "stop"
-    limit: int = 10
+    limit: int = 15
 
     def __post_init__(self) -> None:
         check_choices(self, "not_finite.")

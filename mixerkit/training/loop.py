@@ -137,15 +137,14 @@ class _Training:
         self.watch.say(f"Stopping and saving; a second signal stops at once and loses {loses}.")
 
     def run_all(self) -> TrainingResult:
-        """Restore or start, train to the end or a signal, then measure and keep."""
+        """Restore or start, train to the end or a signal."""
         test: Accuracy | None = None
         self._restore()
         first, before = self.state.step, self.log.clock.seconds()
         with self.failures.told():
             try:
                 self._choose()
-                self._train()
-                test = self._finish()
+                test = self._train()
             except Interrupted:
                 self._save()
                 self.run.note_stop(signal.Signals(self.interrupt.received).name)
@@ -218,14 +217,15 @@ class _Training:
         if self.choices["compile"]:
             self.update.forward = torch.compile(self.state.model)  # type: ignore[assignment]
 
-    def _train(self) -> None:
-        """Update until the last step; what is due after each is done while the clock stands."""
+    def _train(self) -> Accuracy | None:
+        """Update until the last step, then measure and keep; the test's figures. What is due after
+        each step, and at the end, is done while the clock stands."""
         state, steps, clock = self.state, self.steps, self.log.clock
         self.log.note(on_schedule(steps))
         clock.start()
         due = state.step > 0 and not self.log.was_evaluated()  # a signal came between the two
         state.model.train()
-        while due or state.step < steps.total:
+        while True:
             try:
                 if due:
                     due = False
@@ -233,6 +233,7 @@ class _Training:
                 for batch in clock.waiting_for(self._batches()):
                     self._advance(batch)
                     self._after_step()
+                return self._finish()
             except WentBack:
                 self.measuring.forget()
                 self.log.forget()
@@ -288,7 +289,9 @@ class _Training:
 
     def _finish(self) -> Accuracy | None:
         """Measure and keep; the test's figures, which are logged once."""
-        test = self.measuring.test()
+        test: Accuracy | None = None
+        with self.log.clock.paused(), self.failures.answered():
+            test = self.measuring.test()
         if test:
             self.log.accuracy("test", test)
         self.measuring.keep(test)

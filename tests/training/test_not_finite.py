@@ -203,6 +203,12 @@ def test_rolling_back_behind_survives_interruptions(damage, tmp_path, monkeypatc
     assert_same_end(tmp_path / "straight", tmp_path / "run")
 
 
+def test_the_default_limit_allows_fifteen_batches(damage, tmp_path):
+    damage(10, 17)
+    train(recipe("roll back", limit=NotFinite().limit), tmp_path / "run")
+    assert [row["step"] for row in rows(tmp_path / "run", "left out")] == [*range(6, 21)]
+
+
 def test_damage_that_nothing_helps_against_ends_at_the_limit(damage, tmp_path):
     damage(1, 2)
     with pytest.raises(RunFailed, match=r"not_finite\.limit is 2"):
@@ -211,19 +217,34 @@ def test_damage_that_nothing_helps_against_ends_at_the_limit(damage, tmp_path):
 
 def test_outputs_that_are_not_finite_go_back_too(tmp_path, monkeypatch):
     """Measured after step 10, on weights that its update has led to."""
-    apply = Update._apply
-
-    def overflowing(update: Update) -> None:
-        apply(update)
-        if update.state.step + 1 == 10:
-            for mean in update.state.average.means.values():
-                mean.fill_(1e38)
-
-    monkeypatch.setattr(Update, "_apply", overflowing)
+    overflow_at(monkeypatch, 10)
     assert train(recipe("roll back"), tmp_path / "run").steps == 30
     assert [row["step"] for row in rows(tmp_path / "run", "left out")] == [10]
     with pytest.raises(RunFailed, match=r"After step 10 .* outputs are not finite"):
         train(recipe("skip"), tmp_path / "skipped")
+
+
+def test_so_do_those_that_are_measured_at_the_end_alone(tmp_path, monkeypatch):
+    """Without held-out images, the test's are the first."""
+    overflow_at(monkeypatch, 30)
+    tested = replace(recipe("roll back"), data=replace(RECIPE.data, holdout=0), duration="30 steps")
+    result = train(tested, tmp_path / "run")
+    assert result.steps == 30 and result.test is not None
+    assert [row["step"] for row in rows(tmp_path / "run", "left out")] == [30]
+    assert verify_run(tmp_path / "run").sound
+
+
+def overflow_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """The update of `step` leads to averaged weights with which every output overflows."""
+    apply = Update._apply
+
+    def overflowing(update: Update) -> None:
+        apply(update)
+        if update.state.step + 1 == step:
+            for mean in update.state.average.means.values():
+                mean.fill_(1e38)
+
+    monkeypatch.setattr(Update, "_apply", overflowing)
 
 
 ROTTEN = {
