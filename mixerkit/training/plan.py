@@ -28,7 +28,8 @@ GIB = 2**30
 @dataclass(frozen=True)
 class Plan:
     """Figures of a run that has not been started. `seconds` are of training alone, from a
-    few real steps on this machine; `state_bytes` are those of optimiser and averaged weights."""
+    few real steps on this machine; `state_bytes` are those of optimiser and averaged weights,
+    `sam_bytes` those of the second weights and gradients that `optimizer.sam` takes."""
 
     data: str
     classes: int
@@ -43,6 +44,7 @@ class Plan:
     batch_size: int
     weights_bytes: int
     state_bytes: int
+    sam_bytes: int
     activation_bytes: int
     seconds_per_step: float
     seconds: float
@@ -54,7 +56,9 @@ class Plan:
     def rows(self) -> list[tuple[str, str]]:
         """(what, how much) for people."""
         held_out = f"{self.validation_images:,} for validation, {self.test_images:,} for the test"
-        memory = self.weights_bytes * 2 + self.state_bytes + self.activation_bytes
+        kept = self.weights_bytes * 2 + self.state_bytes + self.sam_bytes
+        memory = kept + self.activation_bytes
+        twice = ", each computed twice" if self.sam_bytes else ""
         return [
             ("data", self.data),
             ("images", f"{self.training_images:,} for training, {held_out}"),
@@ -63,7 +67,7 @@ class Plan:
             (
                 "steps",
                 f"{self.steps:,} of {self.batch_size} images ({self.steps_per_epoch:,} an epoch, "
-                f"{self.warmup_steps:,} of warm-up)",
+                f"{self.warmup_steps:,} of warm-up){twice}",
             ),
             ("memory", f"{memory / GIB:.2f} GiB for weights, gradients, optimiser, activations"),
             (
@@ -107,6 +111,7 @@ def plan(recipe: Recipe) -> Plan:
         batch_size=recipe.batch_size,
         weights_bytes=4 * priced.parameters,
         state_bytes=state_bytes,
+        sam_bytes=8 * priced.parameters if recipe.optimizer.sam else 0,
         activation_bytes=priced.activation_bytes(micro_batch),
         seconds_per_step=seconds,
         seconds=seconds * steps.total,

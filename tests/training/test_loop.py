@@ -217,3 +217,13 @@ def test_a_plan_agrees_with_the_run(straight: Path, tmp_path: Path) -> None:
     assert (found.steps, found.training_images, found.test_images) == (30, 500, 200)
     saved = sum(tensor.nbytes for tensor in final_tensors(straight).values())
     assert found.weights_bytes + found.state_bytes == saved
+
+
+def test_a_plan_counts_what_sharpness_aware_minimisation_takes() -> None:
+    """The weights and gradients of the step are kept while those further up are computed."""
+    without, found = [
+        plan(replace(RECIPE, optimizer=replace(RECIPE.optimizer, sam=sam))) for sam in (0.0, 0.05)
+    ]
+    assert without.sam_bytes == 0 and found.sam_bytes == 2 * found.weights_bytes
+    steps, before = [dict(one.rows())["steps"] for one in (found, without)]
+    assert steps == f"{before}, each computed twice"
