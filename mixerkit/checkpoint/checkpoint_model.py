@@ -3,6 +3,7 @@
 `RUN@newest`, `RUN@best` and `RUN@STEP` name one wherever a model is named; so does its folder.
 """
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from mixerkit.checkpoint.checkpoints import (
 )
 from mixerkit.checkpoint.documents import read_json
 from mixerkit.checkpoint.manifest import OtherFormat
+from mixerkit.checkpoint.mending import recipe_digest
+from mixerkit.checkpoint.opening import is_run
+from mixerkit.checkpoint.step_folders import step_of
 from mixerkit.checkpoint.stored import Stored
 from mixerkit.errors import UserError, warn
 from mixerkit.spec.preprocess import preprocess_for
@@ -43,14 +47,26 @@ def choose(run: Path, which: str) -> Stored:
 
     The newest and the best are those of the sound ones; each that is damaged is named on stderr.
     """
-    checkpoints = Checkpoints(run / "checkpoints", "")
+    checkpoints = Checkpoints(run / "checkpoints", recipe_digest(run))
+    while True:
+        try:
+            return _chosen(run, checkpoints, which)
+        except Pruned:
+            continue
+
+
+class Pruned(Exception):
+    """The run's writer took a checkpoint away that was just to be read."""
+
+
+def _chosen(run: Path, checkpoints: Checkpoints, which: str) -> Stored:
     steps = checkpoints.steps()
     if not steps:
         raise UserError(f"{run} holds no checkpoint yet, so there is no {run}@{which}.")
     if which.isascii() and which.isdecimal():
         if int(which) not in steps:
             raise UserError(f"{run} has no checkpoint of step {which}: {_known(run, steps)}.")
-        return stored_checkpoint(checkpoints.at(int(which)))
+        return _verified(checkpoints, int(which))
     if which not in (NEWEST, BEST):
         raise UserError(f"No checkpoint '{which}' in {run}: {_known(run, steps)}.")
     sound = _sound(checkpoints, steps, only_newest=which == NEWEST)
@@ -75,7 +91,7 @@ def _sound(checkpoints: Checkpoints, steps: list[int], only_newest: bool) -> dic
     problems: list[str] = []
     for step in reversed(steps):
         try:
-            sound[step] = stored_checkpoint(checkpoints.at(step))
+            sound[step] = _verified(checkpoints, step)
         except OtherFormat:
             raise
         except UserError as error:
@@ -90,18 +106,39 @@ def _sound(checkpoints: Checkpoints, steps: list[int], only_newest: bool) -> dic
     return sound
 
 
+def _verified(checkpoints: Checkpoints, step: int) -> Stored:
+    """The model of a checkpoint that is as it was saved, of its step and of its run's recipe."""
+    folder = checkpoints.at(step)
+    try:
+        return _described(folder, checkpoints.state(step))
+    except UserError as error:
+        if not os.path.lexists(folder):
+            raise Pruned from error
+        raise
+
+
 def is_checkpoint(path: Path) -> bool:
     """Whether `path` looks like the folder of a checkpoint."""
     return (path / TENSORS).is_file() and (path / STATE).is_file()
 
 
 def stored_checkpoint(folder: Path) -> Stored:
-    """The model in the folder of a checkpoint, of which every file is as it was saved: averaged
-    weights where the recipe has an average, prepared and named as its run does."""
-    step = verify_checkpoint(folder)["step"]
-    recipe = from_dict(Recipe, read_yaml(folder / RECIPE))
-    state = read_json(folder / STATE)
-    check_state(folder / STATE, step, state)
+    """The model in the folder of a checkpoint, of which every file is as it was saved. In its run,
+    it must be of the step that its name says, and of the run's recipe; elsewhere it may have any
+    name."""
+    whole, step = folder.absolute(), step_of(folder)
+    run = whole.parent.parent
+    if step is not None and whole.parent.name == "checkpoints" and is_run(run):
+        return _described(folder, Checkpoints(folder.parent, recipe_digest(run)).state(step))
+    about, state = verify_checkpoint(folder), read_json(folder / STATE)
+    check_state(folder / STATE, about["step"], state)
+    return _described(folder, state)
+
+
+def _described(folder: Path, state: dict[str, Any]) -> Stored:
+    """The model of a checkpoint with this state: averaged weights where the recipe has an average,
+    prepared and named as its run does."""
+    recipe, step = from_dict(Recipe, read_yaml(folder / RECIPE)), state["step"]
     names = state["choices"].get("classes", [])
     about: dict[str, Any] = {"recipe": recipe.name, "data": asdict(recipe.data), "step": step}
     accuracy = held_out_accuracy(state)

@@ -12,6 +12,7 @@ from mixerkit.checkpoint.documents import json_bytes, read_json
 from mixerkit.checkpoint.environment import environment
 from mixerkit.checkpoint.files import atomic_folder, discard, sync
 from mixerkit.checkpoint.manifest import (
+    MANIFEST,
     OtherFormat,
     read_manifest,
     verify_folder,
@@ -208,7 +209,7 @@ class Checkpoints:
         """All as saved, under the name that it was saved with, and of this run's recipe."""
         path = self.at(step)
         about = verify_checkpoint(path)
-        if about.get("step") != step:
+        if about["step"] != step:
             raise UserError(f"{path} is not the checkpoint of step {step}: it was moved.")
         if about.get("recipe") != self.recipe:
             raise UserError(f"{path} was made by another recipe than this run's.")
@@ -243,7 +244,10 @@ def verify_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a folder, which every checkpoint is.")
     check_format(path, read_manifest(path, links=False))
     names = (TENSORS, STATE, RECIPE)
-    return verify_folder(path, kind="checkpoint", must_list=names, links=False)
+    about = verify_folder(path, kind="checkpoint", must_list=names, links=False)
+    if type(about.get("step")) is not int:
+        raise UserError(f"{path / MANIFEST} does not say of which step the checkpoint is.")
+    return about
 
 
 def check_format(path: Path, manifest: dict[str, Any]) -> None:

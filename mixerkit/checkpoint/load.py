@@ -1,9 +1,11 @@
 """The one entry: `load(source)` gives the model that its authors trained, at any size."""
 
+import os
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -22,6 +24,7 @@ from mixerkit.checkpoint.stored import (
     CONFIG,
     VERSION,
     WEIGHTS,
+    Stored,
     Told,
     check_agreement,
 )
@@ -76,20 +79,20 @@ def load(
         "num_classes": num_classes,
         "in_channels": in_channels,
     }
-    stored = find(source, Told(native_size, gelu or ""))
-    if stored is None:
+    found = _read(source, Told(native_size, gelu or ""), read_tensors_of)
+    if found is None:
         asked = changes | {"gelu": gelu}
         given = {name: value for name, value in asked.items() if value is not None}
         model = MlpMixer(variant(str(source), **given))
         model.source = f"{source}, fresh weights"
         return model.eval()
+    stored, tensors = found
     if stored.warning:
         warnings.warn(stored.warning, stacklevel=2)
     config, notes = stored.config, stored.notes
     if gelu and gelu != config.gelu:
         config = replace(config, gelu=gelu)
         notes = (*(n for n in notes if not n.startswith("GELU")), f"GELU is {gelu}, as asked.")
-    tensors = read_tensors_of(stored)
     adapted, tensors = adapt(config, tensors, **changes, enlargement=enlargement, method=method)
     model = assemble(adapted, tensors)
     model.preprocess, model.about = stored.preprocess, dict(stored.about)
@@ -106,15 +109,36 @@ def load_weights(model: MlpMixer, source: str | Path) -> None:
     Raises one `UserError` that lists every tensor that is missing, unexpected or of another
     shape, and names the argument of `load` that would bridge it; the model is then as it was.
     """
-    stored = find(source, Told(model=model.config))
-    if stored is None:
+
+    def merge(stored: Stored) -> Preprocess:
+        preprocess = fitted(stored.preprocess, model.config)
+        merge_into(model, stored)
+        return preprocess
+
+    found = _read(source, Told(model=model.config), merge)
+    if found is None:
         raise UserError(f"{source} is a variant, which has no stored weights: give a file.")
+    stored, model.preprocess = found
     if stored.warning:
         warnings.warn(stored.warning, stacklevel=2)
-    preprocess = fitted(stored.preprocess, model.config)
-    merge_into(model, stored)
-    model.preprocess = preprocess
     model.about, model.source, model.notes = dict(stored.about), str(source), stored.notes
+
+
+T = TypeVar("T")
+
+
+def _read(source: str | Path, told: Told, read: Callable[[Stored], T]) -> tuple[Stored, T] | None:
+    """The stored model that `source` names, and what `read` makes of it; None for a variant label.
+    A checkpoint that its run takes away in between is chosen anew."""
+    while True:
+        stored = find(source, told)
+        if stored is None:
+            return None
+        try:
+            return stored, read(stored)
+        except UserError:
+            if os.path.lexists(stored.weights):
+                raise
 
 
 def save_model(

@@ -11,7 +11,6 @@ from typing import Any
 from mixerkit.checkpoint.checkpoints import (
     RECIPE,
     STATE,
-    Checkpoints,
     check_format,
     check_state,
 )
@@ -28,8 +27,8 @@ from mixerkit.checkpoint.manifest import (
     without_advice,
 )
 from mixerkit.checkpoint.records import CHOICES, read_choices
+from mixerkit.checkpoint.step_folders import folder_of, named_steps, steps_in
 from mixerkit.errors import Unreadable, UserError, warn
-from mixerkit.results import describe_machine, describe_versions
 from mixerkit.spec.strict import YAML_LIMIT
 
 
@@ -41,6 +40,8 @@ class Copy:
     recipe: bytes
     choices: dict[str, Any]
     metrics_bytes: int
+    about: dict[str, Any]
+    """What its manifest says of it, and of where it was made."""
 
 
 @dataclass(frozen=True)
@@ -102,17 +103,27 @@ def with_advice(path: Path, name: str, error: UserError) -> UserError:
 
 def is_mendable(path: Path) -> bool:
     """Whether `path` has checkpoints, from which a lost recipe or manifest can be put back."""
-    return bool(_checkpoints(path).steps())
+    return bool(steps_in(path / "checkpoints"))
 
 
-def run_manifest(recipe: bytes, created: datetime) -> bytes:
-    """The manifest of a run: it vouches for the recipe, and says when and where the run began."""
-    about = {
-        "kind": "run",
-        "created": created.isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-    }
+def recipe_digest(path: Path) -> str:
+    """SHA-256 of the recipe that the run in `path` was started with: by its manifest, or else of
+    the copy that a resume would trust, or else of what is there."""
+    digest = _listed_digest(path)
+    if digest is not None:
+        return digest
+    try:
+        recipe = _recipe_found(path)
+    except Unreadable:
+        recipe = b""
+    copy = _copy_to_trust(path, None, recipe)
+    return _digest(copy.recipe if copy else recipe)
+
+
+def run_manifest(recipe: bytes, created: datetime, where: dict[str, Any]) -> bytes:
+    """The manifest of a run: it vouches for the recipe, and says when the run began, and `where`:
+    `machine` and `versions`, as far as they are known."""
+    about = {"kind": "run", "created": created.isoformat(timespec="seconds")} | where
     return manifest_text(about, {RECIPE: {"sha256": _digest(recipe), "size": len(recipe)}})
 
 
@@ -123,16 +134,12 @@ def _digest(content: bytes) -> str:
 # -- copies -------------------------------------------------------------------------------
 
 
-def _checkpoints(path: Path) -> Checkpoints:
-    return Checkpoints(path / "checkpoints", "")
-
-
 def copies(path: Path) -> Iterator[Copy]:
     """Of every checkpoint of the run whose manifest vouches for its copies, newest first."""
-    checkpoints = _checkpoints(path)
-    for step in reversed(checkpoints.steps()):
+    checkpoints = path / "checkpoints"
+    for step in reversed(steps_in(checkpoints)):
         try:
-            yield _copy(checkpoints.at(step), step)
+            yield _copy(folder_of(checkpoints, step), step)
         except UserError:
             continue
 
@@ -147,7 +154,7 @@ def _copy(folder: Path, step: int) -> Copy:
     check_state(folder / STATE, step, state)
     if (about.get("step"), about.get("recipe")) != (step, _digest(recipe)):
         raise UserError(f"{folder} is not the checkpoint of step {step} of this recipe.")
-    return Copy(step, recipe, state["choices"], state["metrics_bytes"])
+    return Copy(step, recipe, state["choices"], state["metrics_bytes"], about)
 
 
 # -- recipe and manifest ------------------------------------------------------------------
@@ -172,8 +179,15 @@ def _repairs_of_start(path: Path) -> Iterator[Repair]:
         yield Repair(path / RECIPE, lost, copy.recipe, copy.step)
     if digest is None:
         oldest = min(entry.lstat().st_mtime for entry in path.iterdir())
-        text = run_manifest(copy.recipe, datetime.fromtimestamp(oldest, UTC))
+        where = _where_it_began(list(copies(path))[-1])
+        text = run_manifest(copy.recipe, datetime.fromtimestamp(oldest, UTC), where)
         yield Repair(path / MANIFEST, problem, text, copy.step)
+
+
+def _where_it_began(oldest: Copy) -> dict[str, Any]:
+    """What the oldest checkpoint knows of the machine and the versions that the run began with."""
+    known = {key: oldest.about.get(key, "unknown") for key in ("device", "instruction_set")}
+    return {"machine": known, "versions": {"torch": oldest.about.get("torch", "unknown")}}
 
 
 def _listed_digest(path: Path) -> str | None:
@@ -212,7 +226,7 @@ def _copy_to_trust(path: Path, digest: str | None, recipe: bytes) -> Copy | None
 
 def _repairs_of_choices(path: Path) -> Iterator[Repair]:
     newest = next(copies(path), None)
-    if newest is None and _checkpoints(path).named():
+    if newest is None and named_steps(path / "checkpoints"):
         return  # what they were is not known
     wanted = newest.choices if newest else {}
     problem = choices_problem(path / CHOICES, wanted)

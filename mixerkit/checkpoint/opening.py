@@ -3,13 +3,15 @@
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from mixerkit.checkpoint.checkpoints import RECIPE, Checkpoints
+from mixerkit.checkpoint.checkpoints import RECIPE, check_format
 from mixerkit.checkpoint.files import UNFINISHED, remove_unfinished, sync, write_atomic
 from mixerkit.checkpoint.lock import Taken, holder
 from mixerkit.checkpoint.manifest import (
     MANIFEST,
     OtherFormat,
+    read_manifest,
     verify_folder,
     without_advice,
 )
@@ -22,7 +24,9 @@ from mixerkit.checkpoint.mending import (
 )
 from mixerkit.checkpoint.records import METRICS, QUARANTINE, TIMING, read_metrics
 from mixerkit.checkpoint.rows import cut_torn_end
+from mixerkit.checkpoint.step_folders import folder_of, named_steps, steps_in
 from mixerkit.errors import Unreadable, UserError
+from mixerkit.results import describe_machine, describe_versions
 from mixerkit.spec.recipe import Recipe
 from mixerkit.spec.strict import from_dict, read_yaml, write_yaml
 
@@ -53,7 +57,7 @@ def state_of(path: Path) -> str:
 def reached_step(path: Path) -> int:
     """The last step that the run in `path` has a row or a checkpoint of; 0 before the first."""
     rows = [row["step"] for row in read_metrics(path / METRICS)]
-    return max([*rows, *Checkpoints(path / "checkpoints", "").steps()], default=0)
+    return max([*rows, *steps_in(path / "checkpoints")], default=0)
 
 
 # -- making -------------------------------------------------------------------------------
@@ -98,14 +102,20 @@ def start(path: Path, recipe: Recipe) -> None:
     remove_unfinished(path)
     text = write_yaml(recipe).encode()
     write_atomic(path / RECIPE, text)
-    write_atomic(path / MANIFEST, run_manifest(text, datetime.now(UTC)))  # from here on it is one
+    here = {"machine": describe_machine(), "versions": describe_versions()}
+    manifest = run_manifest(text, datetime.now(UTC), here)
+    write_atomic(path / MANIFEST, manifest)  # from here on it is one
 
 
 # -- going on -----------------------------------------------------------------------------
 
 
 def clear(path: Path) -> None:
-    """Take away what a kill left, put on the disk the names that it left unsynced, and mend."""
+    """Take away what a kill left, put on the disk the names that it left unsynced, and mend.
+
+    Raises `OtherFormat`, and changes nothing, for a run that another version is to go on with.
+    """
+    _check_formats(path)
     for folder in (path, path / "checkpoints", path / "figures"):
         if folder.is_dir():
             remove_unfinished(folder)
@@ -116,6 +126,29 @@ def clear(path: Path) -> None:
         cut_torn_end(path / name)
     mend(path)
     check_start(path)
+
+
+def _check_formats(path: Path) -> None:
+    """Raise `OtherFormat` where another version wrote the run's manifest, or the newest checkpoint
+    whose manifest can be read."""
+    _sound_manifest(path)
+    checkpoints = path / "checkpoints"
+    for step in reversed(named_steps(checkpoints)):
+        folder = folder_of(checkpoints, step)
+        manifest = _sound_manifest(folder)
+        if manifest is not None:
+            check_format(folder, manifest)
+            return
+
+
+def _sound_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a folder; None where it is damaged, or not read now."""
+    try:
+        return read_manifest(folder)
+    except OtherFormat:
+        raise
+    except UserError:
+        return None
 
 
 def check_run(path: Path) -> None:

@@ -1,6 +1,5 @@
 """Every part of a run held against what is known of it. Nothing is changed, mended or locked."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,13 +13,12 @@ from mixerkit.checkpoint.lock import holder
 from mixerkit.checkpoint.manifest import (
     MANIFEST,
     OtherFormat,
-    describe_file,
     listed_entry,
     read_manifest,
     verify_folder,
     without_advice,
 )
-from mixerkit.checkpoint.mending import Repair, choices_problem, repairs
+from mixerkit.checkpoint.mending import Repair, choices_problem, recipe_digest, repairs
 from mixerkit.checkpoint.opening import is_finished
 from mixerkit.checkpoint.part import NO_CHECKSUM, Part, problem_of, size_of
 from mixerkit.checkpoint.records import CHOICES, METRICS, TIMING, saved_step
@@ -72,7 +70,7 @@ def verify_run(path: Path) -> Verification:
     mended, writer = _mended(path), holder(path)
     start = _start(path, mended)
     saved = _saved_step(path)  # before the checkpoints, and these before the rows, which may grow
-    found = _checkpoints(path, mended)
+    found = _checkpoints(path)
     states = [one.state for one in found if one.state]
     newest = states[-1] if states else None
     parts = [*_lost(path, saved, found), *(one.part for one in found)]
@@ -189,9 +187,9 @@ def _documents(path: Path, newest: dict[str, Any] | None) -> Iterator[Part]:
 # -- checkpoints --------------------------------------------------------------------------
 
 
-def _checkpoints(path: Path, mended: dict[str, Repair]) -> list[Found]:
+def _checkpoints(path: Path) -> list[Found]:
     """Every checkpoint, oldest first, read whole."""
-    checkpoints = Checkpoints(path / "checkpoints", _recipe_digest(path, mended))
+    checkpoints = Checkpoints(path / "checkpoints", recipe_digest(path))
     found: list[Found] = []
     for _ in range(TRIES):
         steps = checkpoints.named()
@@ -230,14 +228,3 @@ def _checkpoint(path: Path, checkpoints: Checkpoints, step: int) -> Found:
         part = Part(name, size, str(error), step=step)
         return Found(part, other_format=isinstance(error, OtherFormat))
     return Found(Part(name, size, step=step, validation=held_out_accuracy(state)), state)
-
-
-def _recipe_digest(path: Path, mended: dict[str, Repair]) -> str:
-    """SHA-256 of the recipe as the manifest has it, or else of the recipe that there would be."""
-    try:
-        return str(read_manifest(path)["files"][RECIPE]["sha256"])
-    except (UserError, KeyError, TypeError):
-        if RECIPE in mended:
-            return hashlib.sha256(mended[RECIPE].content).hexdigest()
-        is_there = (path / RECIPE).is_file()
-        return str(describe_file(path / RECIPE)["sha256"]) if is_there else ""

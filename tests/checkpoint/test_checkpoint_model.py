@@ -1,11 +1,14 @@
 """Checkpoints as models: which one a name means, with which weights, and what comes along."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from mixerkit.checkpoint import load as loading
+from mixerkit.checkpoint.checkpoints import Checkpoints
 from mixerkit.checkpoint.find import find
 from mixerkit.checkpoint.load import load, load_weights
 from mixerkit.checkpoint.run import RunFolder
@@ -102,6 +105,70 @@ def test_damaged_ones_are_passed_over_and_named(stopped: Path, capsys):
     with pytest.raises(UserError, match=r"No checkpoint in .* can be used") as raised:
         load(f"{stopped}@newest")
     assert str(raised.value).count("was changed") == 3
+
+
+def rename(run: Path, step: int, to: int) -> None:
+    folder = run / "checkpoints"
+    (folder / f"step-{step:08d}").rename(folder / f"step-{to:08d}")
+
+
+def test_a_checkpoint_under_another_name_is_not_taken_for_that_step(stopped: Path, capsys):
+    rename(stopped, 2, 12)
+    for name in ("@12", "/checkpoints/step-00000012"):
+        with pytest.raises(UserError, match=r"step-00000012 is not the checkpoint of step 12"):
+            load(f"{stopped}{name}")
+    assert_is(load(f"{stopped}@newest"), 3)
+    assert "step-00000012 is not the checkpoint of step 12" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_run_is_not_taken_for_this_ones(stopped: Path, tmp_path, recipe):
+    with RunFolder.create(tmp_path / "other", recipe) as other:
+        save(other, 9, 0.95)
+    folder = stopped / "checkpoints/step-00000009"
+    (tmp_path / "other/checkpoints/step-00000009").rename(folder)
+    for name in (f"{stopped}@9", folder):
+        with pytest.raises(UserError, match="made by another recipe than this run's"):
+            load(name)
+    assert_is(load(f"{stopped}@newest"), 3)
+    assert_is(load(f"{stopped}@best"), 1)
+
+
+def test_checkpoints_are_models_where_the_runs_small_files_are_lost(stopped: Path):
+    for name in ("recipe.yaml", "manifest.json"):
+        (stopped / name).unlink()
+        assert_is(load(f"{stopped}@newest"), 3)
+
+
+@pytest.mark.parametrize("reader", [(Checkpoints, "state"), (loading, "read_tensors_of")])
+@pytest.mark.parametrize(("which", "step"), [("newest", 3), ("best", 1)])
+def test_what_is_pruned_between_choosing_and_reading_is_chosen_anew(
+    stopped: Path, monkeypatch, capsys, reader, which, step
+):
+    """The run goes on: a better step 4 takes the place of the one that is just read."""
+    read = getattr(*reader)
+
+    def late(*arguments):
+        monkeypatch.undo()
+        with RunFolder.open(stopped, writing=True) as run:
+            save(run, 4, 0.95)
+        shutil.rmtree(stopped / f"checkpoints/step-0000000{step}", ignore_errors=True)
+        return read(*arguments)
+
+    monkeypatch.setattr(*reader, late)
+    assert_is(load(f"{stopped}@{which}"), 4)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_step_that_is_pruned_meanwhile_is_said_to_be_gone(stopped: Path, monkeypatch):
+    state = Checkpoints.state
+
+    def late(checkpoints, step):
+        shutil.rmtree(checkpoints.at(step), ignore_errors=True)
+        return state(checkpoints, step)
+
+    monkeypatch.setattr(Checkpoints, "state", late)
+    with pytest.raises(UserError, match="has no checkpoint of step 2: say"):
+        load(f"{stopped}@2")
 
 
 def test_names_of_no_checkpoint_are_told_from_those_there_are(

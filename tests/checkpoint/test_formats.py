@@ -38,7 +38,7 @@ def at(run: Path, step: int) -> Path:
 
 
 def rewrite(folder: Path, found: int | None) -> None:
-    """The same checkpoint as of another format; None: as it was before there was a number."""
+    """The same checkpoint as of another format; None: of none."""
     manifest = read_manifest(folder)
     about, files = manifest["about"], manifest["files"]
     del about["format"]
@@ -47,37 +47,31 @@ def rewrite(folder: Path, found: int | None) -> None:
     (folder / "manifest.json").write_bytes(manifest_text(about, files))
 
 
-def make_old(folder: Path) -> None:
-    """Format 0: no copy of the recipe, and a state that says less."""
-    state = {"step": int(folder.name[5:])}
-    (folder / "state.json").write_bytes(json_bytes(state))
-    (folder / "recipe.yaml").unlink()
-    files = {}
-    for name in ("state.json", "tensors.safetensors"):
-        content = (folder / name).read_bytes()
-        files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    about = read_manifest(folder)["about"]
-    del about["format"]
-    (folder / "manifest.json").write_bytes(manifest_text(about, files))
-
-
 def everything(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 NEWER = f"was written by a newer mixerkit: this one reads format {FORMAT}, found format 7. Update"
-OLDER = (
-    rf"older mixerkit: expected a checkpoint of format {FORMAT}, found format 0\. Finish the run"
+OTHER = rf"another mixerkit: expected a checkpoint of format {FORMAT}, found "
+
+
+@pytest.mark.parametrize(
+    ("found", "said"), [(7, NEWER), (0, f"{OTHER}0"), ("x", f"{OTHER}'x'"), (None, f"{OTHER}None")]
 )
-
-
-@pytest.mark.parametrize(("found", "said"), [(7, NEWER), (0, OLDER), ("x", "older")])
-def test_the_newest_of_another_format_stops_the_resume_and_stays(kept: Path, found, said):
+def test_the_newest_of_another_format_stops_the_resume_and_all_stays(kept: Path, found, said):
     rewrite(at(kept, 3), found)
-    before = everything(kept / "checkpoints")
-    with RunFolder.open(kept, writing=True) as run, pytest.raises(OtherFormat, match=said):
-        run.newest_checkpoint()
-    assert everything(kept / "checkpoints") == before
+    with (kept / "metrics.jsonl").open("ab") as file:
+        file.write(b"torn")
+    (kept / ".unfinished-a").write_bytes(b"left by a kill")
+    (kept / "choices.json").write_bytes(b"damaged")
+    before = everything(kept)
+    with pytest.raises(OtherFormat, match=said):
+        RunFolder.open(kept, writing=True)
+    with pytest.raises(OtherFormat, match=said):
+        RunFolder.open(kept).newest_checkpoint()
+    with pytest.raises(OtherFormat, match=said):
+        load(f"{kept}@newest")
+    assert everything(kept) == before | {kept / "lock": (kept / "lock").read_bytes()}
     verified = verify_run(kept)
     assert verified.resume == (
         "A resume would be refused: the checkpoint of step 3 is of another format."
@@ -85,15 +79,19 @@ def test_the_newest_of_another_format_stops_the_resume_and_stays(kept: Path, fou
     assert verified.resume_step is None and not verified.sound
 
 
-def test_a_run_of_the_oldest_form_is_said_to_be_one(kept: Path):
+def test_rows_are_whole_where_every_checkpoint_is_of_another_format(kept: Path):
     for step in (1, 2, 3):
-        make_old(at(kept, step))
-    with RunFolder.open(kept, writing=True) as run, pytest.raises(OtherFormat, match=OLDER):
-        run.newest_checkpoint()
+        rewrite(at(kept, step), FORMAT + 1)
+    rows = bytearray((kept / "metrics.jsonl").read_bytes())
+    rows[3] = 0
+    (kept / "metrics.jsonl").write_bytes(rows)
+    with pytest.raises(OtherFormat, match="newer mixerkit"):
+        RunFolder.open(kept, writing=True)
+    assert (kept / "metrics.jsonl").read_bytes() == rows
 
 
 def test_one_of_another_format_is_never_pruned(kept: Path):
-    make_old(at(kept, 1))
+    rewrite(at(kept, 1), None)
     rewrite(at(kept, 2), 7)
     with RunFolder.open(kept, writing=True) as run:
         found = run.newest_checkpoint()
@@ -109,12 +107,6 @@ def test_a_damaged_newest_one_does_not_hide_the_format_of_the_one_before(kept: P
     flip_bit(at(kept, 3) / "tensors.safetensors", 9)
     with RunFolder.open(kept, writing=True) as run, pytest.raises(OtherFormat):
         run.newest_checkpoint()
-
-
-def test_what_was_written_before_there_was_a_number_is_of_format_1(kept: Path):
-    rewrite(at(kept, 3), None)
-    found = RunFolder.open(kept).newest_checkpoint()
-    assert found and found[1]["step"] == 3
 
 
 def test_a_newer_manifest_is_not_called_damaged(tmp_path: Path):
@@ -145,11 +137,13 @@ def newer(folder: Path) -> bytes:
 
 
 def test_a_newer_manifest_of_a_run_is_not_put_back(kept: Path):
-    text = newer(kept)
+    text, torn = newer(kept), b'{"step": 9'
+    (kept / "metrics.jsonl").write_bytes(torn)
     for writing in (False, True):
         with pytest.raises(OtherFormat, match="newer mixerkit"):
             RunFolder.open(kept, writing=writing)
     assert (kept / "manifest.json").read_bytes() == text
+    assert (kept / "metrics.jsonl").read_bytes() == torn
 
 
 def test_a_newer_model_is_not_made_again(kept: Path, model, preprocess):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mixerkit.checkpoint.manifest import verify_folder
+from mixerkit.checkpoint.manifest import manifest_text, read_manifest, verify_folder
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.checkpoint.runs import list_runs
 from mixerkit.errors import Unreadable, UserError
@@ -95,6 +95,36 @@ def test_what_is_missing_is_put_back(kept, capsys, names):
             RunFolder.open(kept)
     assert_mends(kept, whole, capsys, *names)
     assert list_runs(kept.parent)[0]["state"] == "stopped"
+
+
+def test_a_manifest_that_is_put_back_knows_the_machine_of_the_oldest_checkpoint(kept: Path):
+    about = read_manifest(kept / "checkpoints/step-00000001")["about"]
+    other = rewritten(kept / "checkpoints/step-00000001", torch="0.4", device="a GPU of then")
+    (kept / "manifest.json").unlink()
+    RunFolder.open(kept, writing=True).close()
+    found = read_manifest(kept)["about"]
+    assert found["versions"] == {"torch": "0.4"} and other != about
+    assert found["machine"] == {
+        "device": "a GPU of then",
+        "instruction_set": about["instruction_set"],
+    }
+
+
+def test_a_manifest_that_is_put_back_claims_nothing_that_is_not_known(kept: Path):
+    rewritten(kept / "checkpoints/step-00000001", torch=None, device=None, instruction_set=None)
+    (kept / "manifest.json").unlink()
+    RunFolder.open(kept, writing=True).close()
+    found = read_manifest(kept)["about"]
+    assert found["versions"] == {"torch": "unknown"}
+    assert found["machine"] == {"device": "unknown", "instruction_set": "unknown"}
+
+
+def rewritten(folder: Path, **changes: str | None) -> dict:
+    """What the manifest of a checkpoint says about it after these changes; None takes away."""
+    manifest = read_manifest(folder)
+    changed = {key: value for key, value in (manifest["about"] | changes).items() if value}
+    (folder / "manifest.json").write_bytes(manifest_text(changed, manifest["files"]))
+    return changed
 
 
 def test_a_reader_of_choices_is_told_what_a_resume_does(kept: Path):
