@@ -27,6 +27,9 @@ from mixerkit.errors import UserError
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.recipe import Augment
 
+READ_AT_ONCE = 256
+"""Images that are looked at for problems alone, so that all threads have some."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -97,9 +100,10 @@ class TrainLoader:
                 mixed = mix(images_BIHW, targets_BK, self.augment, self.seed, epoch, first)
                 yield Batch(*mixed, unreadable)
 
-    def problem(self, index: int) -> str:
-        """Why an image of the split cannot be used now; empty where it can."""
-        return self.pixels.problem(index, self.reading)
+    def problems(self, indices: np.ndarray) -> dict[int, str]:
+        """Why images of the split cannot be used now, by their index."""
+        batches = np.split(indices, range(READ_AT_ONCE, len(indices), READ_AT_ONCE))
+        return self.pixels.problems(batches, self.reading)
 
     def _read(self, epoch: int, batches: list[np.ndarray]) -> Generator[Read]:
         """The whole image of each, or an inception crop of it."""

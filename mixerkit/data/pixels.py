@@ -86,11 +86,19 @@ class Pixels:
 
     def problem(self, index: int, reading: Reading) -> str:
         """Why an image cannot be used now; empty where it can."""
-        try:
-            self.one(index, reading)
-        except BrokenImage as error:
-            return str(error)
-        return ""
+        return self.problems([np.array([index])], reading).get(index, "")
+
+    def problems(self, batches: Iterable[np.ndarray], reading: Reading) -> dict[int, str]:
+        """Why images cannot be used now, by their index; read in batches, by all threads."""
+        found: dict[int, str] = {}
+        with _fetched(self.split, batches, self._begin, reading) as fetched:
+            for indices, results in fetched:
+                for index, result in zip(indices.tolist(), results, strict=True):
+                    if isinstance(result, BrokenImage):
+                        found[index] = str(result)
+                    elif isinstance(result, UserError):
+                        raise result
+        return found
 
     def _make(self, index: int) -> np.ndarray:
         """The pixels, decoded and resized now."""
@@ -110,17 +118,28 @@ def read_batches(
     reading: Reading,
 ) -> Generator[Read]:
     """What can be used of every batch of indices, in order; `begin` and errors as of `fetch`."""
-    fetched = fetch(
-        batches,
-        begin,
-        split.place,
-        workers=reading.workers,
-        patience=reading.patience,
-        poll=reading.poll,
-    )
-    with closing(fetched):  # an error must not keep the threads
+    with _fetched(split, batches, begin, reading) as fetched:
         for indices, results in fetched:
             yield _sorted_out(split, indices, results, reading.skip_broken)
+
+
+def _fetched(
+    split: ImageSplit,
+    batches: Iterable[np.ndarray],
+    begin: Callable[[np.ndarray], list[Work]],
+    reading: Reading,
+) -> closing[Generator[tuple[np.ndarray, list[Result]]]]:
+    """`fetch` as `reading` says, closed at the end: an error must not keep the threads."""
+    return closing(
+        fetch(
+            batches,
+            begin,
+            split.place,
+            workers=reading.workers,
+            patience=reading.patience,
+            poll=reading.poll,
+        )
+    )
 
 
 def _sorted_out(

@@ -108,15 +108,22 @@ def check_classes(loader: TrainLoader) -> None:
     if split.images is not None:
         return
     ordered = np.argsort(split.labels, kind="stable")
-    ends = np.cumsum(class_counts(split))
-    for name, members in zip(split.class_names, np.split(ordered, ends[:-1]), strict=True):
-        problems = (loader.problem(int(index)) for index in members)
-        first = next(problems, "")
-        if first and all(problems):
+    of_each = np.split(ordered, np.cumsum(class_counts(split))[:-1])
+    firsts = np.array([members[0] for members in of_each if len(members)])
+    for first, problem in loader.problems(firsts).items():
+        label = int(split.labels[first])
+        members = of_each[label]
+        if _none_usable(loader, members[1:]):
             raise UserError(
-                f"None of the {len(members)} images of the class '{name}' in {split.name} can be "
-                f"used, so that it cannot be learned. {first} Replace them, or take the class out."
+                f"None of the {len(members)} images of the class '{split.class_names[label]}' in "
+                f"{split.name} can be used, so that it cannot be learned. {problem} Replace them, "
+                f"or take the class out."
             )
+
+
+def _none_usable(loader: TrainLoader, members: np.ndarray) -> bool:
+    """Looks until one can be used."""
+    return all(loader.problems(members[place : place + 1]) for place in range(len(members)))
 
 
 def class_counts(split: ImageSplit) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mixerkit.data import pixels
 from mixerkit.errors import RunFailed, UserError
 from mixerkit.spec.recipe import Data, Evaluate, Save
 from mixerkit.training.loop import train
+from mixerkit.training.setup import check_classes, open_data, training_loader
 from tests.training.runs import RECIPE, StopAt, assert_same_end
 
 PER_CLASS = 30
@@ -25,8 +28,8 @@ def photos(tmp_path: Path) -> Path:
         for name, low in (("dark", 0), ("light", 128)):
             (folder / split / name).mkdir(parents=True)
             for i in range(PER_CLASS):
-                pixels = draw.integers(low, low + 128, (28, 28), np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{i:02}.png")
+                shades = draw.integers(low, low + 128, (28, 28), np.uint8)
+                Image.fromarray(shades).save(folder / split / name / f"{i:02}.png")
     for path in ("train/dark/07.png", "train/light/21.png", "test/dark/03.png"):
         os.truncate(folder / path, 300)
     return folder
@@ -137,6 +140,24 @@ def test_a_class_without_a_usable_image_is_refused_before_anything_is_written(ph
     with pytest.raises(UserError, match=r"None of the 30 images of the class 'dark' .*00\.png"):
         train(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_first_images_of_all_classes_are_read_side_by_side(photos, monkeypatch):
+    """Of a class whose first is broken, also others, until one can be used."""
+    together, names = threading.Barrier(2), []
+    healthy = pixels.read
+
+    def in_company(path, *arguments):
+        names.append(f"{path.parent.name}/{path.name}")
+        if len(names) <= 2:
+            together.wait(20)
+        return healthy(path, *arguments)
+
+    monkeypatch.setattr(pixels, "read", in_company)
+    os.truncate(photos / "train/light/00.png", 300)
+    settings, splits = open_data(recipe(photos, holdout=0, workers=2))
+    check_classes(training_loader(settings, splits))
+    assert sorted(names) == ["dark/00.png", "light/00.png", "light/01.png"]
 
 
 def test_a_class_that_loses_its_last_image_is_named(photos, tmp_path):
