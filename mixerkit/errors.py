@@ -25,6 +25,8 @@ class UserError(ValueError):
     """The input cannot be used: the message says what was expected, found, and what to do."""
 
     exit_code = EXIT_BAD_INPUT
+    resumable = False
+    """Whether it ended a run that had gone on, so that a resume is worth a try."""
 
 
 class Unreadable(UserError):

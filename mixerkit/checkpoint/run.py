@@ -2,7 +2,7 @@
 
     recipe.yaml  manifest.json  lock  choices.json  stopped.json
     metrics.jsonl  timing.jsonl  quarantine.jsonl
-    checkpoints/step-00001234/{tensors.safetensors, state.json, manifest.json}
+    checkpoints/step-00001234/{tensors.safetensors, state.json, recipe.yaml, manifest.json}
     model/  evaluation.json  figures/  report.html
 
 One writer at a time holds the lock; readers need nothing and never see half a file.
@@ -55,6 +55,8 @@ class RunFolder:
         self._choices = records.read_choices(path / CHOICES) if lock else {}
         """What the writer knows, whatever becomes of the file: checkpoints hold a copy."""
         self._said: set[str] = set()
+        self._begun = self._restored = False
+        """Whether what stopped the run is over, and whether it stands at a step now."""
 
     # -- opening and closing ---------------------------------------------------------------
 
@@ -113,10 +115,10 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, Exception):
-            self.note_stop(re.split(r"(?<=\.)\s|\n", str(error), maxsplit=1)[0])  # one sentence
-        elif error is not None:
-            self.note_stop(f"{type(error).__name__}, before it was saved")
+        if isinstance(error, UserError):
+            error.resumable = self._restored
+        if error is not None and self._begun:
+            self.note_stop(_in_a_sentence(error))
         self.close()
 
     @contextmanager
@@ -146,7 +148,9 @@ class RunFolder:
                 write_atomic(self.path / STOPPED, json_bytes({"why": why, "when": when}))
 
     def forget_stop(self) -> None:
-        """The run goes on: what stopped it before is over."""
+        """The run goes on: what stopped it before is over. From here on an error stops it, which
+        leaving the `with` notes; before, one has only refused to let it go on."""
+        self._begun = True
         with self._writing(STOPPED) as path:
             path.unlink(missing_ok=True)
 
@@ -286,6 +290,7 @@ class RunFolder:
         """Cut metrics.jsonl back to what it was at a checkpoint; None: before the first one."""
         with self._writing(METRICS) as path:
             cut_back(path, int(state["metrics_bytes"]) if state else 0)
+        self._restored = True
 
     # -- the result ------------------------------------------------------------------------
 
@@ -307,6 +312,14 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the run has come to its end and kept its model."""
         return opening.is_finished(self.path)
+
+
+def _in_a_sentence(error: BaseException) -> str:
+    """Why a run stops: the first sentence of an error, without the list that it may announce."""
+    if not isinstance(error, Exception):
+        return f"{type(error).__name__}, before it was saved"
+    first = re.split(r"(?<=\.)\s|\n", str(error), maxsplit=1)[0]
+    return f"{first.removesuffix(':')}." if first.endswith(":") else first
 
 
 def top1_of(rows: list[dict[str, Any]], split: str) -> list[float]:

@@ -105,7 +105,8 @@ def run(settings: Recipe, folder: Path, *, resume: bool, console: Any) -> Outcom
 @contextmanager
 def _saying_how_to_go_on(folder: Path, settings: Recipe, resume: bool) -> Iterator[None]:
     """Errors that end the run in `folder` after it began say how to go on. Not those of a loss or
-    weights that are not finite: they would come again."""
+    weights that are not finite, which would come again, nor what refuses a resume, but that the
+    images are gone: they may be elsewhere."""
     from mixerkit.checkpoint.lock import Taken
     from mixerkit.checkpoint.opening import is_run
 
@@ -119,7 +120,8 @@ def _saying_how_to_go_on(folder: Path, settings: Recipe, resume: bool) -> Iterat
     except Taken:
         raise
     except UserError as error:
-        if not is_ours():
+        refused = resume and not error.resumable and not _are_gone(settings)
+        if refused or not is_ours():
             raise
         raise UserError(f"{error}\n{_go_on(folder, settings)}") from error
     except RunFailed as error:
@@ -134,9 +136,14 @@ def _saying_how_to_go_on(folder: Path, settings: Recipe, resume: bool) -> Iterat
 
 def _go_on(folder: Path, settings: Recipe) -> str:
     """The command to go on with; where the images are gone, with a place for where they are now."""
-    source = Path(settings.data.source)
-    moved = ["--data.source", "FOLDER"] if source.is_absolute() and not source.exists() else []
+    moved = ["--data.source", "FOLDER"] if _are_gone(settings) else []
     return f"Go on with:\n  {command('train', '--resume', folder, *moved)}"
+
+
+def _are_gone(settings: Recipe) -> bool:
+    """Whether the folder of the images is not there."""
+    source = Path(settings.data.source)
+    return source.is_absolute() and not source.exists()
 
 
 def write_report(folder: Path) -> Path | None:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from mixerkit.checkpoint.manifest import manifest_text, read_manifest
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.cli import running
 from mixerkit.cli.program import program
-from mixerkit.errors import RunFailed
+from mixerkit.errors import RunFailed, UserError
 from mixerkit.training import loop
 from mixerkit.training.progress import Silent
+from tests.cli.tiny import make_photos
 
 
 @pytest.fixture
@@ -125,6 +127,59 @@ def test_a_failure_says_how_to_go_on_and_is_remembered(mixer, tiny, here, monkey
     go_on = f"Go on with:\n  {program()} train --resume runs/tiny\n"
     assert code == 1 and err.endswith(go_on) and "It really is" in err
     assert "runs/tiny stopped: The disk is full. (" in mixer("runs")[1]
+
+
+def damage_checkpoints(run: Path) -> None:
+    for state in run.glob("checkpoints/*/state.json"):
+        state.write_text("{")
+
+
+def make_other_images(run: Path) -> None:
+    photo = run.parent / "photos" / "dark" / "00.png"
+    photo.rename(photo.with_name("another.png"))
+
+
+def make_other_format(run: Path) -> None:
+    for folder in (run / "checkpoints").iterdir():
+        manifest = read_manifest(folder)
+        text = manifest_text(manifest["about"] | {"format": 99}, manifest["files"])
+        (folder / "manifest.json").write_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said", "why"),
+    [
+        (damage_checkpoints, "can be used:", "No checkpoint in run/checkpoints can be used. ("),
+        (make_other_images, "was started on other images", "SIGTERM ("),
+        (make_other_format, "newer mixerkit", "SIGTERM ("),
+    ],
+)
+def test_a_resume_that_is_refused_suggests_no_resume(stopped: Path, mixer, harm, said, why):
+    harm(stopped)
+    code, _, err = mixer("train", "--resume", "run")
+    assert code == 2 and said in err and "Go on with" not in err
+    assert f"run stopped: {why}" in mixer("runs", "list", "run")[1]
+
+
+def test_a_finished_run_that_is_not_gone_on_with_was_not_stopped(run: Path, mixer):
+    recipe = (run / "recipe.yaml").read_text()
+    moved = run.parent / "other"
+    make_photos(moved, count=10)
+    assert str(moved) not in recipe
+    code, _, err = mixer("train", "--resume", "run", "--data.source", "other")
+    assert code == 2 and "was started on other images" in err
+    assert not (run / "stopped.json").exists()
+
+
+def test_an_error_of_the_input_on_the_way_says_how_to_go_on(stopped, mixer, monkeypatch):
+    def fail(*_: object) -> None:
+        raise UserError("The disk of the images went away.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop._Training, "_train", fail)
+        code, _, err = mixer("train", "--resume", "run")
+    assert code == 2 and err.endswith(f"Go on with:\n  {program()} train --resume run\n")
+    assert "run stopped: The disk of the images went away. (" in mixer("runs", "list", "run")[1]
 
 
 def test_what_is_refused_before_a_run_began_suggests_no_resume(stopped, mixer, here):
