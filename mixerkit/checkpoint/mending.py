@@ -57,17 +57,11 @@ class Repair:
     step: int | None
 
     def said(self) -> str:
-        """What is wrong and what becomes of it."""
+        """What is wrong and what a resume does about it."""
         what = without_advice(self.problem)
         if self.step is None:
-            return f"{what} No checkpoint depends on it: it is emptied."
-        return f"{what} It is put back as the checkpoint of step {self.step:,} has it."
-
-    def in_words(self, who: str) -> str:
-        """What `who` goes on with the run does about it."""
-        if self.step is None:
-            return f"{who} empties it: no checkpoint depends on it."
-        return f"{who} puts it back as the checkpoint of step {self.step:,} has it."
+            return f"{what} A resume empties it: no checkpoint depends on it."
+        return f"{what} A resume puts it back as the checkpoint of step {self.step:,} has it."
 
 
 def mend(path: Path) -> None:

@@ -2,9 +2,10 @@
 
 import os
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from mixerkit.checkpoint.documents import read_json
 from mixerkit.checkpoint.manifest import (
@@ -19,7 +20,7 @@ from mixerkit.checkpoint.records import EVALUATION, METRICS, read_metrics
 from mixerkit.checkpoint.stored import CONFIG, WEIGHTS
 from mixerkit.errors import Unreadable, UserError
 
-MODEL, REPORT = "model", "report.html"
+MODEL, REPORT, FIGURES = "model", "report.html", "figures"
 FIRST_OF_PAGE, LAST_OF_PAGE = b"<!doctype html>", b"</html>"
 
 
@@ -36,28 +37,34 @@ def damaged_results(path: Path) -> list[str]:
     whole."""
     if not os.path.lexists(path / MODEL) and not was_drawn(path):
         return []
-    return [problem for problem in (model_problem(path), evaluation_problem(path)) if problem]
+    problems = []
+    for check in (check_model, check_evaluation):
+        try:
+            check(path)
+        except (Unreadable, OtherFormat):
+            raise
+        except UserError as error:
+            problems.append(without_advice(error))
+    return problems
 
 
-def model_problem(path: Path) -> str:
-    """What is wrong with the model of the run in `path`; empty where nothing is."""
-    names = (WEIGHTS, CONFIG)
+def check_model(path: Path) -> None:
+    """Raise `UserError` unless the model of the run in `path` is as it was kept."""
     if not os.path.lexists(path / MODEL):
-        return f"{path / MODEL} is missing."
-    return _problem_with(lambda: verify_folder(path / MODEL, kind="model", must_list=names))
+        raise UserError(f"{path / MODEL} is missing.")
+    verify_folder(path / MODEL, kind="model", must_list=(WEIGHTS, CONFIG))
 
 
-def evaluation_problem(path: Path) -> str:
-    """What is wrong with the figures of the finished run in `path`; empty where nothing is."""
+def check_evaluation(path: Path) -> None:
+    """Raise `UserError` unless the figures of the finished run in `path` are as they were kept, or
+    there never were any."""
     entry = evaluation_entry(path)
     if entry:
-        return _problem_with(lambda: check_file(path, EVALUATION, entry))
-    if (path / EVALUATION).exists():
-        return _problem_with(lambda: read_json(path / EVALUATION))
-    rows = read_metrics(path / METRICS)
-    if any(row["split"] in ("validation", "test") for row in rows):
-        return f"{path / EVALUATION} is missing."
-    return ""
+        check_file(path, EVALUATION, entry)
+    elif (path / EVALUATION).exists():
+        read_json(path / EVALUATION)
+    elif any(row["split"] in ("validation", "test") for row in read_metrics(path / METRICS)):
+        raise UserError(f"{path / EVALUATION} is missing.")
 
 
 def evaluation_entry(path: Path) -> dict[str, Any] | None:
@@ -71,28 +78,36 @@ def evaluation_entry(path: Path) -> dict[str, Any] | None:
 
 def was_drawn(path: Path) -> bool:
     """Whether figures of the run's model were drawn once, so that there was a model."""
-    return (path / "figures" / "filters.png").exists()
+    return (path / FIGURES / "filters.png").exists()
 
 
-def report_problem(path: Path) -> str:
-    """What is wrong with the report of the run in `path`: it is cut, or gone while the figure that
-    is drawn of a kept model is there. Empty where nothing is, or none was ever written."""
+def check_report(path: Path) -> None:
+    """Raise `UserError` where the report of the run in `path` is cut, or gone while the figure that
+    is drawn of a kept model is there."""
     report = path / REPORT
-    again = f"`mixer runs report {shlex.quote(str(path))}` writes it again."
     if not os.path.lexists(report):
-        return f"{report} is missing. {again}" if was_drawn(path) else ""
+        if was_drawn(path):
+            raise UserError(f"{report} is missing. {_written_again(path)}")
+        return
     content = report.read_bytes().strip()
-    if content.startswith(FIRST_OF_PAGE) and content.endswith(LAST_OF_PAGE):
-        return ""
-    return f"{report} is not whole. {again}"
+    if not (content.startswith(FIRST_OF_PAGE) and content.endswith(LAST_OF_PAGE)):
+        raise UserError(f"{report} is not whole. {_written_again(path)}")
 
 
-def _problem_with(check: Callable[[], object]) -> str:
-    """What `check` says is wrong, without advice; empty where it returns."""
-    try:
-        check()
-    except (Unreadable, OtherFormat):
-        raise
-    except UserError as error:
-        return without_advice(error)
-    return ""
+def check_figures(path: Path) -> None:
+    """Raise `UserError` unless every figure of the run in `path` is a PNG whose parts have the
+    checksums that they carry."""
+    for figure in sorted((path / FIGURES).glob("*.png")):
+        try:
+            with Image.open(figure, formats=["PNG"]) as image:
+                image.verify()
+        except FileNotFoundError:  # it is just being drawn again
+            continue
+        except Exception as error:  # Pillow has a dozen kinds
+            raise UserError(
+                f"{figure} is no whole PNG ({error}). {_written_again(path)}"
+            ) from error
+
+
+def _written_again(path: Path) -> str:
+    return f"`mixer runs report {shlex.quote(str(path))}` writes it again."

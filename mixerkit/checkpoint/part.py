@@ -20,6 +20,8 @@ class Part:
     note: str = ""
     checked: bool = True
     """Whether all of it was held against a checksum or a copy; else only its form."""
+    made_again: bool = False
+    """Whether a resume makes it again, for it follows from a checkpoint."""
     step: int | None = None
     """Of a checkpoint."""
     validation: float | None = None
@@ -27,20 +29,12 @@ class Part:
 
 
 def problem_of(check: Callable[[], object]) -> str:
-    """What `check` says is wrong; empty when it returns."""
+    """What `check` says is wrong, or why it could not look; empty when it returns."""
     try:
         check()
     except (UserError, OSError) as error:
         return str(error)
     return ""
-
-
-def text_of(find: Callable[[], str]) -> str:
-    """What `find` says is wrong, or why it could not look."""
-    try:
-        return find()
-    except (UserError, OSError) as error:
-        return str(error)
 
 
 def size_of(path: Path) -> int:

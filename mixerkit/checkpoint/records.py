@@ -88,12 +88,12 @@ def read_choices(path: Path) -> dict[str, Any]:
 
 
 def read_stopped(path: Path) -> str:
-    """Why and when a run stopped, in words; empty where the file does not say it."""
-    try:
-        found = read_json(path)
-    except UserError:
-        return ""
-    return "" if _problem(found, OF_STOPPED) else f"{found['why']} ({found['when']})"
+    """Why and when a run stopped, in words."""
+    found = read_json(path)
+    problem = _problem(found, OF_STOPPED)
+    if problem:
+        raise UserError(f"{path}: {problem}. A resume removes it.")
+    return f"{found['why']} ({found['when']})"
 
 
 def saved_step(path: Path) -> int | None:

@@ -34,7 +34,7 @@ def summary(run: RunFolder) -> dict[str, Any]:
         "path": str(run.path),
         "recipe": run.recipe().name,
         "state": state,
-        "stopped": (read_stopped(run.path / STOPPED) or None) if state == "stopped" else None,
+        "stopped": _why_stopped(run.path / STOPPED) if state == "stopped" else None,
         "step": reached_step(run.path),
         "total_steps": run.choices().get("total_steps"),
         "best_validation": max(top1_of(rows, "validation"), default=None),
@@ -42,6 +42,13 @@ def summary(run: RunFolder) -> dict[str, Any]:
         "updated": datetime.fromtimestamp(touched, UTC).isoformat(timespec="seconds"),
         "problem": None,
     }
+
+
+def _why_stopped(path: Path) -> str | None:
+    try:
+        return read_stopped(path)
+    except UserError:  # it was killed, and nobody could note why
+        return None
 
 
 FIGURES = ("recipe", "stopped", "step", "total_steps", "best_validation", "test_accuracy")

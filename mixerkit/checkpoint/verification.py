@@ -16,19 +16,17 @@ from mixerkit.checkpoint.manifest import (
     listed_entry,
     read_manifest,
     verify_folder,
-    without_advice,
 )
 from mixerkit.checkpoint.mending import Repair, choices_problem, recipe_digest, repairs
 from mixerkit.checkpoint.opening import is_finished
 from mixerkit.checkpoint.part import NO_CHECKSUM, Part, problem_of, size_of
 from mixerkit.checkpoint.records import CHOICES, METRICS, TIMING, saved_step
-from mixerkit.checkpoint.verified_results import AGAIN, parts_of_results
+from mixerkit.checkpoint.verified_results import parts_of_results
 from mixerkit.checkpoint.verified_rows import parts_of_rows
 from mixerkit.errors import UserError
 from mixerkit.spec.recipe import Recipe
 from mixerkit.spec.strict import from_dict, read_yaml
 
-REFUSED = "A resume would be refused"
 TRIES = 5
 """How often the checkpoints are read again because the run's writer pruned some meanwhile."""
 
@@ -77,13 +75,15 @@ def verify_run(path: Path) -> Verification:
     fitting = [state for state in states if _fits(path / METRICS, state)]
     step = fitting[-1]["step"] if fitting else None
     results = list(parts_of_results(path, running=bool(writer)))
-    again = [part.name for part in results if part.problem.endswith(AGAIN)]
+    again = [part.name for part in results if part.made_again]
     finished = is_finished(path) and not again
-    refused = _refused_start(start, mended) or _refused(found, parts, step)
-    if finished and not _refused_start(start, mended):
+    refused = _refused_start(start, mended)
+    if not (finished or refused):
+        refused = _refused(found, parts, step)
+    if refused:
+        resume, step = f"A resume would be refused: {refused}.", None
+    elif finished:
         resume = _nothing_to_do(mended)
-    elif refused:
-        resume, step = f"{REFUSED}: {refused}.", None
     else:
         resume = _resume(mended, step, again)
     every = [*start, *_documents(path, newest), *parts_of_rows(path, newest), *parts, *results]
@@ -92,7 +92,7 @@ def verify_run(path: Path) -> Verification:
         step,
         best_of({state["step"]: held_out_accuracy(state) for state in states}),
         f"{_running(writer)}{resume}",
-        mends=bool(mended or again) and not resume.startswith(REFUSED),
+        mends=bool(mended or again) and not refused,
     )
 
 
@@ -105,7 +105,7 @@ def _with_mending(part: Part, mended: dict[str, Repair]) -> Part:
     repair = mended.get(part.name)
     if not part.problem or repair is None:
         return part
-    return replace(part, problem=f"{without_advice(part.problem)} {repair.in_words('A resume')}")
+    return replace(part, problem=repair.said())
 
 
 def _mended(path: Path) -> dict[str, Repair]:

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mixerkit.checkpoint import outcome
 from mixerkit.checkpoint.files import write_atomic
 from mixerkit.checkpoint.load import load
-from mixerkit.checkpoint.manifest import verify_folder
-from mixerkit.checkpoint.outcome import evaluation_problem
+from mixerkit.checkpoint.manifest import OtherFormat, verify_folder, without_advice
 from mixerkit.checkpoint.records import EVALUATION, METRICS, TIMING
 from mixerkit.checkpoint.run import RunFolder
-from mixerkit.errors import UserError
+from mixerkit.errors import Unreadable, UserError
 from mixerkit.insight import curves, figures
 from mixerkit.insight.complete import check_evaluation, check_rows, check_timings
 from mixerkit.insight.story import RunFacts, tell
@@ -62,10 +62,14 @@ def read_facts(run: RunFolder) -> RunFacts:
 
 def _evaluation(run: RunFolder) -> dict[str, Any] | None:
     """The figures that were measured at the end of the run, as they were then."""
-    problem = evaluation_problem(run.path) if run.is_finished() else ""
-    if problem:
+    try:
+        if run.is_finished():
+            outcome.check_evaluation(run.path)
+    except (Unreadable, OtherFormat):
+        raise
+    except UserError as error:
         resume = f"`mixer train --resume {shlex.quote(str(run.path))}`"
-        raise UserError(f"{problem} {resume} makes it again.")
+        raise UserError(f"{without_advice(error)} {resume} makes it again.") from error
     content = run.evaluation()
     if content is not None:
         check_evaluation(run.path / EVALUATION, content)

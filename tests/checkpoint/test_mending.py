@@ -39,7 +39,7 @@ def assert_mends(path: Path, whole: dict[str, bytes], capsys, *damaged: str) -> 
         for name in damaged:
             (line,) = [line for line in said if f"{path / name}" in line]
             assert line.startswith("warning: ")
-            assert line.endswith("It is put back as the checkpoint of step 3 has it.")
+            assert line.endswith("A resume puts it back as the checkpoint of step 3 has it.")
         found = run.newest_checkpoint()
         assert found and found[1]["step"] == 3 and run.choices() == CHOICES
     for name in ("recipe.yaml", "choices.json"):
@@ -165,7 +165,10 @@ def test_choices_that_no_checkpoint_depends_on_are_made_again(run_path, recipe, 
     with RunFolder.open(run_path, writing=True) as run:
         assert run.choices() == {}
     said = capsys.readouterr().err
-    assert "choices.json: expected at least 1 under 'threads'" in said and "it is emptied" in said
+    assert (
+        "choices.json: expected at least 1 under 'threads'" in said
+        and "A resume empties it" in said
+    )
 
 
 def test_choices_that_were_made_after_the_checkpoint_stay(run_path, recipe, capsys):

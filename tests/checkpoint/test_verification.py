@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mixerkit.checkpoint.checkpoints import Checkpoints
 from mixerkit.checkpoint.files import UNFINISHED
@@ -37,6 +38,12 @@ def stopped(kept: Path) -> Path:
     shutil.rmtree(kept / "model")
     (kept / "evaluation.json").unlink()
     return kept
+
+
+def flipped(content: bytes) -> bytes:
+    """With one bit of its middle turned over."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
 def problems(path: Path) -> dict[str, str]:
@@ -260,8 +267,8 @@ def test_what_is_pruned_while_it_is_read_is_read_anew(kept: Path, monkeypatch):
 def test_what_a_finished_run_left_and_lost_is_made_again(kept: Path, file: str, part: str):
     """`figures/filters.png` says that there was a model, also where all of it is gone."""
     (kept / "figures").mkdir()
-    for name in ("figures/filters.png", "report.html"):
-        (kept / name).write_text("<!doctype html>…</html>\n")
+    Image.new("L", (9, 9)).save(kept / "figures" / "filters.png")
+    (kept / "report.html").write_text("<!doctype html>…</html>\n")
     path = kept / file
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert problems(kept).keys() == {part}
@@ -272,11 +279,33 @@ def test_what_a_finished_run_left_and_lost_is_made_again(kept: Path, file: str, 
 @pytest.mark.parametrize("content", [None, "<!doctype html><p>half"])
 def test_a_report_that_is_gone_or_cut_is_a_problem_with_its_remedy(kept: Path, content):
     (kept / "figures").mkdir()
-    (kept / "figures" / "filters.png").write_bytes(b"x")
+    Image.new("L", (9, 9)).save(kept / "figures" / "filters.png")
     if content:
         (kept / "report.html").write_text(content)
     assert problems(kept).keys() == {"report.html"}
     assert f"`mixer runs report {kept}` writes it again." in problems(kept)["report.html"]
+
+
+@pytest.mark.parametrize("harm", [lambda whole: b"junk", lambda whole: whole[:-9], flipped])
+def test_a_figure_that_is_no_whole_png_is_a_problem_with_its_remedy(kept: Path, harm):
+    (kept / "figures").mkdir()
+    figure = kept / "figures" / "loss.png"
+    Image.new("L", (9, 9)).save(figure)
+    parts = {part.name: part for part in verify_run(kept).parts}
+    assert problems(kept) == {} and parts["figures"].note == "no checksum"
+    figure.write_bytes(harm(figure.read_bytes()))
+    assert problems(kept).keys() == {"figures"}
+    assert "figures/loss.png is no whole PNG" in problems(kept)["figures"]
+    assert f"`mixer runs report {kept}` writes it again." in problems(kept)["figures"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"why": "x"}', '{"why": "x", "when": 3}'])
+def test_why_a_run_stopped_is_looked_at(stopped: Path, text: str):
+    (stopped / "stopped.json").write_text('{"why": "SIGTERM", "when": "today"}')
+    assert problems(stopped) == {}
+    (stopped / "stopped.json").write_text(text)
+    assert problems(stopped).keys() == {"stopped.json"}
+    assert not verify_run(stopped).mends
 
 
 def test_lost_checkpoints_are_a_problem(stopped: Path):

@@ -26,8 +26,8 @@ def test_a_sound_run_is_said_to_be_sound_line_by_line(run, mixer):
     assert (code, err) == (0, "")
     *parts, last = out.splitlines()
     unknown = [line.split()[0] for line in parts if "  sound" not in line]
-    assert len(parts) >= 7 and unknown == ["timing.jsonl", "report.html"]
-    assert sum("no checksum" in line for line in parts) == 2
+    assert len(parts) >= 7 and unknown == ["timing.jsonl", "figures", "report.html"]
+    assert sum("no checksum" in line for line in parts) == 3
     assert last == "The run is finished: a resume would find nothing left to do."
 
 
