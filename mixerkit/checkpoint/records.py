@@ -7,6 +7,7 @@ from typing import Any
 from mixerkit.checkpoint.documents import read_json
 from mixerkit.checkpoint.rows import read_rows, read_usable_rows
 from mixerkit.errors import UserError
+from mixerkit.spec.recipe import MOST_THREADS
 
 CHOICES, EVALUATION, STOPPED = "choices.json", "evaluation.json", "stopped.json"
 METRICS, TIMING, QUARANTINE = ROWS = ("metrics.jsonl", "timing.jsonl", "quarantine.jsonl")
@@ -80,8 +81,8 @@ def read_choices(path: Path) -> dict[str, Any]:
         return {}
     choices = read_json(path)
     problem = _problem(choices, {}, OF_CHOICES)
-    if not problem and choices.get("threads", 1) < 1:
-        problem = f"expected at least 1 under 'threads', found {choices['threads']}"
+    if not problem and not 1 <= choices.get("threads", 1) <= MOST_THREADS:
+        problem = f"expected 1 to {MOST_THREADS} under 'threads', found {choices['threads']}"
     if problem:
         raise UserError(f"{path}: {problem}. Restore it from a copy.")
     return choices

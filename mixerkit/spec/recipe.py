@@ -13,6 +13,7 @@ from mixerkit.errors import UserError
 from mixerkit.spec.choices import check_choices
 from mixerkit.spec.mixer import MixerConfig
 
+MOST_THREADS = 1024
 UNITS = ("epoch", "step", "sample", "%")
 
 
@@ -305,7 +306,7 @@ class Recipe:
             )
         if not 0 <= self.ema < 1:
             raise UserError(f"ema must be at least 0 and below 1, found {self.ema!r}.")
-        if self.threads < 0:
-            raise UserError(f"threads must not be negative, found {self.threads}.")
+        if not 0 <= self.threads <= MOST_THREADS:
+            raise UserError(f"threads must be from 0 to {MOST_THREADS}, found {self.threads}.")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed must be from 0 to 4294967295, found {self.seed}.")

@@ -158,15 +158,16 @@ def test_without_a_sound_copy_recipe_and_manifest_are_refused_and_left(kept, run
         (kept / name).write_bytes(whole)
 
 
-def test_choices_that_no_checkpoint_depends_on_are_made_again(run_path, recipe, capsys):
+@pytest.mark.parametrize("threads", [0, 2**40])
+def test_choices_that_no_checkpoint_depends_on_are_made_again(run_path, recipe, capsys, threads):
     with RunFolder.create(run_path, recipe) as run:
         run.save_choices(CHOICES)
-    (run_path / "choices.json").write_text('{"threads": 0}')
+    (run_path / "choices.json").write_text(f'{{"threads": {threads}}}')
     with RunFolder.open(run_path, writing=True) as run:
         assert run.choices() == {}
     said = capsys.readouterr().err
     assert (
-        "choices.json: expected at least 1 under 'threads'" in said
+        "choices.json: expected 1 to 1024 under 'threads'" in said
         and "A resume empties it" in said
     )
 
