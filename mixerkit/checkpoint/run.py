@@ -10,10 +10,8 @@ One writer at a time holds the lock; readers need nothing and never see half a f
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,6 +35,7 @@ from mixerkit.checkpoint.mending import with_advice
 from mixerkit.checkpoint.outcome import MODEL, damaged_results, vouched
 from mixerkit.checkpoint.records import CHOICES, EVALUATION, METRICS, QUARANTINE, STOPPED, TIMING
 from mixerkit.checkpoint.rows import append_row, cut_back
+from mixerkit.checkpoint.stopped import in_a_sentence, note_stop
 from mixerkit.errors import RunFailed, UserError, warn
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.preprocess import Preprocess
@@ -118,7 +117,7 @@ class RunFolder:
         if isinstance(error, UserError):
             error.resumable = self._restored
         if error is not None and self._begun:
-            self.note_stop(_in_a_sentence(error))
+            self.note_stop(in_a_sentence(error))
         self.close()
 
     @contextmanager
@@ -141,11 +140,9 @@ class RunFolder:
     # -- why it stopped --------------------------------------------------------------------
 
     def note_stop(self, why: str) -> None:
-        """Say in stopped.json why the run stops; that the disk takes no more is no new error."""
+        """Say in stopped.json why the run stops."""
         if self._lock:
-            when = datetime.now().astimezone().isoformat(" ", timespec="minutes")
-            with suppress(OSError):
-                write_atomic(self.path / STOPPED, json_bytes({"why": why, "when": when}))
+            note_stop(self.path, why)
 
     def forget_stop(self) -> None:
         """The run goes on: what stopped it before is over. From here on an error stops it, which
@@ -312,14 +309,6 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the run has come to its end and kept its model."""
         return opening.is_finished(self.path)
-
-
-def _in_a_sentence(error: BaseException) -> str:
-    """Why a run stops: the first sentence of an error, without the list that it may announce."""
-    if not isinstance(error, Exception):
-        return f"{type(error).__name__}, before it was saved"
-    first = re.split(r"(?<=\.)\s|\n", str(error), maxsplit=1)[0]
-    return f"{first.removesuffix(':')}." if first.endswith(":") else first
 
 
 def top1_of(rows: list[dict[str, Any]], split: str) -> list[float]:
