@@ -167,8 +167,7 @@ def test_choices_that_no_checkpoint_depends_on_are_made_again(run_path, recipe, 
         assert run.choices() == {}
     said = capsys.readouterr().err
     assert (
-        "choices.json: expected 1 to 1024 under 'threads'" in said
-        and "A resume empties it" in said
+        "choices.json: expected 1 to 1024 under 'threads'" in said and "A resume empties it" in said
     )
 
 
