@@ -13,6 +13,7 @@ from mixerkit.checkpoint.checkpoints import (
     STATE,
     TENSORS,
     Checkpoints,
+    NoneUsable,
     best_of,
     check_state,
     held_out_accuracy,
@@ -88,19 +89,18 @@ def _known(run: Path, steps: list[int]) -> str:
 def _sound(checkpoints: Checkpoints, steps: list[int], only_newest: bool) -> dict[int, Stored]:
     """Sound checkpoints by step, or the newest of them; at least one, or `UserError`."""
     sound: dict[int, Stored] = {}
-    problems: list[str] = []
+    problems: list[UserError] = []
     for step in reversed(steps):
         try:
             sound[step] = _verified(checkpoints, step)
         except OtherFormat:
             raise
         except UserError as error:
-            problems.append(str(error))
+            problems.append(error)
         if sound and only_newest:
             break
     if not sound:
-        lines = "\n  ".join(problems)
-        raise UserError(f"No checkpoint in {checkpoints.folder} can be used:\n  {lines}")
+        raise NoneUsable(checkpoints.folder, problems)
     for problem in problems:
         warn(f"{problem} It is passed over.")
     return sound

@@ -106,7 +106,7 @@ class Checkpoints:
             write_tensors(temporary / TENSORS, tensors)
             (temporary / STATE).write_bytes(json_bytes(state))
             (temporary / RECIPE).write_bytes(self.text)
-        self._sound[step] = held_out_accuracy(state), _updates(state)
+        self._remember(step, state)
 
     def what_is_kept(self) -> str:
         """A sentence about the newest sound checkpoint, for a message about a run that stops."""
@@ -182,15 +182,14 @@ class Checkpoints:
         self._sound.pop(step, None)
         state = self.state(step)
         tensors = read_tensors(self.at(step) / TENSORS)
-        self._sound[step] = held_out_accuracy(state), _updates(state)
+        self._remember(step, state)
         return tensors, state
 
     def oldest(self, check: Callable[[dict[str, Any]], None]) -> int | None:
         """The step of the oldest checkpoint that is sound now and passes `check`; None without."""
         for step in self.steps():
             try:
-                self._verify(step)
-                check(self._state(step))
+                check(self.state(step))
                 return step
             except UserError:
                 continue
@@ -230,11 +229,14 @@ class Checkpoints:
         """What is wrong with a checkpoint; None where it is sound."""
         try:
             if step not in self._sound:
-                state = self.state(step)
-                self._sound[step] = held_out_accuracy(state), _updates(state)
+                self._remember(step, self.state(step))
         except UserError as error:
             return error
         return None
+
+    def _remember(self, step: int, state: dict[str, Any]) -> None:
+        """That the checkpoint of `step` is sound, and what pruning must know of it."""
+        self._sound[step] = held_out_accuracy(state), _updates(state)
 
 
 def verify_checkpoint(path: Path) -> dict[str, Any]:

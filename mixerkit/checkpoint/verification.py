@@ -21,6 +21,7 @@ from mixerkit.checkpoint.mending import Repair, choices_problem, recipe_digest, 
 from mixerkit.checkpoint.opening import is_finished
 from mixerkit.checkpoint.part import NO_CHECKSUM, Part, problem_of, size_of
 from mixerkit.checkpoint.records import CHOICES, METRICS, TIMING, saved_step
+from mixerkit.checkpoint.step_folders import folder_of
 from mixerkit.checkpoint.verified_results import parts_of_results
 from mixerkit.checkpoint.verified_rows import parts_of_rows
 from mixerkit.errors import UserError
@@ -214,7 +215,7 @@ def _lost(path: Path, saved: int | None, found: list[Found]) -> Iterator[Part]:
     newest = max((one.part.step or 0 for one in found), default=-1)
     if saved is not None and saved > newest:
         folder = path / "checkpoints"
-        name = folder / f"step-{saved:08d}" if found else folder
+        name = folder_of(folder, saved) if found else folder
         text = f"{name} is missing, though a checkpoint was saved at step {saved:,}. Put it back."
         yield Part(name.relative_to(path).as_posix(), 0, text)
 

@@ -117,20 +117,21 @@ class TrainingState:
         if newest is None:
             return False
         tensors, state = newest
+        step = int(state["step"])
+        folder = run.checkpoints.at(step)
         parts = _parts(tensors)
-        losses, left_out = _figures(state, run.checkpoints.at(int(state["step"])))
-        updated = updates_until(int(state["step"]), left_out) > 0
+        losses, left_out = _figures(state, folder)
+        updated = updates_until(step, left_out) > 0
         mismatches = list(self._mismatches(parts, updated))
         if mismatches:
             lines = "\n  ".join(mismatches)
-            folder = run.checkpoints.at(int(state["step"]))
             raise UserError(
                 f"{folder} does not fit the recipe of its run:\n  {lines}\nWithout that folder a "
                 f"resume goes on from the checkpoint before."
             )
-        found(int(state["step"]))
+        found(step)
         self._take(parts)
-        self.step, self.losses, self.left_out = int(state["step"]), losses, left_out
+        self.step, self.losses, self.left_out = step, losses, left_out
         self.saved = self.updates
         run.cut_metrics(state)
         return True
