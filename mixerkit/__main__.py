@@ -1,8 +1,6 @@
 """`python -m mixerkit` is the `mixer` command."""
 
-import sys
-
-from mixerkit.cli.main import main
+from mixerkit.cli.main import run_program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program()

@@ -6,9 +6,11 @@ Nothing heavy is imported before a command is known, so that `mixer --help` answ
 import contextlib
 import errno
 import os
+import signal
 import sys
 import warnings
 from importlib import import_module
+from typing import NoReturn
 
 from mixerkit.cli.program import program
 from mixerkit.cli.streams import drop
@@ -53,8 +55,15 @@ Examples:
   mixer predict my-photos --model runs/photos-64
 
 `mixer COMMAND --help` shows a command's options and examples."""
+SIGPIPE = 13  # Windows has no name for it
 
-SIGINT, SIGPIPE = 2, 13
+
+def run_program() -> NoReturn:
+    """`main` as a whole program. Ctrl-C while Python takes itself apart ends it without a word."""
+    code = main()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -69,7 +78,7 @@ def main(words: list[str] | None = None) -> int:
     except Refused as error:
         return _say(f"refused: {error}", error.exit_code)
     except KeyboardInterrupt:
-        return _say("interrupted.", exit_code_for_signal(SIGINT))
+        return _say("interrupted.", exit_code_for_signal(signal.SIGINT))
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         drop(sys.stdout)
         return exit_code_for_signal(SIGPIPE)

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 
@@ -53,6 +54,17 @@ def test_help_of_every_command_ends_with_examples(mixer, command):
 def test_help_names_every_command(mixer, words):
     code, out, _ = mixer(*words)
     assert code == 0 and all(f"\n  {name}" in out for name in COMMANDS)
+
+
+def test_ctrl_c_while_python_ends_says_nothing(repository):
+    script = (
+        "import atexit, os, signal\nfrom mixerkit.cli.main import run_program\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT)\nrun_program()"
+    )
+    words = [sys.executable, "-c", script, "--version"]
+    done = subprocess.run(words, cwd=repository, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+    assert done.stdout.startswith("mixerkit ")
 
 
 def test_version(mixer):

@@ -19,6 +19,7 @@ from mixerkit.checkpoint.manifest import verify_folder
 from mixerkit.checkpoint.opening import is_run
 from mixerkit.checkpoint.rows import read_rows
 from mixerkit.checkpoint.run import RunFolder
+from mixerkit.checkpoint.step_folders import folder_of
 from mixerkit.spec.recipe import Evaluate, Loss, NotFinite, Optimizer, Save, Schedule
 from mixerkit.spec.strict import write_yaml
 from tests.faults.child import Child, Hook, start_command, start_fork
@@ -111,9 +112,15 @@ def newest_step(run: Path) -> int:
 
 
 def reached_step(run: Path) -> int:
-    """The last step that the run has written a row of metrics for."""
+    """The last step that the run has written a row of metrics for, or has left out after it."""
     rows = read_rows(run / "metrics.jsonl")
-    return max((row["step"] for row in rows if row["split"] == "train"), default=0)
+    reached = max((row["step"] for row in rows if row["split"] == "train"), default=0)
+    newest = newest_step(run)
+    if newest > reached:
+        state = read_json(folder_of(run / "checkpoints", newest) / "state.json")
+        while reached < newest and reached + 1 in state["left_out"]:  # it has no loss to write
+            reached += 1
+    return reached
 
 
 def left_over(run: Path) -> list[Path]:
@@ -125,8 +132,9 @@ def assert_same_end(run: Path, other: Path, shifted: bool = False) -> None:
     """Every file as the other run has it, nothing left over, every checkpoint sound.
 
     `shifted`: signals made `run` save at more steps than `other`, so that other checkpoints may
-    have been pruned. Those that both have are compared; the newest must be among them, and the best
-    too, unless `run` saved a better one.
+    have been pruned, and those that both have may know of other steps to come. Those that both have
+    are compared but for that; the newest must be among them, and the best too, unless `run` saved a
+    better one.
     """
     assert not left_over(run), left_over(run)
     for folder in (run / "checkpoints").iterdir():
@@ -136,8 +144,8 @@ def assert_same_end(run: Path, other: Path, shifted: bool = False) -> None:
         assert newest_step(run) == newest_step(other)
         assert best_step(run) >= best_step(other)
         found, expected = (
-            without(found, only_in(run, other)),
-            without(expected, only_in(other, run)),
+            of_now(without(found, only_in(run, other))),
+            of_now(without(expected, only_in(other, run))),
         )
     names = sorted(found.keys() | expected.keys())
     differing = [name for name in names if found.get(name) != expected.get(name)]
@@ -180,3 +188,20 @@ def only_in(run: Path, other: Path) -> set[str]:
 def without(files: dict[str, bytes], checkpoints: set[str]) -> dict[str, bytes]:
     """The files that are in none of these checkpoints."""
     return {name: text for name, text in files.items() if not checkpoints & {*Path(name).parts}}
+
+
+def of_now(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The same with checkpoints that do not know which steps after them are to be left out.
+
+    A run that went back saves that when a signal comes, and not without one: its older checkpoints
+    were written before it went back.
+    """
+    kept = dict(files)
+    for name in [name for name in files if Path(name).name == "state.json"]:
+        state = json.loads(files[name])
+        state["left_out"] = [step for step in state["left_out"] if step <= state["step"]]
+        described = Path(name).with_name("manifest.json").as_posix()
+        manifest = json.loads(files[described])
+        del manifest["sha256"], manifest["files"]["state.json"]
+        kept[name], kept[described] = (json.dumps(of).encode() for of in (state, manifest))
+    return kept
