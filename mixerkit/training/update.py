@@ -34,7 +34,8 @@ class Update:
     ) -> None:
         self.recipe, self.steps, self.state, self.poll = recipe, steps, state, poll
         self.forward: nn.Module = state.model
-        self.device = next(state.model.parameters()).device
+        self.parameters = list(state.model.parameters())  # a walk takes as long as their norm
+        self.device = self.parameters[0].device
         self.loss = loss.to(self.device)
         self.peaks = [float(o.param_groups[0]["lr"]) for o in state.optimizers]
 
@@ -146,10 +147,10 @@ class Update:
         return float(norm)
 
     def _with_gradient(self) -> list[nn.Parameter]:
-        return [p for p in self.state.model.parameters() if p.grad is not None]
+        return [p for p in self.parameters if p.grad is not None]
 
     def _forget_gradients(self) -> None:
-        for parameter in self.state.model.parameters():
+        for parameter in self.parameters:
             parameter.grad = None
 
 
