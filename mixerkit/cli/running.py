@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixerkit.cli.program import command
 from mixerkit.errors import RunFailed, UserError
-from mixerkit.spec.recipe import Data, Recipe
+from mixerkit.spec.recipe import Data, Init, Recipe
 from mixerkit.spec.recipes import recipe
 
 if TYPE_CHECKING:
@@ -76,6 +76,12 @@ def located(data: Data) -> Data:
     )
 
 
+def located_init(init: Init) -> Init:
+    """`init` with a whole path for weights that are here, such as of a run (RUN@best too)."""
+    is_here = any(os.path.lexists(path) for path in (init.source, init.source.rpartition("@")[0]))
+    return replace(init, source=_whole(init.source)) if is_here else init
+
+
 def _whole(path: str) -> str:
     return os.path.abspath(path)  # noqa: PTH100 (resolve() would follow links)
 
@@ -92,7 +98,7 @@ def run(settings: Recipe, folder: Path, *, resume: bool, console: Any) -> Outcom
     if not can_draw():
         watch.say(f"There will be no report: {HOW_TO_DRAW}")
     if not resume:
-        settings = replace(settings, data=located(settings.data))
+        settings = replace(settings, data=located(settings.data), init=located_init(settings.init))
     with second_ends_at_once(), _saying_how_to_go_on(folder, settings, resume):
         result = train(settings, folder, resume=resume, watch=watch)
     if result.interrupted:

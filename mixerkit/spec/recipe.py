@@ -58,6 +58,26 @@ def parse_duration(text: str, share_allowed: bool = False) -> Duration:
 
 
 @dataclass(frozen=True)
+class Init:
+    """Weights to start from. They are changed to the recipe's image size, patch size and channels
+    (docs/surgery.md); everything else of the model must be theirs."""
+
+    source: str = ""
+    """What `load` reads: a run, a checkpoint, a model folder, a file of weights, zoo:NAME. If not
+    given, the weights are random."""
+    head: Literal["fresh", "kept"] = "fresh"
+    """"kept" goes on with the same classes; "fresh" starts a head from zeros."""
+    enlargement: Literal["shared", "dense", "resample"] = "shared"
+    """What a whole multiple of the source's image size becomes: tiles that share their token
+    mixing, one dense model that computes the same, or as every other size."""
+    method: Literal["bilinear", "bicubic", "area", "pinv"] = "area"
+    """How token mixing is resampled for other sizes."""
+
+    def __post_init__(self) -> None:
+        check_choices(self, "init.")
+
+
+@dataclass(frozen=True)
 class Data:
     """Where images come from and how they are held out and prepared."""
 
@@ -270,6 +290,7 @@ class Recipe:
 
     name: str = "custom"
     model: MixerConfig = field(default_factory=MixerConfig)
+    init: Init = field(default_factory=Init)
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     optimizer: Optimizer = field(default_factory=Optimizer)

@@ -19,6 +19,7 @@ from mixerkit.training.advice import on_schedule
 from mixerkit.training.compilation import choose_compile
 from mixerkit.training.failures import Failures, WentBack
 from mixerkit.training.images import contents_of
+from mixerkit.training.initial import initial_weights
 from mixerkit.training.interrupt import Interrupt, Interrupted
 from mixerkit.training.logbook import Logbook
 from mixerkit.training.loss import TargetLoss
@@ -57,6 +58,8 @@ def train(
     Raises `UserError` when recipe, data or folder do not fit, before anything is written, and
     `RunFailed` when loss or weights become NaN or infinite, or the disk is full.
     """
+    if model is not None and recipe.init.source:
+        raise UserError("init.source is for the recipe's own model: load weights into yours first.")
     watch = watch or Silent()
     asked = recipe.model.num_classes
     recipe, splits = open_data(recipe)
@@ -67,8 +70,10 @@ def train(
     loader = training_loader(recipe, splits, interrupt.poll)
     # What cannot run is refused before a folder is made.
     next(iter(loader.epoch(0)))
+    initial: dict[str, Tensor] | None = None
     if not resume:
         check_classes(loader)
+        initial = initial_weights(recipe, splits.train.class_names)
     steps = count_steps(recipe, len(splits.train))
     contents = contents_of(splits, recipe.data, interrupt.poll)
     with RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe) as run:
@@ -84,7 +89,7 @@ def train(
             watch.say("the run was finished; what it left is made again from its newest checkpoint")
         training = _Training(recipe, splits, loader, steps, run, model, watch, interrupt)
         with interrupt.listening(training.answer_signal):
-            return training.run_all()
+            return training.run_all(initial)
 
 
 def _classes(names: tuple[str, ...], asked: int) -> str:
@@ -117,6 +122,7 @@ class _Training:
     ) -> None:
         self.recipe, self.loader, self.steps, self.run = recipe, loader, steps, run
         self.watch, self.interrupt = watch, interrupt
+        self.class_names = splits.train.class_names
         self.choices = run.choices()
         if "threads" in self.choices or recipe.threads:
             torch.set_num_threads(self.choices.get("threads", recipe.threads))
@@ -136,10 +142,11 @@ class _Training:
         loses = f"what came after step {saved[-1]:,}" if saved else "all that was done"
         self.watch.say(f"Stopping and saving; a second signal stops at once and loses {loses}.")
 
-    def run_all(self) -> TrainingResult:
-        """Restore or start, train to the end or a signal."""
+    def run_all(self, initial: dict[str, Tensor] | None) -> TrainingResult:
+        """Restore or start, train to the end or a signal. `initial`: the weights to start from, if
+        they were read already."""
         test: Accuracy | None = None
-        self._restore()
+        self._restore(initial)
         first, before = self.state.step, self.log.clock.seconds()
         with self.failures.told():
             try:
@@ -160,16 +167,16 @@ class _Training:
             interrupted=self.interrupt.received,
         )
 
-    def _restore(self) -> None:
+    def _restore(self, initial: dict[str, Tensor] | None) -> None:
         """Take the newest checkpoint, if there is one, and the time spent until then."""
         if self.state.restore(self.run):
             self.watch.say(f"resumed at step {self.state.step} of {self.steps.total}")
             self._compare_environments()
         else:
-            self._begin()
+            self._begin(initial)
         self.log.start_clock()
 
-    def _begin(self) -> None:
+    def _begin(self, initial: dict[str, Tensor] | None) -> None:
         """Start without a checkpoint; what was logged before the first one is logged again."""
         reached = max((row["step"] for row in self.run.metrics()), default=0)
         saved = self.run.saved_step()
@@ -182,8 +189,14 @@ class _Training:
         if reached:
             self.watch.say("no checkpoint was saved yet: starting from the beginning")
         self.run.cut_metrics(None)
-        if self.recipe.not_finite.policy == "roll back":
-            self._save()
+        if initial is None:
+            initial = initial_weights(self.recipe, self.class_names)
+        if initial:
+            self.state.start_from(initial)
+            init = self.recipe.init
+            self.watch.say(f"weights: {init.source}, the head {init.head}")
+        if initial or self.recipe.not_finite.policy == "roll back":
+            self._save()  # so that the run needs its source no more, or can go back to here
 
     def _compare_environments(self) -> None:
         """Say where this process differs from the one that saved, for the last bits then do too."""

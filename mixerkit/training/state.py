@@ -6,7 +6,7 @@ state is the step, the weights, the optimisers' tensors and the averaged weights
 
 import math
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,12 @@ class TrainingState:
     def updates(self) -> int:
         """Updates that were made: steps that were not left out. Equal ones, equal weights."""
         return updates_until(self.step, self.left_out)
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the model's weights, and the average with them."""
+        self.model.load_state_dict(weights)
+        if self.average:
+            self.average.restore(weights)
 
     def take_losses(self) -> tuple[float, float]:
         """Mean loss and mean gradient norm since this was last asked."""

@@ -1,0 +1,187 @@
+"""Weights to start from: taken as they are, changed to fit, refused where they cannot."""
+
+import re
+import shutil
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+import mixerkit
+from mixerkit.errors import UserError
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.model.surgery import adapt
+from mixerkit.spec.mixer import variant
+from mixerkit.spec.preprocess import Preprocess
+from mixerkit.spec.recipe import Init
+from mixerkit.training.initial import initial_weights
+from mixerkit.training.loop import train
+from mixerkit.training.state import TrainingState
+from tests.training.runs import RECIPE, StopAt, assert_same_end, final_tensors
+
+NAMES = tuple("abcdefghij")
+
+
+def stored(folder, config, names=()):
+    """A model folder with random weights, the head's too, and what it holds."""
+    model = MlpMixer(config)
+    torch.nn.init.normal_(model.head.weight)
+    preprocess = Preprocess(
+        image_size=config.image_size, channels=config.in_channels, class_names=names,
+        mean=(0.5,) * config.in_channels, std=(0.5,) * config.in_channels,
+    )  # fmt: skip
+    mixerkit.checkpoint.load.save_model(folder, model, preprocess, {})
+    return str(folder), dict(model.state_dict())
+
+
+@pytest.fixture
+def source(tmp_path):
+    return stored(tmp_path / "source", RECIPE.model, NAMES)
+
+
+def started(source, **settings):
+    return replace(RECIPE, init=Init(source, **settings))
+
+
+def test_without_a_source_there_are_none():
+    assert initial_weights(RECIPE, NAMES) == {}
+
+
+def test_a_fresh_head_is_zeros_and_the_rest_as_stored(source):
+    path, tensors = source
+    found = initial_weights(
+        replace(started(path), model=replace(RECIPE.model, head_bias=-2.0)), NAMES
+    )
+    assert found.keys() == tensors.keys()
+    body = [name for name in tensors if not name.startswith("head.")]
+    assert all(torch.equal(found[name], tensors[name]) for name in body)
+    assert not found["head.weight"].any() and (found["head.bias"] == -2).all()
+
+
+def test_a_kept_head_is_the_same(source):
+    path, tensors = source
+    found = initial_weights(started(path, head="kept"), NAMES)
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ((*NAMES[:9], "z"), "'z' is none of its classes"),
+        (NAMES[::-1], "their order or number differs"),
+        (NAMES[:3], "their order or number differs"),
+    ],
+)
+def test_a_head_of_other_classes_is_not_kept(source, names, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        initial_weights(started(source[0], head="kept"), names)
+
+
+@pytest.mark.parametrize("change", ["image_size", "patch_size", "in_channels"])
+@pytest.mark.parametrize("enlargement", ["shared", "dense", "resample"])
+def test_weights_are_changed_to_fit(source, change, enlargement):
+    path, tensors = source
+    wanted = {"image_size": 56, "patch_size": 14, "in_channels": 3}[change]
+    config, expected = adapt(
+        RECIPE.model, tensors, enlargement=enlargement, method="pinv", **{change: wanted}
+    )
+    recipe = started(path, enlargement=enlargement, method="pinv", head="kept")
+    found = initial_weights(replace(recipe, model=config), NAMES)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_another_model_is_refused_setting_by_setting(source):
+    recipe = started(source[0])
+    other = replace(recipe.model, width=24, depth=3, gelu="tanh")
+    with pytest.raises(UserError) as error:
+        initial_weights(replace(recipe, model=other), NAMES)
+    said = [line.strip() for line in str(error.value).splitlines()[1:]]
+    assert said == [
+        "model.width: 16 in the weights, 24 in the recipe",
+        "model.depth: 2 in the weights, 3 in the recipe",
+        "model.gelu: 'erf' in the weights, 'tanh' in the recipe",
+    ]
+
+
+def test_rates_of_training_may_differ(source):
+    recipe = started(source[0])
+    other = replace(recipe.model, dropout=0.5, drop_path=0.0)
+    assert initial_weights(replace(recipe, model=other), NAMES)
+
+
+def test_a_variant_has_no_weights():
+    with pytest.raises(UserError, match="B/16 is a variant, which has no stored weights"):
+        initial_weights(started("B/16"), NAMES)
+
+
+@pytest.mark.parametrize(("optimizer", "warned"), [("adamw", True), ("muon", True), ("sgd", False)])
+def test_googles_imagenet_21k_wants_sgd(tmp_path, capsys, optimizer, warned):
+    path, _ = stored(tmp_path / "21k", replace(RECIPE.model, num_classes=21_843))
+    recipe = replace(started(path), optimizer=replace(RECIPE.optimizer, name=optimizer))
+    initial_weights(recipe, NAMES)
+    assert ("optimizer.name=sgd is better" in capsys.readouterr().err) == warned
+
+
+# -- in a run ---------------------------------------------------------------------------------
+
+
+def test_a_run_starts_from_them_and_its_average_too(tmp_path, source):
+    path, tensors = source
+    train(
+        replace(
+            started(path),
+            duration="1 steps",
+            schedule=replace(RECIPE.schedule, warmup="0 steps"),
+            optimizer=replace(RECIPE.optimizer, lr=1e-9, adamw_lr=1e-9),
+        ),
+        tmp_path / "run",
+    )
+    kept = final_tensors(tmp_path / "run")
+    for name, tensor in tensors.items():
+        if not name.startswith("head."):
+            torch.testing.assert_close(kept[f"model.{name}"], tensor, rtol=0, atol=1e-6)
+            torch.testing.assert_close(kept[f"ema.{name}"], tensor, rtol=0, atol=1e-6)
+
+
+def test_a_run_that_has_begun_needs_its_source_no_more(tmp_path, source):
+    recipe = started(source[0])
+    train(recipe, tmp_path / "straight")
+    stop = StopAt(0, signal.SIGINT)
+    assert train(recipe, tmp_path / "run", watch=stop).interrupted
+    assert f"weights: {source[0]}, the head fresh" in stop.lines
+    shutil.rmtree(source[0])
+    train(recipe, tmp_path / "run", resume=True)
+    assert_same_end(tmp_path / "straight", tmp_path / "run")
+
+
+def test_what_cannot_be_a_start_is_refused_before_there_is_a_folder(tmp_path, source):
+    with pytest.raises(UserError, match="nowhere"):
+        train(started(str(tmp_path / "nowhere")), tmp_path / "run")
+    narrow = variant("N/7", in_channels=1, num_classes=10)
+    with pytest.raises(UserError, match="in the weights"):
+        train(replace(started(source[0]), model=narrow), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_peer_brings_its_own_weights(tmp_path, source):
+    with pytest.raises(UserError, match=r"init\.source is for the recipe's own model"):
+        train(started(source[0]), tmp_path / "run", model=MlpMixer(RECIPE.model))
+
+
+def test_weights_are_read_again_where_a_run_was_killed_before_it_saved_them(
+    tmp_path, source, monkeypatch
+):
+    recipe, run = started(source[0]), tmp_path / "run"
+    train(recipe, tmp_path / "straight")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingState, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, run)
+    train(recipe, run, resume=True)
+    assert_same_end(tmp_path / "straight", run)
