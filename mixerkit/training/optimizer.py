@@ -10,8 +10,11 @@ from mixerkit.spec.recipe import Optimizer
 from mixerkit.training.muon import Muon
 
 
-def make_optimizers(model: nn.Module, spec: Optimizer) -> list[torch.optim.Optimizer]:
-    """The optimisers of `spec`; weight decay touches kernels (two or more axes) only."""
+def make_optimizers(
+    model: nn.Module, spec: Optimizer, precision: str = "float32"
+) -> list[torch.optim.Optimizer]:
+    """The optimisers of `spec`; weight decay touches kernels (two or more axes) only. Muon makes
+    its updates orthogonal in the recipe's `precision`."""
     hidden = [p for name, p in model.named_parameters() if is_hidden_matrix(name, p)]
     if spec.name == "muon" and not hidden:
         raise UserError(
@@ -28,7 +31,9 @@ def make_optimizers(model: nn.Module, spec: Optimizer) -> list[torch.optim.Optim
         return [DecoupledSgd(groups, lr=spec.lr, momentum=spec.momentum)]
     if spec.name == "adamw":
         return [torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=True)]
-    muon = Muon(hidden, lr=spec.lr, weight_decay=spec.weight_decay, momentum=spec.momentum)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    settings = dict(lr=spec.lr, weight_decay=spec.weight_decay, momentum=spec.momentum)
+    muon = Muon(hidden, **settings, dtype=dtype)
     return [muon, torch.optim.AdamW(groups, lr=spec.adamw_lr, betas=spec.betas, fused=True)]
 
 

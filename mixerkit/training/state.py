@@ -232,4 +232,5 @@ def fresh_state(recipe: Recipe, model: nn.Module | None = None) -> TrainingState
     if isinstance(model, MlpMixer):
         model.activation_checkpointing = recipe.activation_checkpointing
     average = Average(model, recipe.ema) if recipe.ema else None
-    return TrainingState(model, make_optimizers(model, recipe.optimizer), average)
+    optimizers = make_optimizers(model, recipe.optimizer, recipe.precision)
+    return TrainingState(model, optimizers, average)

@@ -18,12 +18,13 @@ def test_orthogonalise_keeps_directions_and_levels_singular_values(shape: tuple[
     assert diagonal[large].max() < 1.3
 
 
-def test_updates_match_torchs_muon_within_its_bfloat16() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_updates_match_torchs_muon_within_its_bfloat16(dtype: torch.dtype) -> None:
     start = [torch.randn(48, 16), torch.randn(16, 48), torch.randn(48, 16)]
     ours = [torch.nn.Parameter(p.clone()) for p in start]
     theirs = [torch.nn.Parameter(p.clone()) for p in start]
     settings = dict(lr=0.02, weight_decay=0.1, momentum=0.95)
-    mine, peer = Muon(ours, **settings), torch.optim.Muon(theirs, **settings)
+    mine, peer = Muon(ours, **settings, dtype=dtype), torch.optim.Muon(theirs, **settings)
     for _ in range(6):
         for a, b in zip(ours, theirs, strict=True):
             a.grad = torch.randn_like(a)
@@ -33,6 +34,7 @@ def test_updates_match_torchs_muon_within_its_bfloat16() -> None:
     for a, b, p in zip(ours, theirs, start, strict=True):
         moved, expected = a.detach() - p, b.detach() - p
         assert (moved - expected).norm() < 0.03 * expected.norm()
+        assert a.dtype == mine.state[a]["momentum"].dtype == torch.float32
 
 
 def test_parameters_without_gradients_stay() -> None:
