@@ -30,6 +30,7 @@ from mixerkit.errors import (
 COMMANDS = {
     "demo": "train a small Mixer on real photographs: under three minutes, one report",
     "train": "train by a recipe, into a run folder that you keep",
+    "finetune": "a stored model, trained further on your images",
     "evaluate": "accuracy, calibration and the figures of every class",
     "predict": "the likeliest classes of image files",
     "info": "the walk of shapes through a model, its parameters and its cost",

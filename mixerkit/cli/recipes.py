@@ -11,8 +11,8 @@ from mixerkit.cli.running import recipe_named
 from mixerkit.cli.text import table
 from mixerkit.errors import EXIT_DONE, UserError
 from mixerkit.model.cost import cost
+from mixerkit.spec.beside_paper import beside_paper
 from mixerkit.spec.mixer import variant_of
-from mixerkit.spec.paper_recipes import beside_paper
 from mixerkit.spec.recipe import Recipe
 from mixerkit.spec.recipes import RECIPES
 from mixerkit.spec.strict import to_dict, write_yaml

@@ -71,20 +71,24 @@ def main(words: list[str]) -> int:
     """Run `mixer train` with `words`."""
     given = _parse(words)
     if given.dry_run:
-        return _dry_run(given.settings, given.json)
-    console = sys.stderr if given.json else sys.stdout
-    if given.resume or given.out:
-        folder = Path(given.resume or given.out)
-        result, report = run(given.settings, folder, resume=bool(given.resume), console=console)
+        return dry_run(given.settings, given.json)
+    folder = given.resume or given.out
+    return carry_out(given.settings, folder, given.recipe, bool(given.resume), given.json)
+
+
+def carry_out(settings: Recipe, folder: str, name: str, resume: bool, as_json: bool) -> int:
+    """Train into `folder`, or a free one called after the recipe's `name`, and say what came of it;
+    the exit code."""
+    console = sys.stderr if as_json else sys.stdout
+    if folder:
+        result, report = run(settings, Path(folder), resume=resume, console=console)
     else:
-        result, report = run_where_free(given.settings, given.recipe, console)
-    if given.json:
+        result, report = run_where_free(settings, name, console)
+    if as_json:
         print(json.dumps(_as_dict(result, report), indent=2))
     elif not result.interrupted:
         print("\n" + pairs(summary(result, report)))
-        print(
-            "\n".join(["", "Next:", *(f"  {each}" for each in _next(given.settings, result.run))])
-        )
+        print("\n".join(["", "Next:", *(f"  {each}" for each in _next(settings, result.run))]))
     return exit_code_for_signal(result.interrupted) if result.interrupted else EXIT_DONE
 
 
@@ -160,7 +164,8 @@ def _only_moved(given: Train, stored: Recipe) -> Train:
     return replace(given, settings=replace(settings, data=located(settings.data)))
 
 
-def _dry_run(settings: Recipe, as_json: bool) -> int:
+def dry_run(settings: Recipe, as_json: bool) -> int:
+    """Print what a run would do and cost."""
     from mixerkit.training.plan import plan
 
     planned = plan(settings)

@@ -1,15 +1,12 @@
-"""The paper's pre-training (table 4) as recipes, and what was published beside each setting.
+"""The paper's pre-training (table 4) as recipes, and what was published of each.
 
 What table 4 does not say is as in big_vision, where the authors' own ImageNet-1k run is public.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from operator import attrgetter
+from collections.abc import Callable
 from typing import Any
 
-from mixerkit.errors import UserError
 from mixerkit.spec.mixer import variant
 from mixerkit.spec.paper import PRETRAINING, RESULTS, VARIANTS, Pretraining
 from mixerkit.spec.recipe import Augment, Data, Evaluate, Loss, Optimizer, Recipe, Save, Schedule
@@ -120,50 +117,9 @@ PAPER_RECIPES: dict[str, Callable[[], Recipe]] = {
 }
 
 
-@dataclass(frozen=True)
-class Compared:
-    """A setting beside what was published; `source` says where. `note` explains a difference."""
-
-    setting: str
-    published: Any
-    ours: Any
-    source: str
-    note: str = ""
-
-    @property
-    def same(self) -> bool:
-        """Whether ours is what was published."""
-        return bool(self.published == self.ours)
-
-
-NOTES = {
-    "augment.mix_group": "published: one draw for the images of each device, so that the result "
-    "depends on how many there are; here one for as many neighbours in the global batch",
-    "duration": "the paper has two runs; this is the longer one",
-}
-"""Setting → why ours may differ from what was published."""
-
-
-def beside_paper(recipe: Recipe) -> list[Compared]:
-    """Every setting that was published for the recipe's name, and the recipe's own value.
-
-    Raises `UserError` where the paper has no recipe of that name.
-    """
-    if recipe.name not in PAPER_RECIPES:
-        raise UserError(
-            f"The paper has no recipe '{recipe.name}'. It has {', '.join(PAPER_RECIPES)}."
-        )
-    label, data = _LABEL_AND_DATA[recipe.name]
-    rows = []
-    for setting, value, source in _published(label, data):
-        ours = attrgetter(setting)(recipe)
-        note = "" if ours == value else NOTES.get(setting, "")
-        rows.append(Compared(setting, value, ours, source, note))
-    return rows
-
-
-def _published(label: str, data: str) -> Iterator[tuple[str, Any, str]]:
-    """(setting, value, where it was published)."""
+def published_settings(name: str) -> dict[str, dict[str, Any]]:
+    """Where published → setting → value, for a name out of `PAPER_RECIPES`."""
+    label, data = _LABEL_AND_DATA[name]
     row, shape = published_row(label, data), next(one for one in VARIANTS if one.label == label)
     settings: dict[str, dict[str, Any]] = {
         "table 1": {
@@ -211,5 +167,4 @@ def _published(label: str, data: str) -> Iterator[tuple[str, Any, str]]:
     }
     if data == IMAGENET_1K:
         settings["big_vision, on ImageNet-1k"]["model.head_bias"] = -6.9
-    for source, values in settings.items():
-        yield from ((setting, value, source) for setting, value in values.items())
+    return settings

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mixerkit.errors import UserError, unknown
+from mixerkit.spec import fine_tuning
+from mixerkit.spec.fine_tuning import finetune
 from mixerkit.spec.mixer import variant
 from mixerkit.spec.paper_recipes import PAPER_RECIPES
 from mixerkit.spec.recipe import Augment, Data, Loss, Optimizer, Recipe, Schedule
@@ -56,7 +58,9 @@ def photos_64() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "fashion-demo": fashion_demo,
     "photos-64": photos_64,
+    "finetune": finetune,
     **PAPER_RECIPES,
+    **fine_tuning.PAPER_RECIPES,
 }
 
 

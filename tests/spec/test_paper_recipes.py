@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from mixerkit.errors import UserError
-from mixerkit.spec.paper_recipes import NOTES, PAPER_RECIPES, beside_paper
+from mixerkit.spec import fine_tuning
+from mixerkit.spec.beside_paper import NOTES, beside_paper
+from mixerkit.spec.paper_recipes import PAPER_RECIPES
 from mixerkit.spec.recipes import recipe
 
 # Table 4: epochs, learning rate, weight decay, RandAugment, mixup, stochastic depth.
@@ -50,12 +52,43 @@ def test_the_head_of_imagenet_1k_begins_at_the_published_bias():
     assert recipe("l16-imagenet21k").model.head_bias == -10.0
 
 
-@pytest.mark.parametrize("name", TABLE_4)
+# Fine-tuning: steps, warm-up, share held out for choosing the rate, classes.
+TASKS = {
+    "finetune-imagenet": ("20000 steps", "500 steps", 0.01, 1000),
+    "finetune-cifar10": ("10000 steps", "500 steps", 0.02, 10),
+    "finetune-cifar100": ("10000 steps", "500 steps", 0.02, 100),
+    "finetune-pets": ("500 steps", "100 steps", 0.1, 37),
+    "finetune-flowers102": ("500 steps", "100 steps", 0.1, 102),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_fine_tuning_is_as_published(name):
+    found = recipe(name)
+    assert found.name == name
+    assert (
+        *(found.duration, found.schedule.warmup, found.data.holdout, found.model.num_classes),
+    ) == TASKS[name]
+    optimizer = found.optimizer
+    assert (optimizer.name, optimizer.momentum, optimizer.weight_decay, optimizer.clip) == (
+        *("sgd", 0.9, 0.0, 1.0),
+    )
+    assert optimizer.lr in (0.003, 0.01, 0.03, 0.06)
+    assert (found.batch_size, found.schedule.decay, found.model.image_size) == (512, "cosine", 224)
+    assert (found.init.source, found.init.head) == ("zoo:b16-imagenet21k-google", "fresh")
+
+
+def test_every_task_with_images_of_its_own_is_a_recipe():
+    assert list(fine_tuning.PAPER_RECIPES) == list(TASKS)
+
+
+@pytest.mark.parametrize("name", [*TABLE_4, *TASKS])
 def test_no_difference_is_unexplained(name):
     rows = beside_paper(recipe(name))
-    assert len(rows) > 30 and len({row.setting for row in rows}) == len(rows)
+    assert len(rows) > 14 and len({row.setting for row in rows}) == len(rows)
     different = {row.setting for row in rows if not row.same}
-    assert different <= {"augment.mix_group", "duration"}
+    may_differ = {"optimizer.lr"} if name in TASKS else {"augment.mix_group", "duration"}
+    assert different <= may_differ
     assert all(row.note == NOTES[row.setting] for row in rows if not row.same)
 
 
