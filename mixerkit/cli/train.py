@@ -23,6 +23,7 @@ from mixerkit.errors import EXIT_DONE, UserError, exit_code_for_signal
 from mixerkit.spec.mixer import MixerConfig, variant
 from mixerkit.spec.recipe import Recipe
 from mixerkit.spec.recipes import RECIPES
+from mixerkit.spec.shrink import shrunk
 
 if TYPE_CHECKING:
     from mixerkit.training.result import TrainingResult
@@ -32,12 +33,13 @@ EXAMPLES = """\
   mixer train fashion-demo --duration "3 epochs" --optimizer.lr 0.01 --out runs/short
   mixer train photos-64 --data.source my-photos --model.depth 8
   mixer train photos-64 --data.source my-photos --model S/16
+  mixer train b16-imagenet1k --data.root /data --shrink    # the whole way, in seconds
   mixer train my-recipe.yaml --json
   mixer train --resume runs/short
   mixer train --resume runs/photos-64 --data.source /where/they/are/now
 """
 
-SWITCHES = ("--dry-run", "--json")
+SWITCHES = ("--dry-run", "--json", "--shrink")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ class Train:
     were moved are found by --data.source or --data.root: they must be the same, and the run's
     recipe stays as it is, so say it at every resume. What is damaged of a finished run is made
     again."""
+    shrink: Flag = False
+    """Try the recipe at toy size first: 2 blocks, 64 channels, batches of 8, 4 steps, random
+    weights; everything else as it is."""
     dry_run: Flag = False
     """Print what would happen and what it would cost; write nothing."""
     json: Flag = False
@@ -121,6 +126,10 @@ def _parse(words: list[str]) -> Train:
     base, label = stored, value_of("--model", words)
     if label:
         base = replace(base, model=_in_place_of(base.model, label))
+    if "--shrink" in words:
+        if resumed:
+            raise UserError("--shrink starts a new run, --resume goes on with one: leave one out.")
+        base = shrunk(base)
     default = Train(base, recipe=name)
     given = parse(Train, words, command="train", examples=EXAMPLES, default=default)
     return _only_moved(given, stored) if resumed else given

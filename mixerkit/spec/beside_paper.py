@@ -16,6 +16,7 @@ NOTES = {
     "augment.mix_group": "published: one draw for the images of each device, so that the result "
     "depends on how many there are; here one for as many neighbours in the global batch",
     "duration": "the paper has two runs; this is the longer one",
+    "data.holdout": "the images come with a validation split of their own",
     "optimizer.lr": "one of the published rates: the best is found on held-out images, and all "
     "images are then trained on (data.holdout=0)",
 }

@@ -213,3 +213,14 @@ def test_a_recipe_beside_the_paper(mixer, here):
     assert code == 2 and "The paper has no recipe 'photos-64'" in err
     code, _, err = mixer("recipes", "--diff-paper")
     assert code == 2 and "--diff-paper goes with `show`" in err
+
+
+def test_shrink_tries_a_recipe_at_toy_size(mixer, tiny, here):
+    code, out, err = mixer("train", "tiny.yaml", "--shrink", "--model.token-width", "5", "--json")
+    assert code == 0, err
+    assert json.loads(out)["steps"] == 4
+    with RunFolder.open(here / "runs" / "tiny-shrunk") as run:
+        model = run.recipe().model
+    assert (model.depth, model.width, model.token_width, model.channel_width) == (2, 64, 5, 8)
+    code, _, err = mixer("train", "--resume", "runs/tiny-shrunk", "--shrink")
+    assert code == 2 and "--shrink starts a new run" in err
