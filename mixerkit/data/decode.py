@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from mixerkit.data.budget import Budget
-from mixerkit.data.files import Member, Place
+from mixerkit.data.files import Place
 from mixerkit.data.readers import processors
 from mixerkit.errors import UserError
 from mixerkit.spec.preprocess import Preprocess
@@ -114,9 +114,11 @@ def _naming(path: Place) -> Iterator[None]:
 
 def _content(path: Place) -> bytes:
     """The bytes of a file; what would block or never end, such as a pipe, is not opened."""
-    if isinstance(path, Member):
+    if not isinstance(path, Path):
         _check_bytes(path.size)
-        return path.content()
+        found = path.content()
+        _check_bytes(len(found))
+        return found
     try:
         about = path.stat()
     except ValueError as error:  # a name that no file can have

@@ -10,7 +10,7 @@ import numpy as np
 
 # One stream per purpose, so that switching one kind of augmentation on leaves the draws of
 # the others as they were. The numbers are part of what makes a run repeatable.
-ORDER, FLIP, SHIFT, CROP, ERASE, NOISE, MIX, HOLD_OUT, RANDAUGMENT = range(9)
+ORDER, FLIP, SHIFT, CROP, ERASE, NOISE, MIX, HOLD_OUT, RANDAUGMENT, BLOCKS = range(10)
 
 _STEP = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
@@ -45,6 +45,19 @@ def shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order in which an epoch visits `count` items: int64 [count]."""
     draw = uniforms(seed, epoch, np.arange(count), 1, ORDER)[:, 0]
     return np.argsort(draw, kind="stable")
+
+
+def shuffled_in_blocks(seed: int, epoch: int, blocks: np.ndarray, together: int) -> np.ndarray:
+    """The order in which an epoch visits items that are read by the block: int64 [N]. Blocks come
+    in any order; as many as begin within `together` items are visited as if they were one."""
+    _, block, sizes = np.unique(blocks, return_inverse=True, return_counts=True)
+    draw = uniforms(seed, epoch, np.arange(len(sizes)), 1, BLOCKS)[:, 0]
+    order = np.argsort(draw, kind="stable")
+    before = np.cumsum(sizes[order]) - sizes[order]
+    window = np.empty_like(before)
+    window[order] = before // together
+    draw = uniforms(seed, epoch, np.arange(len(blocks)), 1, ORDER)[:, 0]
+    return np.lexsort((draw, window[block]))
 
 
 def symmetric_beta(shape: float, draws: np.ndarray) -> np.ndarray:

@@ -2,8 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from mixerkit.errors import UserError
+
+
+class Inside(Protocol):
+    """An image inside a larger file, which its text names. `size`: bytes, 0 where that is not known
+    before they are read."""
+
+    @property
+    def size(self) -> int: ...
+
+    def content(self) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -31,4 +42,4 @@ class Member:
         return found
 
 
-Place = Path | Member
+Place = Path | Inside

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mixerkit.data.augment import BatchDraws, normalise
 from mixerkit.data.decode import canvas, fit, from_array, in_channels, read
-from mixerkit.data.draws import shuffled
+from mixerkit.data.draws import shuffled, shuffled_in_blocks
 from mixerkit.data.mixing import mix, one_hot
 from mixerkit.data.pixels import Pixels, Read, Reading, read_batches
 from mixerkit.data.quarantine import Unreadable, shown
@@ -29,6 +29,8 @@ from mixerkit.spec.recipe import Augment
 
 READ_AT_ONCE = 256
 """Images that are looked at for problems alone, so that all threads have some."""
+VISITED_TOGETHER = 4096
+"""Images of a source that is read by the block which are visited in any order; they are kept."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,14 @@ class Batch:
     images: Tensor
     targets: Tensor
     unreadable: tuple[Unreadable, ...] = ()
+
+
+def _order(split: ImageSplit, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch visits a split's images."""
+    blocks = split.blocks()
+    if blocks is None:
+        return shuffled(seed, epoch, len(split))
+    return shuffled_in_blocks(seed, epoch, blocks, VISITED_TOGETHER)
 
 
 class TrainLoader:
@@ -82,7 +92,7 @@ class TrainLoader:
         """Batches `start`, `start + 1`, … of that epoch; the same ones however it began."""
         if not 0 <= start <= self.steps_per_epoch:
             raise ValueError(f"start must be from 0 to {self.steps_per_epoch}, found {start}")
-        order = shuffled(self.seed, epoch, len(self.split))
+        order = _order(self.split, self.seed, epoch)
         batches = [
             order[step * self.batch_size : (step + 1) * self.batch_size]
             for step in range(start, self.steps_per_epoch)

@@ -9,9 +9,8 @@ gives names to numbers, one a line.
 """
 
 import os
-import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
@@ -19,12 +18,12 @@ import numpy as np
 
 from mixerkit.data.files import Member
 from mixerkit.data.lists import read_lines
+from mixerkit.data.split_files import files_by_split, holds_only
 from mixerkit.data.splits import ImageSplit, Splits
 from mixerkit.data.tar import Shard, scan
 from mixerkit.errors import UserError
 
 ENDING, CLASS_NAMES = ".tar", "classes.txt"
-SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 FORMAT = 1
 KINDS = {"names": "S", "offsets": "i", "sizes": "i", "classes": "S"}
 """Arrays of a list → of what kind they are, in NumPy's letters."""
@@ -61,33 +60,14 @@ class Members(Sequence[Member]):
 
 
 def has_shards(folder: Path) -> bool:
-    """Whether there are archives in `folder`, or in its folders for splits, and no other folders:
-    an archive beside what was unpacked from it is not meant."""
-    with_archives = {path.parent for _, path in _archives(folder)}
-    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return bool(with_archives) and {path for path in visible if path.is_dir()} <= with_archives
-
-
-def _archives(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(split, archive), in the order of their names."""
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ENDING and path.is_file() and not path.name.startswith("."):
-            yield _split_of(path.name), path
-        elif path.name in SPLITS and path.is_dir():
-            inside = (one for one in sorted(path.iterdir()) if one.suffix == ENDING)
-            yield from ((SPLITS[path.name], one) for one in inside)
-
-
-def _split_of(name: str) -> str:
-    """By the words in the archive's name; without any, it is for training."""
-    words = re.split(r"[^a-z]+", name.lower())
-    return next((SPLITS[word] for word in words if word in SPLITS), "train")
+    """Whether `folder` holds archives, and nothing that was unpacked from them."""
+    return holds_only(folder, ENDING)
 
 
 def open_shards(folder: Path) -> Splits:
     """The splits of the archives in `folder`."""
     shards: dict[str, list[Shard]] = {}
-    for split, path in _archives(folder):
+    for split, path in files_by_split(folder, ENDING):
         shards.setdefault(split, []).append(listed(path))
     if not any(map(len, shards.get("train", []))):
         raise UserError(f"{folder}: no archive for training holds an image.")

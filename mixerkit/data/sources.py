@@ -1,4 +1,5 @@
-"""Where images come from: named sets, any folder with one sub-folder per class, tar archives."""
+"""Where images come from: named sets, a folder with one sub-folder per class, tar archives, Parquet
+files."""
 
 import os
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from mixerkit.data.fashion_mnist import open_fashion_mnist
 from mixerkit.data.flowers import open_flowers102
 from mixerkit.data.folder import open_folder
 from mixerkit.data.imagenet import open_imagenet
+from mixerkit.data.parquet import has_parquet, open_parquet
 from mixerkit.data.pets import open_pets
 from mixerkit.data.shards import has_shards, open_shards
 from mixerkit.data.splits import ImageSplit, Splits, hold_out
@@ -81,12 +83,14 @@ def open_source(source: str, root: str = "") -> Splits:
     path = _path(source)
     for folder in (path, *(base / source for base in roots)):
         if source and folder.is_dir():
+            if has_parquet(folder):
+                return open_parquet(folder)
             return open_shards(folder) if has_shards(folder) else open_folder(folder)
     kind = "is a file, not a folder" if path.is_file() else "is no folder"
     raise UserError(
         f"The data source '{source}' {kind} and no named set.{did_you_mean(source, SOURCES)} "
         f"Named sets: {', '.join(SOURCES)}. A folder must have one sub-folder per class, "
-        f"or hold tar archives."
+        f"or hold tar archives or Parquet files."
     )
 
 

@@ -38,6 +38,12 @@ class ImageSplit:
             f"image {index} of {self.name}" if self.images is not None else f"{self.paths[index]}"
         )
 
+    def blocks(self) -> np.ndarray | None:
+        """For items that can only be read many at once: which of them are, as the number of a block
+        for each, int64 [N]."""
+        blocks = getattr(self.paths, "blocks", None)
+        return blocks() if blocks else None
+
     def subset(self, indices: np.ndarray | Sequence[int]) -> "ImageSplit":
         """The items at `indices`, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
