@@ -215,6 +215,12 @@ def _opened(path: Path) -> Iterator[Any]:
         raise UserError(f"{path} is no whole Parquet file: {error}.") from error
 
 
+def check(path: Path) -> None:
+    """Raise `UserError` unless the file has a beginning, an end, and a table of its content."""
+    with _opened(path):
+        pass
+
+
 def _columns(path: Path) -> Columns:
     """Which columns hold images and classes, and the classes' names."""
     with _opened(path) as opened:

@@ -13,6 +13,7 @@ from mixerkit.data.folder import open_folder
 from mixerkit.data.imagenet import open_imagenet
 from mixerkit.data.parquet import has_parquet, open_parquet
 from mixerkit.data.pets import open_pets
+from mixerkit.data.remote import is_address, open_address
 from mixerkit.data.shards import has_shards, open_shards
 from mixerkit.data.splits import ImageSplit, Splits, hold_out
 from mixerkit.errors import UserError, did_you_mean
@@ -64,7 +65,8 @@ SOURCES: dict[str, Source] = {
 
 
 def open_source(source: str, root: str = "") -> Splits:
-    """The splits of a named set (`SOURCES`) or of a folder with one sub-folder per class.
+    """The splits of a named set (`SOURCES`), of a folder with one sub-folder per class, archives or
+    Parquet files, or of archives or Parquet files at an address.
 
     Named sets are looked for in the folder `root` and in the one that the environment
     variable MIXERKIT_DATA names; what cannot be found is a `UserError` that says what is
@@ -80,6 +82,8 @@ def open_source(source: str, root: str = "") -> Splits:
         except UserError as error:
             raise UserError(f"{error}{note and f' Not used: {note}.'}") from error
         return replace(splits, origin=f"{splits.origin}{note and f'; not used: {note}'}")
+    if is_address(source):
+        return open_address(source)
     path = _path(source)
     for folder in (path, *(base / source for base in roots)):
         if source and folder.is_dir():
