@@ -18,7 +18,15 @@ EXAMPLES = """\
   mixer bench time-to-accuracy
 """
 
-Study = Literal["speed", "token-mixing", "optimizers", "time-to-accuracy", "loading", "surgery"]
+Study = Literal[
+    "speed",
+    "token-mixing",
+    "optimizers",
+    "time-to-accuracy",
+    "loading",
+    "surgery",
+    "training-memory",
+]
 
 # Each module has `study(out, say, quick) -> rows`.
 STUDIES = {
@@ -28,6 +36,7 @@ STUDIES = {
     "optimizers": "mixerkit.study.optimizers",
     "time-to-accuracy": "mixerkit.study.time_to_accuracy",
     "surgery": "mixerkit.study.surgery",
+    "training-memory": "mixerkit.study.training_memory",
 }
 
 
@@ -35,13 +44,15 @@ STUDIES = {
 class Bench:
     """Measure on this machine: the `speed` of our models against timm's, ways to compute
     `token-mixing`, the `optimizers`, the training `time-to-accuracy` against timm's Mixer, the time
-    and memory of `loading` B/16, or what `surgery` to other image sizes costs in accuracy.
+    and memory of `loading` B/16, what `surgery` to other image sizes costs in accuracy, or the
+    memory and time of a training step of B/16 against timm's (`training-memory`).
 
     Close other programs first: the figures are only as quiet as the machine.
     """
 
-    study: tyro.conf.Positional[Study]
-    """What to measure."""
+    study: Annotated[tyro.conf.Positional[Study], shown_as("STUDY")]
+    """What to measure: speed, token-mixing, optimizers, time-to-accuracy, loading, surgery or
+    training-memory."""
     quick: Flag = False
     """A short look instead of the full measurement."""
     out: Annotated[str, shown_as("PATH")] = ""
