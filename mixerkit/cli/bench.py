@@ -51,8 +51,7 @@ class Bench:
     """
 
     study: Annotated[tyro.conf.Positional[Study], shown_as("STUDY")]
-    """What to measure: speed, token-mixing, optimizers, time-to-accuracy, loading, surgery or
-    training-memory."""
+    """speed, token-mixing, optimizers, time-to-accuracy, loading, surgery, training-memory."""
     quick: Flag = False
     """A short look instead of the full measurement."""
     out: Annotated[str, shown_as("PATH")] = ""

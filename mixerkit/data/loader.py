@@ -18,7 +18,7 @@ from torch import Tensor
 from mixerkit.data.augment import BatchDraws, normalise
 from mixerkit.data.decode import canvas, fit, from_array, in_channels, read
 from mixerkit.data.draws import shuffled, shuffled_in_blocks
-from mixerkit.data.mixing import mix, one_hot
+from mixerkit.data.mixing import Place, mix, one_hot, partners
 from mixerkit.data.pixels import Pixels, Read, Reading, read_batches
 from mixerkit.data.quarantine import Unreadable, shown
 from mixerkit.data.readers import PATIENCE, Poll, Work, nothing
@@ -61,6 +61,9 @@ class TrainLoader:
 
     The first broken image raises `BrokenImage`. With `skip_broken` batches are smaller by the
     broken ones instead and name them, down to none at all.
+
+    Of several processes each takes its `part` of every batch: (0, 1) is the whole, (2, 4) the third
+    quarter. Together they see what one process sees.
     """
 
     def __init__(
@@ -76,7 +79,14 @@ class TrainLoader:
         patience: float = PATIENCE,
         skip_broken: bool = False,
         poll: Poll = nothing,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
+        rank, parts = part
+        if batch_size % parts:
+            raise UserError(
+                f"batch_size {batch_size} must be a multiple of the {parts} processes that share "
+                f"it."
+            )
         if batch_size > len(split):
             raise UserError(
                 f"batch_size {batch_size} is larger than the {len(split)} images of "
@@ -84,6 +94,10 @@ class TrainLoader:
             )
         self.split, self.preprocess, self.augment = split, preprocess, augment
         self.batch_size, self.seed = batch_size, seed
+        size = batch_size // parts
+        own = np.arange(rank * size, (rank + 1) * size)
+        others = np.setdiff1d(partners(own, batch_size, augment), own)
+        self.own, self.positions = size, np.concatenate([own, others])
         self.reading = Reading(workers, patience, skip_broken, poll)
         self.steps_per_epoch = len(split) // batch_size
         self.pixels = Pixels(split, preprocess, canvas, memory)
@@ -93,22 +107,28 @@ class TrainLoader:
         if not 0 <= start <= self.steps_per_epoch:
             raise ValueError(f"start must be from 0 to {self.steps_per_epoch}, found {start}")
         order = _order(self.split, self.seed, epoch)
-        batches = [
-            order[step * self.batch_size : (step + 1) * self.batch_size]
-            for step in range(start, self.steps_per_epoch)
-        ]
+        steps = range(start, self.steps_per_epoch)
+        batches = [order[step * self.batch_size + self.positions] for step in steps]
         read = self._read(epoch, batches)
         with closing(read):
-            for step, (indices, pixels, unreadable) in enumerate(read, start):
-                if not len(indices):
-                    yield self._empty(unreadable)
-                    continue
-                pixels_BIHW = self._augmented(epoch, indices, pixels)
-                images_BIHW = normalise(torch.from_numpy(pixels_BIHW), self.preprocess)
-                targets_BK = one_hot(self.split.labels[indices], len(self.split.class_names))
-                first = step * self.batch_size
-                mixed = mix(images_BIHW, targets_BK, self.augment, self.seed, epoch, first)
-                yield Batch(*mixed, unreadable)
+            for step, wanted, found in zip(steps, batches, read, strict=True):
+                yield self._batch(epoch, step * self.batch_size, wanted, found)
+
+    def _batch(self, epoch: int, first: int, wanted: np.ndarray, found: Read) -> Batch:
+        """What was `found` of the indices `wanted`, augmented and mixed; `first`: the position of
+        the batch's first image in the epoch."""
+        indices, pixels, unreadable = found
+        is_here = np.isin(wanted, indices)
+        own = int(is_here[: self.own].sum())
+        named = tuple(one for one in unreadable if one.index in wanted[: self.own])
+        if not own:
+            return self._empty(named)
+        pixels_NIHW = self._augmented(epoch, indices, pixels)
+        images_NIHW = normalise(torch.from_numpy(pixels_NIHW), self.preprocess)
+        targets_NK = one_hot(self.split.labels[indices], len(self.split.class_names))
+        place = Place(self.batch_size, first, self.positions[is_here], own)
+        mixed = mix(images_NIHW, targets_NK, self.augment, self.seed, epoch, place)
+        return Batch(*mixed, named)
 
     def problems(self, indices: np.ndarray) -> dict[int, str]:
         """Why images of the split cannot be used now, by their index."""

@@ -1,10 +1,11 @@
 """Mixing pairs of images: mixup (Zhang et al. 2018) and cutmix (Yun et al. 2019).
 
-Letters: B images in a batch, G groups that share a draw, I image channels, H and W height and
-width, K classes.
+Letters: N images at hand, B of them to be mixed, G groups that share a draw, I image channels, H
+and W height and width, K classes.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,36 +15,76 @@ from mixerkit.data.draws import MIX, symmetric_beta, uniforms
 from mixerkit.spec.recipe import Augment
 
 
+@dataclass(frozen=True)
+class Place:
+    """Which images of a batch are at hand. `batch`: how many images the whole batch has, `first`:
+    the position of its first image in the epoch, `positions`: of each image at hand within the
+    batch, int64 [N]; the first `own` of them are to be mixed, the others are there as partners."""
+
+    batch: int
+    first: int
+    positions: np.ndarray
+    own: int
+
+
 def mix(
-    images_BIHW: Tensor,
-    targets_BK: Tensor,
+    images_NIHW: Tensor,
+    targets_NK: Tensor,
     augment: Augment,
     seed: int,
     epoch: int,
-    first: int,
+    place: Place,
 ) -> tuple[Tensor, Tensor]:
-    """Mixup or cutmix within groups of consecutive images; `first` is the position of the
-    batch's first image in the epoch.
+    """Mixup or cutmix within groups of consecutive images of the whole batch: the B images that
+    are to be mixed, [B, I, H, W], and their targets [B, K].
 
-    Each group draws once, from the position of its first image; the partners are the group
-    rolled by one. Groups of one take the batch rolled by one instead.
+    Each group draws once, from the position of its first image; the partner of an image is the one
+    before it in the group, of the first the last. Groups of one take the image before in the batch
+    instead. An image whose partner is not at hand (it may be broken) stays as it is. So every image
+    is mixed the same however the batch is divided among processes.
     """
+    own = slice(place.own)
     if not (augment.mixup or augment.cutmix):
-        return images_BIHW, targets_BK
-    B, _, H, W = images_BIHW.shape
-    size = augment.mix_group or B
-    starts = np.arange(0, B, size)
-    draws = uniforms(seed, epoch, first + starts, 7, MIX)
+        return images_NIHW[own], targets_NK[own]
+    H, W = images_NIHW.shape[-2:]
+    positions_B = place.positions[own]
+    size = augment.mix_group or place.batch
+    starts, group_B = np.unique(positions_B // size * size, return_inverse=True)
+    draws = uniforms(seed, epoch, place.first + starts, 7, MIX)
     weight_GHW = np.ones((len(starts), H, W) if augment.cutmix else (len(starts), 1, 1))
     for weight_HW, draw in zip(weight_GHW, draws, strict=True):
         _weigh(augment, draw, weight_HW)
-    group_B, partner_B = torch.arange(B) // size, _partners(B, size)
     weight_BIHW = torch.from_numpy(weight_GHW).float()[group_B][:, None]
     share_BK = torch.from_numpy(weight_GHW.mean((1, 2))).float()[group_B][:, None]
+    partner_B = torch.from_numpy(_rows_of_partners(place, size))
     return (
-        images_BIHW * weight_BIHW + images_BIHW[partner_B] * (1 - weight_BIHW),
-        targets_BK * share_BK + targets_BK[partner_B] * (1 - share_BK),
+        images_NIHW[own] * weight_BIHW + images_NIHW[partner_B] * (1 - weight_BIHW),
+        targets_NK[own] * share_BK + targets_NK[partner_B] * (1 - share_BK),
     )
+
+
+def partners(positions: np.ndarray, batch: int, augment: Augment) -> np.ndarray:
+    """The positions in a batch of so many images that those at `positions` are mixed with, int64;
+    none where nothing is mixed."""
+    if not (augment.mixup or augment.cutmix):
+        return positions[:0]
+    return _partners(positions, batch, augment.mix_group or batch)
+
+
+def _partners(positions: np.ndarray, batch: int, size: int) -> np.ndarray:
+    if size == 1:
+        return (positions - 1) % batch
+    starts = positions // size * size
+    return starts + (positions - starts - 1) % np.minimum(size, batch - starts)
+
+
+def _rows_of_partners(place: Place, size: int) -> np.ndarray:
+    """The row of each image's partner, or its own where that is not at hand."""
+    rows = np.full(place.batch, -1)
+    rows[place.positions] = np.arange(len(place.positions))
+    own = place.positions[: place.own]
+    found = rows[_partners(own, place.batch, size)]
+    return np.where(found < 0, rows[own], found)
 
 
 def _weigh(augment: Augment, draw: np.ndarray, weight_HW: np.ndarray) -> None:
@@ -55,13 +96,6 @@ def _weigh(augment: Augment, draw: np.ndarray, weight_HW: np.ndarray) -> None:
     else:
         share = symmetric_beta(augment.mixup, draw[None, 2:5])[0]
         weight_HW[:] = max(share, 1 - share)
-
-
-def _partners(count: int, size: int) -> Tensor:
-    """int64 [B]: the index of each image's partner."""
-    if size == 1:
-        return torch.arange(count).roll(1)
-    return torch.cat([group.roll(1) for group in torch.split(torch.arange(count), size)])
 
 
 def cutmix_box(shape: float, draws: np.ndarray, height: int, width: int) -> tuple[slice, slice]:

@@ -14,7 +14,7 @@ from mixerkit.data import decode
 from mixerkit.data.decode import fit, open_image
 from mixerkit.data.draws import shuffled
 from mixerkit.data.loader import EvaluationLoader, TrainLoader
-from mixerkit.data.mixing import mix
+from mixerkit.data.mixing import partners
 from mixerkit.data.quarantine import nothing_left
 from mixerkit.data.splits import ImageSplit
 from mixerkit.errors import RunFailed, UserError
@@ -78,16 +78,45 @@ def test_the_rest_of_a_batch_is_what_it_was(tmp_path, crop, workers, memory):
             assert torch.equal(batch.targets, before.targets[kept])
 
 
-def test_mixing_is_among_what_is_left(tmp_path):
+@pytest.mark.parametrize("group", [0, 1, 3])
+def test_mixing_leaves_alone_what_lacks_its_partner_and_nothing_else(tmp_path, group):
+    split = make_photos(tmp_path)
+    mixing = Augment(mixup=0.5, cutmix=1.0, mix_group=group)
+    before = list(train_loader(split, mixing).epoch(EPOCH))
+    plain = list(train_loader(split, Augment()).epoch(EPOCH))
+    damage(split)
+    order = shuffled(SEED, EPOCH, COUNT).reshape(-1, BATCH)
+    mixed = list(train_loader(split, mixing, skip_broken=True).epoch(EPOCH))
+    alone = 0
+    for step, indices in enumerate(order):
+        kept = [b for b in range(BATCH) if indices[b] not in BREAK]
+        for row, b in enumerate(kept):
+            other = partners(np.array([b]), BATCH, mixing)[0]
+            lacks = indices[other] in BREAK
+            wanted = (plain if lacks else before)[step]
+            assert torch.equal(mixed[step].images[row], wanted.images[b])
+            assert torch.equal(mixed[step].targets[row], wanted.targets[b])
+            alone += lacks
+    assert alone
+
+
+@pytest.mark.parametrize("crop", ["none", "inception"])
+@pytest.mark.parametrize("parts", [2, 5])
+def test_parts_are_together_the_batch(tmp_path, crop, parts):
     split = make_photos(tmp_path)
     damage(split)
-    mixing = Augment(mixup=0.5, cutmix=1.0, mix_group=3)
-    plain = train_loader(split, Augment(), skip_broken=True).epoch(EPOCH)
-    mixed = train_loader(split, mixing, skip_broken=True).epoch(EPOCH)
-    for step, (one, other) in enumerate(zip(plain, mixed, strict=True)):
-        wanted = mix(one.images, one.targets, mixing, SEED, EPOCH, step * BATCH)
-        assert torch.equal(other.images, wanted[0]) and torch.equal(other.targets, wanted[1])
-        torch.testing.assert_close(other.targets.sum(1), torch.ones(len(other.targets)))
+    augment = Augment(crop=crop, mixup=0.5, cutmix=1.0, mix_group=4)
+    one = list(train_loader(split, augment, skip_broken=True).epoch(EPOCH, 1))
+    several = [
+        list(train_loader(split, augment, skip_broken=True, part=(rank, parts)).epoch(EPOCH, 1))
+        for rank in range(parts)
+    ]
+    for batch, *pieces in zip(one, *several, strict=True):
+        assert torch.equal(batch.images, torch.cat([piece.images for piece in pieces]))
+        assert torch.equal(batch.targets, torch.cat([piece.targets for piece in pieces]))
+        assert batch.unreadable == tuple(b for piece in pieces for b in piece.unreadable)
+    with pytest.raises(UserError, match="must be a multiple of the 3 processes"):
+        train_loader(split, augment, part=(0, 3))
 
 
 def test_an_epoch_begun_later_is_the_tail_of_the_whole(tmp_path):
