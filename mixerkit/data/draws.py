@@ -10,7 +10,7 @@ import numpy as np
 
 # One stream per purpose, so that switching one kind of augmentation on leaves the draws of
 # the others as they were. The numbers are part of what makes a run repeatable.
-ORDER, FLIP, SHIFT, CROP, ERASE, NOISE, MIX, HOLD_OUT, RANDAUGMENT, BLOCKS = range(10)
+ORDER, FLIP, SHIFT, CROP, ERASE, NOISE, MIX, HOLD_OUT, RANDAUGMENT, BLOCKS, DROP_PATH = range(11)
 
 _STEP = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1

@@ -36,11 +36,13 @@ VISITED_TOGETHER = 4096
 @dataclass(frozen=True)
 class Batch:
     """`images`: float32 [B, I, H, W]. `targets`: float32 [B, K], soft when images were mixed;
-    each row sums to 1. `unreadable`: what would belong to the batch and was left out."""
+    each row sums to 1. `unreadable`: what would belong to the batch and was left out. `positions`:
+    of the images in the whole batch, int64 [B]; None where they are all of it."""
 
     images: Tensor
     targets: Tensor
     unreadable: tuple[Unreadable, ...] = ()
+    positions: np.ndarray | None = None
 
 
 def _order(split: ImageSplit, seed: int, epoch: int) -> np.ndarray:
@@ -128,7 +130,7 @@ class TrainLoader:
         targets_NK = one_hot(self.split.labels[indices], len(self.split.class_names))
         place = Place(self.batch_size, first, self.positions[is_here], own)
         mixed = mix(images_NIHW, targets_NK, self.augment, self.seed, epoch, place)
-        return Batch(*mixed, named)
+        return Batch(*mixed, named, place.positions[:own])
 
     def problems(self, indices: np.ndarray) -> dict[int, str]:
         """Why images of the split cannot be used now, by their index."""

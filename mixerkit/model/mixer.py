@@ -104,19 +104,23 @@ class DropPath(nn.Module):
     """Stochastic depth: leave a branch out of whole samples with probability `rate`.
 
     `rescale` divides what is kept by 1 − rate (timm does, the authors do not). The `tiles` of an
-    image are left out together.
+    image are left out together. `draws` [B] in [0, 1) decide, where they are given
+    (`MlpMixer.drop_by`), else PyTorch's random numbers.
     """
 
     def __init__(self, rate: float, rescale: bool, tiles: int = 1) -> None:
         super().__init__()
         self.rate, self.rescale, self.tiles = rate, rescale, tiles
+        self.draws: Tensor | None = None
 
     def forward(self, branch_BSC: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return branch_BSC
         images = len(branch_BSC) // self.tiles
-        keep_B11 = torch.rand(images, 1, 1, device=branch_BSC.device) >= self.rate
-        keep_B11 = keep_B11.repeat_interleave(self.tiles, dim=0)
+        draws_B = self.draws
+        if draws_B is None:
+            draws_B = torch.rand(images, device=branch_BSC.device)
+        keep_B11 = (draws_B >= self.rate).repeat_interleave(self.tiles)[:, None, None]
         kept = branch_BSC * keep_B11.to(branch_BSC.dtype)
         return kept / (1 - self.rate) if self.rescale else kept
 
@@ -131,12 +135,13 @@ class MixerBlock(nn.Module):
         self.channel_norm = layer_norm(config)
         self.channel_mixing = CHANNEL_MIXER_CLASSES[config.channel_mixer](config)
         tiles = config.tiles_hw[0] * config.tiles_hw[1]
-        rescale = config.drop_path_kind == "timm"
-        self.drop_path = DropPath(drop_path_rate(config, index), rescale, tiles)
+        rate, rescale = drop_path_rate(config, index), config.drop_path_kind == "timm"
+        self.token_drop = DropPath(rate, rescale, tiles)
+        self.channel_drop = DropPath(rate, rescale, tiles)
 
     def forward(self, x_BSC: Tensor) -> Tensor:
-        x_BSC = x_BSC + self.drop_path(self.token_mixing(self.token_norm(x_BSC)))
-        return x_BSC + self.drop_path(self.channel_mixing(self.channel_norm(x_BSC)))
+        x_BSC = x_BSC + self.token_drop(self.token_mixing(self.token_norm(x_BSC)))
+        return x_BSC + self.channel_drop(self.channel_mixing(self.channel_norm(x_BSC)))
 
 
 class MlpMixer(nn.Module):
@@ -185,6 +190,15 @@ class MlpMixer(nn.Module):
 
     def forward(self, x_BIHW: Tensor) -> Tensor:
         return self.head(self.features(x_BIHW))
+
+    def drop_by(self, draws_BL2: Tensor | None) -> None:
+        """Decide by these numbers in [0, 1) which branches are left out in training, instead of by
+        PyTorch's: for each image, block and branch one. None: by PyTorch's again."""
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, MixerBlock)
+            drops = (block.token_drop, block.channel_drop)
+            for branch, drop in enumerate(drops):
+                drop.draws = None if draws_BL2 is None else draws_BL2[:, i, branch]
 
     @torch.no_grad()
     def intermediates(self, x_BIHW: Tensor) -> dict[str, Tensor]:

@@ -1,13 +1,17 @@
 """One optimiser step: forward, backward, look at the figures, and only then change weights."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mixerkit.data.draws import DROP_PATH, uniforms
 from mixerkit.data.loader import Batch
 from mixerkit.errors import UserError
+from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.loss import TargetLoss
 from mixerkit.training.optimizer import set_learning_rates
@@ -106,8 +110,12 @@ class Update:
     def micro_batches(self, batch: Batch) -> list[Batch]:
         """The batch cut into as many equal parts as the recipe accumulates."""
         size = self.recipe.batch_size // self.recipe.accumulation
-        parts = zip(batch.images.split(size), batch.targets.split(size), strict=True)
-        return [Batch(images.to(self.device), targets.to(self.device)) for images, targets in parts]
+        images, targets = batch.images.to(self.device), batch.targets.to(self.device)
+        positions = np.arange(len(images)) if batch.positions is None else batch.positions
+        return [
+            Batch(images[part], targets[part], (), positions[part])
+            for part in (slice(i, i + size) for i in range(0, max(1, len(images)), size))
+        ]
 
     def loss_of(self, model: nn.Module, part: Batch, whole_weight: Tensor | None = None) -> Tensor:
         """The loss of one micro-batch in the recipe's precision (`TargetLoss.forward`)."""
@@ -129,10 +137,27 @@ class Update:
         total = 0.0
         for part in self.micro_batches(batch):
             self.poll()
-            loss = self.loss_of(self._model_for(part), part, weight)
-            loss.backward()
+            with self._dropping(part):
+                loss = self.loss_of(self._model_for(part), part, weight)
+                loss.backward()
             total += loss.item()
         return total
+
+    @contextmanager
+    def _dropping(self, part: Batch) -> Iterator[None]:
+        """Inside, stochastic depth leaves out what (seed, step, position of the image) say: the
+        same however the batch is divided."""
+        model = self.state.model
+        if not isinstance(model, MlpMixer) or not model.config.drop_path or part.positions is None:
+            yield
+            return
+        depth, seed, step = model.config.depth, self.recipe.seed, self.state.step
+        draws = uniforms(seed, step, part.positions, 2 * depth, DROP_PATH)
+        model.drop_by(torch.from_numpy(draws).float().reshape(-1, depth, 2).to(self.device))
+        try:
+            yield
+        finally:
+            model.drop_by(None)
 
     def _model_for(self, part: Batch) -> nn.Module:
         """Batches that unreadable images made smaller are not worth compiling for."""

@@ -54,17 +54,17 @@ def test_biases_norms_and_head_start_as_published():
 def test_paper_rates_grow_with_depth_and_timm_rates_do_not():
     paper = MlpMixer(small(depth=5, drop_path=0.2))
     timm = MlpMixer(small(depth=5, drop_path=0.2, drop_path_kind="timm"))
-    assert [block.drop_path.rate for block in paper.blocks] == pytest.approx(
+    assert [block.token_drop.rate for block in paper.blocks] == pytest.approx(
         [0, 0.05, 0.1, 0.15, 0.2]
     )
-    assert [block.drop_path.rate for block in timm.blocks] == [0.2] * 5
-    assert MlpMixer(small(depth=1, drop_path=0.2)).blocks[0].drop_path.rate == 0  # the first
+    assert [block.token_drop.rate for block in timm.blocks] == [0.2] * 5
+    assert MlpMixer(small(depth=1, drop_path=0.2)).blocks[0].token_drop.rate == 0  # the first
 
 
 @pytest.mark.parametrize("kind, kept_value", [("paper", 1.0), ("timm", 1 / 0.7)])
 def test_stochastic_depth_leaves_out_whole_samples(kind, kept_value):
     block = MixerBlock(small(depth=2, drop_path=0.3, drop_path_kind=kind), 1)
-    drop = block.drop_path.train()
+    drop = block.token_drop.train()
     found = drop(torch.ones(20_000, 3, 2)).flatten(1)
     assert (found == found[:, :1]).all()  # one decision for a sample
     values = found[:, 0]

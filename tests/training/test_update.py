@@ -81,6 +81,37 @@ def test_accumulation_gives_the_whole_batchs_gradient(parts: int, weights: str, 
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("parts", [2, 8])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_stochastic_depth_is_the_same_however_the_batch_is_divided(parts, checkpointing):
+    model = replace(CONFIG, drop_path=0.7, depth=4)
+    whole, cut = (
+        make(replace(RECIPE, model=model)),
+        make(replace(RECIPE, model=model, accumulation=parts)),
+    )
+    cut.state.model.activation_checkpointing = checkpointing
+    for update in (whole, cut):
+        update.state.model.train()
+    for step in range(3):
+        whole.state.step = cut.state.step = step
+        assert whole._backward(batch()) == pytest.approx(cut._backward(batch()), rel=1e-5)
+        for a, b in zip(whole.state.model.parameters(), cut.state.model.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_stochastic_depth_is_drawn_for_each_step_and_image() -> None:
+    update = make(replace(RECIPE, model=replace(CONFIG, drop_path=0.7, depth=4)))
+    model, seen = update.state.model.train(), []
+    for step in range(4):
+        update.state.step = step
+        with update._dropping(update.micro_batches(batch())[0]):
+            seen.append(torch.stack([block.token_drop.draws for block in model.blocks]))
+        assert model.blocks[0].token_drop.draws is None
+    drawn = torch.stack(seen)
+    assert drawn.shape == (4, 4, 8) and len(drawn.unique()) == drawn.numel()
+    assert 0.3 < drawn.mean() < 0.7
+
+
 def test_a_loss_that_is_not_finite_changes_nothing() -> None:
     update = make(RECIPE)
     update(batch())
