@@ -24,6 +24,7 @@ EXAMPLES = """\
   mixer finetune zoo:b16-imagenet21k-google --data my-photos --image-size 448
   mixer finetune runs/photos-64@best --data others --optimizer.lr 0.01 --duration "20 epochs"
   mixer finetune Mixer-B_16.npz --recipe finetune-pets --data.root /data
+  mixer finetune runs/photos-64 --data digits --augment.no-flip    # for what a mirror changes
   mixer train --resume runs/finetune                    # goes on with one that was stopped
 """
 

@@ -67,7 +67,7 @@ def finetune() -> Recipe:
         augment=Augment(flip=True, crop="inception", crop_area=(0.35, 1.0)),
         optimizer=Optimizer(name="sgd", lr=LR, momentum=0.9, weight_decay=0.0, clip=1.0),
         schedule=Schedule(warmup="10 %", decay="cosine"),
-        duration="10 epochs",
+        duration="20 epochs",
         batch_size=64,
     )  # fmt: skip
 
