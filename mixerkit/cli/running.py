@@ -77,9 +77,14 @@ def located(data: Data) -> Data:
 
 
 def located_init(init: Init) -> Init:
-    """`init` with a whole path for weights that are here, such as of a run (RUN@best too)."""
-    is_here = any(os.path.lexists(path) for path in (init.source, init.source.rpartition("@")[0]))
-    return replace(init, source=_whole(init.source)) if is_here else init
+    """`init` with whole paths for weights that are here, such as of a run (RUN@best too), and for a
+    recipe's file."""
+
+    def located(text: str) -> str:
+        is_here = any(os.path.lexists(path) for path in (text, text.rpartition("@")[0]))
+        return _whole(text) if is_here else text
+
+    return replace(init, source=located(init.source), recipe=located(init.recipe))
 
 
 def _whole(path: str) -> str:

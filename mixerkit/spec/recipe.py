@@ -65,6 +65,10 @@ class Init:
     source: str = ""
     """What `load` reads: a run, a checkpoint, a model folder, a file of weights, zoo:NAME. If not
     given, the weights are random."""
+    recipe: str = ""
+    """A recipe (a name or a YAML file) to train first instead, in the run's own folder start/, on
+    the same images with the same seed: a model of the same depth and widths for smaller images, to
+    grow from."""
     head: Literal["fresh", "kept"] = "fresh"
     """"kept" goes on with the same classes; "fresh" starts a head from zeros."""
     enlargement: Literal["shared", "dense", "resample"] = "shared"
@@ -75,6 +79,8 @@ class Init:
 
     def __post_init__(self) -> None:
         check_choices(self, "init.")
+        if self.source and self.recipe:
+            raise UserError("init.source and init.recipe name two beginnings: leave one out.")
 
 
 @dataclass(frozen=True)

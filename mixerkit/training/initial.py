@@ -1,7 +1,7 @@
 """The weights that a run starts from when they are not random: any stored Mixer, made to fit."""
 
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from mixerkit.checkpoint.load import load
 from mixerkit.errors import UserError, warn
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.model.surgery import adapt
+from mixerkit.spec import recipes
 from mixerkit.spec.mixer import MixerConfig, is_variant
 from mixerkit.spec.recipe import Recipe
 
@@ -33,21 +34,54 @@ def initial_weights(recipe: Recipe, class_names: tuple[str, ...]) -> dict[str, T
     kept = init.head == "kept"
     if kept:
         _check_classes(source, init.source, class_names)
-    fitted, tensors = adapt(
-        source.config,
-        dict(source.state_dict()),
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        in_channels=config.in_channels,
-        enlargement=init.enlargement,
-        method=init.method,
-    )
+    fitted, tensors = _fitted(source.config, dict(source.state_dict()), recipe)
     _check_same(init.source, fitted, config)
     _advise(source, recipe)
     if not kept:
         tensors["head.weight"] = torch.zeros(config.num_classes, config.width)
         tensors["head.bias"] = torch.full((config.num_classes,), config.head_bias)
     return tensors
+
+
+def first_stage(recipe: Recipe) -> Recipe | None:
+    """What `recipe.init.recipe` names, for the recipe's images, seed and machine; None where it
+    names nothing. Raises `UserError` where its model could not be grown into the recipe's."""
+    if not recipe.init.recipe:
+        return None
+    named = recipes.recipe(recipe.init.recipe)
+    data, own = recipe.data, named.data
+    stage = replace(
+        named,
+        model=replace(named.model, num_classes=recipe.model.num_classes),
+        data=replace(
+            own, source=data.source, root=data.root, holdout=data.holdout,
+            split_seed=data.split_seed, workers=data.workers,
+        ),
+        evaluate=replace(named.evaluate, test=False),
+        seed=recipe.seed,
+        threads=recipe.threads,
+    )  # fmt: skip
+    if stage.init.recipe:
+        raise UserError(f"{recipe.init.recipe} has itself a recipe to train first: only one may.")
+    fitted, _ = _fitted(stage.model, dict(MlpMixer(stage.model).state_dict()), recipe)
+    _check_same(recipe.init.recipe, fitted, recipe.model)
+    return stage
+
+
+def _fitted(
+    config: MixerConfig, tensors: dict[str, Tensor], recipe: Recipe
+) -> tuple[MixerConfig, dict[str, Tensor]]:
+    """A model changed to the sizes of the recipe's."""
+    wanted, init = recipe.model, recipe.init
+    return adapt(
+        config,
+        tensors,
+        image_size=wanted.image_size,
+        patch_size=wanted.patch_size,
+        in_channels=wanted.in_channels,
+        enlargement=init.enlargement,
+        method=init.method,
+    )
 
 
 def _check_same(source: str, found: MixerConfig, wanted: MixerConfig) -> None:

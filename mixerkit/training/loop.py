@@ -2,12 +2,14 @@
 
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from mixerkit.checkpoint.environment import differences, environment
+from mixerkit.checkpoint.opening import is_run
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import Batch, TrainLoader
 from mixerkit.data.quarantine import Quarantine
@@ -19,7 +21,7 @@ from mixerkit.training.advice import on_schedule
 from mixerkit.training.compilation import choose_compile
 from mixerkit.training.failures import Failures, WentBack
 from mixerkit.training.images import contents_of
-from mixerkit.training.initial import initial_weights
+from mixerkit.training.initial import first_stage, initial_weights
 from mixerkit.training.interrupt import Interrupt, Interrupted
 from mixerkit.training.logbook import Logbook
 from mixerkit.training.loss import TargetLoss
@@ -39,6 +41,8 @@ from mixerkit.training.state import fresh_state
 from mixerkit.training.update import Update
 
 NAMES_SHOWN = 10
+START = "start"
+"""Folder in a run of the one that it grows from."""
 
 
 def train(
@@ -58,8 +62,8 @@ def train(
     Raises `UserError` when recipe, data or folder do not fit, before anything is written, and
     `RunFailed` when loss or weights become NaN or infinite, or the disk is full.
     """
-    if model is not None and recipe.init.source:
-        raise UserError("init.source is for the recipe's own model: load weights into yours first.")
+    if model is not None and (recipe.init.source or recipe.init.recipe):
+        raise UserError("init is for the recipe's own model: load weights into yours first.")
     watch = watch or Silent()
     asked = recipe.model.num_classes
     recipe, splits = open_data(recipe)
@@ -74,6 +78,7 @@ def train(
     if not resume:
         check_classes(loader)
         initial = initial_weights(recipe, splits.train.class_names)
+    stage = first_stage(recipe)
     steps = count_steps(recipe, len(splits.train))
     contents = contents_of(splits, recipe.data, interrupt.poll)
     with RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe) as run:
@@ -87,9 +92,27 @@ def train(
             warn(problem)
         if damaged:
             watch.say("the run was finished; what it left is made again from its newest checkpoint")
+        if stage and not run.checkpoints.steps():
+            first = _train_first(stage, run, watch)
+            if first.interrupted:
+                return first
+            grown = replace(recipe.init, source=str(first.run), recipe="")
+            initial = initial_weights(replace(recipe, init=grown), splits.train.class_names)
         training = _Training(recipe, splits, loader, steps, run, model, watch, interrupt)
         with interrupt.listening(training.answer_signal):
             return training.run_all(initial)
+
+
+def _train_first(stage: Recipe, run: RunFolder, watch: Watcher) -> TrainingResult:
+    """Train what the run grows from, in its folder start/, or go on with it."""
+    folder = run.path / START
+    watch.say(f"first:  {stage.name}, in {folder}")
+    first = train(stage, folder, resume=is_run(folder), watch=watch)
+    if first.interrupted:
+        run.note_stop(signal.Signals(first.interrupted).name)
+    else:
+        watch.say(f"first:  {stage.name} is trained; the run itself begins")
+    return first
 
 
 def _classes(names: tuple[str, ...], asked: int) -> str:
@@ -194,7 +217,7 @@ class _Training:
         if initial:
             self.state.start_from(initial)
             init = self.recipe.init
-            self.watch.say(f"weights: {init.source}, the head {init.head}")
+            self.watch.say(f"weights: {init.source or init.recipe}, the head {init.head}")
         if initial or self.recipe.not_finite.policy == "roll back":
             self._save()  # so that the run needs its source no more, or can go back to here
 

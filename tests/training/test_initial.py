@@ -12,6 +12,7 @@ import mixerkit
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.model.surgery import adapt
+from mixerkit.spec import recipes
 from mixerkit.spec.mixer import variant
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.recipe import Init
@@ -166,7 +167,7 @@ def test_what_cannot_be_a_start_is_refused_before_there_is_a_folder(tmp_path, so
 
 
 def test_a_peer_brings_its_own_weights(tmp_path, source):
-    with pytest.raises(UserError, match=r"init\.source is for the recipe's own model"):
+    with pytest.raises(UserError, match="init is for the recipe's own model"):
         train(started(source[0]), tmp_path / "run", model=MlpMixer(RECIPE.model))
 
 
@@ -185,3 +186,83 @@ def test_weights_are_read_again_where_a_run_was_killed_before_it_saved_them(
             train(recipe, run)
     train(recipe, run, resume=True)
     assert_same_end(tmp_path / "straight", run)
+
+
+# -- a recipe that is trained first -----------------------------------------------------------
+
+STAGE = replace(RECIPE, name="stage", duration="1 epochs", threads=0)
+GROWN = replace(
+    RECIPE,
+    name="grown",
+    model=replace(RECIPE.model, image_size=42),
+    data=replace(RECIPE.data, resize="shortest"),
+    duration="1 epochs",
+    init=Init(recipe="stage", head="kept"),
+    seed=5,
+)
+
+
+@pytest.fixture
+def stage(monkeypatch):
+    def use(recipe=STAGE):
+        monkeypatch.setitem(recipes.RECIPES, "stage", lambda: recipe)
+
+    use()
+    return use
+
+
+def test_a_run_grows_from_the_recipe_that_it_names(tmp_path, stage):
+    watch = StopAt(10**6, signal.SIGINT)
+    train(GROWN, tmp_path / "grown", watch=watch)
+    assert any(line.startswith("first:  stage, in ") for line in watch.lines)
+    by_hand = replace(STAGE, seed=5, evaluate=replace(STAGE.evaluate, test=False))
+    train(by_hand, tmp_path / "first")
+    assert_same_end(tmp_path / "grown" / "start", tmp_path / "first")
+    second = replace(GROWN, init=Init(str(tmp_path / "first"), head="kept"))
+    train(second, tmp_path / "second")
+    ours, theirs = final_tensors(tmp_path / "grown"), final_tensors(tmp_path / "second")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert (tmp_path / "grown" / "model").is_dir()
+
+
+@pytest.mark.parametrize("stops", [[1], [9], [1, 9]])
+def test_it_goes_on_in_whichever_part_it_was_stopped(tmp_path, stage, stops):
+    train(GROWN, tmp_path / "straight")
+    out = tmp_path / "run"
+    for number, step in enumerate(stops):
+        # progress is told of every part: the first step of the second has a lower number
+        stop = StopAt(step, signal.SIGTERM) if step < 9 else StopInSecond()
+        stopped = train(GROWN, out, resume=number > 0, watch=stop)
+        assert stopped.interrupted == signal.SIGTERM
+        assert (out / "stopped.json").exists()
+    train(GROWN, out, resume=True)
+    assert not (out / "stopped.json").exists()
+    assert_same_end(tmp_path / "straight", out)
+    assert_same_end(tmp_path / "straight" / "start", out / "start")
+
+
+class StopInSecond(StopAt):
+    """Stops as soon as the second part makes progress."""
+
+    def __init__(self):
+        super().__init__(10**6, signal.SIGTERM)
+
+    def say(self, line):
+        super().say(line)
+        if line.endswith("the run itself begins"):
+            self.step = 0
+
+
+def test_a_recipe_that_cannot_be_grown_is_refused_before_anything_is_written(tmp_path, stage):
+    stage(replace(STAGE, model=replace(STAGE.model, depth=3)))
+    with pytest.raises(UserError, match=r"model\.depth: 3 in the weights, 2 in the recipe"):
+        train(GROWN, tmp_path / "run")
+    stage(GROWN)
+    with pytest.raises(UserError, match="only one may"):
+        train(GROWN, tmp_path / "run")
+    with pytest.raises(UserError, match="Did you mean 'stage'"):
+        train(replace(GROWN, init=Init(recipe="stag")), tmp_path / "run")
+    with pytest.raises(UserError, match="name two beginnings"):
+        Init("a", "b")
+    assert not (tmp_path / "run").exists()
