@@ -6,6 +6,7 @@ and writes down what came of it, a row for each seed. Stopped itself, it goes on
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -31,12 +32,13 @@ POLL = 1.0
 @dataclass
 class Story:
     """What happened to a run so far, kept beside it. `computing`: seconds for which a process was
-    at work on it, starts and ends and what a kill threw away included. `kills`: that second of
-    `computing`, and the step that the run went on from."""
+    at work on it, starts and ends and what a kill threw away included; `processor`: seconds of all
+    cores meanwhile. `kills`: that second of `computing`, and the step that the run went on from."""
 
     seed: int
     to_come: list[float]
     computing: float = 0.0
+    processor: float = 0.0
     kills: list[tuple[float, int]] = field(default_factory=list)
 
     def keep(self, path: Path) -> None:
@@ -57,7 +59,7 @@ def train(run: Path, story: Story, path: Path, start: list[str]) -> None:
     while True:
         go_on = ["--resume", str(run)] if is_run(run) else [*start, "--out", str(run)]
         command = [sys.executable, "-m", "mixerkit", "train", *go_on]
-        before, started = story.computing, time.monotonic()
+        before, started, used_before = story.computing, time.monotonic(), used()
         with subprocess.Popen(command) as process:
             try:
                 while process.poll() is None:
@@ -72,11 +74,21 @@ def train(run: Path, story: Story, path: Path, start: list[str]) -> None:
                     story.keep(path)
             except BaseException:
                 process.terminate()
+                process.wait()
                 raise
+            finally:
+                story.processor += used() - used_before
+                story.keep(path)
         if process.returncode == 0:
             return
         if process.returncode != -9:
             raise UserError(f"The run ended with exit code {process.returncode}.")
+
+
+def used() -> float:
+    """Seconds of processor that all processes took which were started here and have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def newest_step(run: Path) -> int:
@@ -99,6 +111,7 @@ def row_of(run: Path, story: Story) -> dict[str, Any]:
         "test_nll": figures["nll"],
         "held_out_accuracy": held_out[-1],
         "minutes": round(story.computing / 60, 1),
+        "processor_minutes": round(story.processor / 60, 1),
         "training_minutes": round(seconds / 60, 1),
         "kills_survived": len(story.kills),
         "killed_at_minute": [round(second / 60, 1) for second, _ in story.kills],
