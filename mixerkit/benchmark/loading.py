@@ -94,7 +94,8 @@ def _write_files(folder: Path, label: str) -> dict[str, int]:
 def _run(code: str) -> list[float]:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"A trial failed: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}, no message"]
+        raise RuntimeError(f"A trial failed: {said[-1]}")
     return [float(value) for value in json.loads(done.stdout.splitlines()[-1])]
 
 

@@ -82,7 +82,10 @@ def _parse(words: list[str]) -> Finetune:
         raise UserError(f"The model to start from is {source}: leave --init.source out.")
     if value_of("--resume", words):
         raise UserError("`mixer train --resume RUN` goes on with a run, whatever started it.")
-    data = value_of("--data", words) or value_of("--data.source", words)
+    data, other = value_of("--data", words), value_of("--data.source", words)
+    if data and other:
+        raise UserError(f"--data {data} and --data.source {other} are the same: leave one out.")
+    data = data or other
     if not data and base.name == RECIPE:
         raise UserError("Which images? Say --data FOLDER, with one sub-folder per class.")
     base = replace(base, init=replace(base.init, source=source))

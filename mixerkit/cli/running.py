@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mixerkit.cli.program import command
 from mixerkit.errors import RunFailed, UserError
 from mixerkit.spec.recipe import Data, Init, Recipe
-from mixerkit.spec.recipes import recipe
+from mixerkit.spec.recipes import RECIPES, recipe
 
 if TYPE_CHECKING:
     from mixerkit.training.result import TrainingResult
@@ -80,11 +80,10 @@ def located_init(init: Init) -> Init:
     """`init` with whole paths for weights that are here, such as of a run (RUN@best too), and for a
     recipe's file."""
 
-    def located(text: str) -> str:
-        is_here = any(os.path.lexists(path) for path in (text, text.rpartition("@")[0]))
-        return _whole(text) if is_here else text
-
-    return replace(init, source=located(init.source), recipe=located(init.recipe))
+    places = (init.source, init.source.rpartition("@")[0])
+    source = _whole(init.source) if any(map(os.path.lexists, places)) else init.source
+    is_file = init.recipe not in RECIPES and os.path.lexists(init.recipe)
+    return replace(init, source=source, recipe=_whole(init.recipe) if is_file else init.recipe)
 
 
 def _whole(path: str) -> str:

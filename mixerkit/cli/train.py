@@ -33,7 +33,7 @@ EXAMPLES = """\
   mixer train fashion-demo --duration "3 epochs" --optimizer.lr 0.01 --out runs/short
   mixer train photos-64 --data.source my-photos --model.depth 8
   mixer train photos-64 --data.source my-photos --model S/16
-  mixer train b16-imagenet1k --data.root /data --shrink    # the whole way, in seconds
+  mixer train b16-imagenet1k --data.root /data --shrink    # the whole way, at toy size
   mixer train my-recipe.yaml --json
   mixer train --resume runs/short
   mixer train --resume runs/photos-64 --data.source /where/they/are/now
@@ -65,7 +65,7 @@ class Train:
     again."""
     shrink: Flag = False
     """Try the recipe at toy size first: 2 blocks, 64 channels, batches of 8, 4 steps, random
-    weights; everything else as it is."""
+    weights, measured on the held-out images alone; everything else as it is."""
     dry_run: Flag = False
     """Print what would happen and what it would cost; write nothing."""
     json: Flag = False
@@ -99,10 +99,11 @@ def carry_out(settings: Recipe, folder: str, name: str, resume: bool, as_json: b
 
 def _next(settings: Recipe, folder: Path) -> list[str]:
     """Commands that work on the run from here."""
+    from mixerkit.data.parquet import has_parquet
     from mixerkit.data.shards import has_shards
 
     photos = Path(settings.data.source)
-    has_files = photos.is_dir() and not has_shards(photos)
+    has_files = photos.is_dir() and not has_shards(photos) and not has_parquet(photos)
     predict = [command("predict", photos, "--model", folder)] if has_files else []
     return [command("evaluate", folder), *predict, command("info", folder)]
 

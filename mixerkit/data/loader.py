@@ -29,8 +29,6 @@ from mixerkit.spec.recipe import Augment
 
 READ_AT_ONCE = 256
 """Images that are looked at for problems alone, so that all threads have some."""
-VISITED_TOGETHER = 4096
-"""Images of a source that is read by the block which are visited in any order; they are kept."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def _order(split: ImageSplit, seed: int, epoch: int) -> np.ndarray:
     blocks = split.blocks()
     if blocks is None:
         return shuffled(seed, epoch, len(split))
-    return shuffled_in_blocks(seed, epoch, blocks, VISITED_TOGETHER)
+    return shuffled_in_blocks(seed, epoch, blocks, split.together)
 
 
 class TrainLoader:

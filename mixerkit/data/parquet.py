@@ -28,12 +28,15 @@ from mixerkit.errors import UserError, how_to_install
 ENDING, INSIDE = ".parquet", "data"
 LABELS = ("label", "labels", "fine_label", "class", "cls")
 """Columns that hold the class where the file does not say which does, in order of preference."""
+MOST_TOGETHER = 4096
+"""Images that are visited in any order: many times a batch, and more gain nothing."""
+MOST_CLASSES = 1_000_000
 HIDDEN = -1
 """The label of images whose labels are kept secret."""
-MOST_OF_A_GROUP = 2**31
-"""Bytes of images in a group of rows, which must be read together."""
-KEPT = 2**30
-"""Bytes of groups that stay in memory."""
+KEPT = 2**31
+"""Bytes of groups of rows that stay in memory, but for those that are being read."""
+MOST_OF_A_GROUP = KEPT // 2
+"""Bytes of a group, which must be read together."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,8 @@ def read_group(file: Path, group: int, column: str) -> Any:
 class Rows(Sequence[Row]):
     """Rows of several files as one list, made as they are asked for. `which`: numbers of rows over
     all files in their order; `starts`: where each group begins among them; `groups`: (number of
-    the file, of the group in it)."""
+    the file, of the group in it). `together`: how many rows can be visited as if they were one
+    group, so that the groups of two such parts of an epoch stay in memory."""
 
     def __init__(
         self,
@@ -134,8 +138,9 @@ class Rows(Sequence[Row]):
         starts: np.ndarray,
         groups: np.ndarray,
         which: np.ndarray,
+        together: int,
     ) -> None:
-        self.files, self.column = tuple(files), column
+        self.files, self.column, self.together = tuple(files), column, together
         self.starts, self.groups, self.which = starts, groups, which
 
     def __len__(self) -> int:
@@ -158,7 +163,8 @@ class Rows(Sequence[Row]):
 
     def take(self, indices: np.ndarray) -> "Rows":
         """Those at `indices`, in that order."""
-        return Rows(self.files, self.column, self.starts, self.groups, self.which[indices])
+        which = self.which[indices]
+        return Rows(self.files, self.column, self.starts, self.groups, which, self.together)
 
     def blocks(self) -> np.ndarray:
         """The number of the group that each row is in, over all files: int64 [N]."""
@@ -179,6 +185,8 @@ def open_parquet(folder: Path) -> Splits:
         raise UserError(f"{folder}: no Parquet file for training (none with 'train' in its name).")
     columns = _columns(files["train"][0])
     texts = {split: _labels(paths, columns) for split, paths in files.items()}
+    if not len(texts["train"]):
+        raise UserError(f"{folder}: the Parquet files for training hold no rows.")
     hidden = [split for split, found in texts.items() if _is_hidden(found)]
     names = columns.names or _names(texts["train"])
     splits = {
@@ -195,24 +203,33 @@ def open_parquet(folder: Path) -> Splits:
 
 
 def _is_hidden(labels: np.ndarray) -> bool:
-    return labels.dtype.kind == "i" and bool((labels == HIDDEN).all())
+    return len(labels) > 0 and labels.dtype.kind == "i" and bool((labels == HIDDEN).all())
+
+
+def check_installed() -> None:
+    """`UserError` where pyarrow is missing."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"Reading Parquet files needs pyarrow: {how_to_install('pyarrow')}"
+        ) from error
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """The file, by pyarrow; what goes wrong with it is a `UserError` that names it."""
+    check_installed()
+    import pyarrow
+    import pyarrow.parquet
+
     try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UserError(
-            f"Reading Parquet files needs pyarrow: {how_to_install('pyarrow')}"
-        ) from error
-    try:
-        with pyarrow.parquet.ParquetFile(path, memory_map=True) as opened:
+        with pyarrow.parquet.ParquetFile(path, memory_map=False) as opened:
             yield opened
-    except (pyarrow.ArrowException, OSError) as error:
+    except pyarrow.ArrowException as error:
         raise UserError(f"{path} is no whole Parquet file: {error}.") from error
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
 def check(path: Path) -> None:
@@ -239,7 +256,7 @@ def _columns(path: Path) -> Columns:
             f"{path} has no column of classes: expected one that is called {' or '.join(LABELS)}; "
             f"its columns: {', '.join(schema.names)}."
         )
-    names = described.get(label, {}).get("names", [])
+    names = described.get(label, {}).get("names") or []
     return Columns(with_bytes[0], label, tuple(map(str, names)))
 
 
@@ -267,8 +284,13 @@ def _labels(paths: list[Path], columns: Columns) -> np.ndarray:
     found = []
     for path in paths:
         with _opened(path) as opened:
-            if columns.label not in opened.schema_arrow.names:
-                raise UserError(f"{path} has no column '{columns.label}'.")
+            schema = opened.schema_arrow
+            if columns.label not in schema.names:
+                raise UserError(f"{path} has no column '{columns.label}', as others have.")
+            if columns.image not in schema.names or not _has_bytes(schema.field(columns.image)):
+                raise UserError(
+                    f"{path} has no images in a column '{columns.image}', as others have."
+                )
             column = opened.read(columns=[columns.label], use_threads=False).column(0)
             if column.null_count:
                 raise UserError(f"{path}: {column.null_count} rows have no {columns.label}.")
@@ -286,9 +308,23 @@ def _labels(paths: list[Path], columns: Columns) -> np.ndarray:
 def _names(labels: np.ndarray) -> tuple[str, ...]:
     """The classes where the file does not name them: the numbers up to the largest, or the texts in
     their order."""
-    if labels.dtype.kind == "i":
-        return tuple(str(number) for number in range(int(labels.max()) + 1))
-    return tuple(np.unique(labels).tolist())
+    if labels.dtype.kind != "i":
+        return tuple(np.unique(labels).tolist())
+    most = int(labels.max(initial=-1)) + 1
+    if most > MOST_CLASSES:
+        raise UserError(
+            f"A label of {most - 1:,} is no class: at most {MOST_CLASSES:,} are expected."
+        )
+    return tuple(str(number) for number in range(most))
+
+
+def together_of(sizes: np.ndarray, weights: np.ndarray) -> int:
+    """How many rows may be visited together, by the rows and the bytes of all groups. Such a part
+    of an epoch takes no more than half of what is kept, also with the group that it ends in: the
+    next part is read while it is visited."""
+    of_a_row = max(1.0, float((weights / np.maximum(sizes, 1)).max(initial=1.0)))
+    left = KEPT / 2 - float(weights.max(initial=0))
+    return max(1, min(MOST_TOGETHER, int(left / of_a_row)))
 
 
 def _split(
@@ -303,7 +339,7 @@ def _split(
             f"{name}: {outside.sum():,} of {len(labels):,} images have a label that is none of the "
             f"{len(names):,} classes, the first at row {int(np.argmax(outside)):,}."
         )
-    sizes, groups = [], []
+    sizes, groups, weights = [], [], []
     for number, path in enumerate(files):
         with _opened(path) as opened:
             for group in range(opened.metadata.num_row_groups):
@@ -315,7 +351,9 @@ def _split(
                         f"write the file with smaller row groups."
                     )
                 sizes.append(about.num_rows)
+                weights.append(about.total_byte_size)
                 groups.append((number, group))
     starts = np.cumsum([0, *sizes])[:-1]
-    rows = Rows(files, columns.image, starts, np.array(groups), np.arange(len(labels)))
+    together = together_of(np.array(sizes), np.array(weights))
+    rows = Rows(files, columns.image, starts, np.array(groups), np.arange(len(labels)), together)
     return ImageSplit(name, names, labels, None, rows)

@@ -45,6 +45,8 @@ def open_address(source: str) -> Splits:
     names = [name_of(address) for address in addresses]
     if len(set(names)) < len(names):
         raise UserError(f"{source}: two of its {len(names)} files have the same name.")
+    if endings == {parquet.ENDING}:
+        parquet.check_installed()
     for address, name in zip(addresses, names, strict=True):
         fetch(address, folder / name, Expected(most=MOST), verify=check_whole)
     opened = shards.open_shards if endings == {shards.ENDING} else parquet.open_parquet

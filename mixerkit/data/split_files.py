@@ -13,7 +13,7 @@ def files_by_split(folder: Path, ending: str, inside: str = "") -> Iterator[tupl
     the one called `inside`, in the order of their names; without such a word in its name a file is
     for training."""
     for path in sorted(folder.iterdir()):
-        if path.suffix == ending and path.is_file() and not path.name.startswith("."):
+        if _counts(path, ending):
             yield _split_of(path.name), path
         elif path.is_dir() and path.name in SPLITS:
             yield from ((SPLITS[path.name], one) for one in _within(path, ending))
@@ -30,7 +30,12 @@ def holds_only(folder: Path, ending: str, inside: str = "") -> bool:
 
 
 def _within(folder: Path, ending: str) -> list[Path]:
-    return [one for one in sorted(folder.iterdir()) if one.suffix == ending]
+    return [one for one in sorted(folder.iterdir()) if _counts(one, ending)]
+
+
+def _counts(path: Path, ending: str) -> bool:
+    """Hidden files, such as macOS leaves beside others, do not."""
+    return path.suffix == ending and not path.name.startswith(".") and path.is_file()
 
 
 def _split_of(name: str) -> str:

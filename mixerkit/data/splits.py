@@ -44,6 +44,11 @@ class ImageSplit:
         blocks = getattr(self.paths, "blocks", None)
         return blocks() if blocks else None
 
+    @property
+    def together(self) -> int:
+        """How many items of neighbouring blocks can be visited in any order."""
+        return int(getattr(self.paths, "together", len(self)))
+
     def subset(self, indices: np.ndarray | Sequence[int]) -> "ImageSplit":
         """The items at `indices`, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A recipe at toy size: the whole way of a run in seconds, before the real one is paid for."""
+"""A recipe at toy size: the whole way of a run, before the real one is paid for."""
 
 import math
 from dataclasses import replace
@@ -10,15 +10,16 @@ DEPTH, WIDTH, BATCH, STEPS = 2, 64, 8, 4
 
 def shrunk(recipe: Recipe) -> Recipe:
     """`recipe` with 2 blocks, 64 channels and batches of 8, for 4 steps, from random weights; it
-    warms up for one step, and is measured and saved after every second. Everything else, such as
-    image size, loss, augmentation and optimiser, stays as it is."""
+    warms up for one step, is measured on the held-out images at its end, and saved after every
+    second step. Everything else, such as image size, loss, augmentation and optimiser, stays as it
+    is."""
     return replace(
         recipe,
         name=f"{recipe.name}-shrunk",
         model=replace(recipe.model, depth=DEPTH, width=WIDTH),
         init=Init(),
         schedule=replace(recipe.schedule, warmup="1 step"),
-        evaluate=replace(recipe.evaluate, every="2 steps"),
+        evaluate=replace(recipe.evaluate, every=f"{STEPS} steps", test=False),
         save=replace(recipe.save, every="2 steps"),
         duration=f"{STEPS} steps",
         batch_size=BATCH,

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -107,9 +107,11 @@ def trial(label: str, name: str, steps: int) -> None:
     whose, accumulation, checkpointing = CONTENDERS[name]
     recipe = recipe_of(label, accumulation, checkpointing)
     seconds: list[float] = []
+    step_of = our_step if whose == "mixerkit" else timm_step
+    step_of(replace(recipe, model=replace(recipe.model, width=8, depth=1)))()  # imports everything
 
     def once() -> None:
-        step = our_step(recipe) if whose == "mixerkit" else timm_step(recipe)
+        step = step_of(recipe)
         for _ in range(steps):
             start = time.perf_counter()
             step()
@@ -151,7 +153,8 @@ def study(out: Path, say: Say, quick: bool = False) -> list[dict[str, Any]]:
 def _run(code: str) -> Trial:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"A trial failed: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}, no message"]
+        raise RuntimeError(f"A trial failed: {said[-1]}")
     return Trial(**json.loads(done.stdout.splitlines()[-1]))
 
 

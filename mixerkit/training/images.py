@@ -15,6 +15,8 @@ from mixerkit.spec.recipe import Data
 
 COMPARED = 256
 """Images of which the content is compared: cheap, and a set that was replaced shows."""
+BLOCKS = 8
+"""Blocks in which they are, where images can only be read by the block."""
 BYTES = 4
 """Of a SHA-256, for each of them."""
 
@@ -37,8 +39,7 @@ def images_of(splits: Splits) -> str:
 def contents_of(splits: Splits, data: Data, poll: Poll) -> list[str]:
     """The beginning of the SHA-256 of some images, spread evenly over all; zeros for one that
     cannot be read. Errors and `poll` as of `fetch`."""
-    total = sum(map(len, _seen(splits)))
-    chosen = np.unique(np.linspace(0, total - 1, COMPARED).astype(np.int64))
+    chosen = compared(splits)
 
     def begin(numbers: np.ndarray) -> list[Work]:
         return [partial(_digest, *_item(splits, int(number))) for number in numbers]
@@ -51,6 +52,26 @@ def contents_of(splits: Splits, data: Data, poll: Poll) -> list[str]:
         [chosen], begin, place, workers=data.workers, patience=data.patience, poll=poll
     )
     return [one.tobytes().hex() for one in found if isinstance(one, np.ndarray)]
+
+
+def compared(splits: Splits) -> np.ndarray:
+    """The numbers of the images that are compared, int64, spread evenly over all; over a few blocks
+    where images can only be read by the block."""
+    seen = list(_seen(splits))
+    numbers = np.arange(sum(map(len, seen)))
+    blocks = [found for split in seen if (found := split.blocks()) is not None]
+    if len(blocks) == len(seen):
+        own = [np.unique(found, return_inverse=True)[1] for found in blocks]
+        firsts = np.cumsum([0, *(found.max(initial=-1) + 1 for found in own)])
+        block = np.concatenate([found + first for found, first in zip(own, firsts, strict=False)])
+        numbers = numbers[np.isin(block, _spread(np.arange(firsts[-1]), BLOCKS))]
+    return _spread(numbers, COMPARED)
+
+
+def _spread(numbers: np.ndarray, count: int) -> np.ndarray:
+    """Up to `count` of them, evenly."""
+    places = np.linspace(0, len(numbers) - 1, count).astype(np.int64)
+    return numbers[np.unique(places)]
 
 
 def note_on_changes(before: list[str], now: list[str]) -> str:

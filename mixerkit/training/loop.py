@@ -78,7 +78,7 @@ def train(
     if not resume:
         check_classes(loader)
         initial = initial_weights(recipe, splits.train.class_names)
-    stage = first_stage(recipe)
+        _check_stage(first_stage(recipe), splits)
     steps = count_steps(recipe, len(splits.train))
     contents = contents_of(splits, recipe.data, interrupt.poll)
     with RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe) as run:
@@ -92,10 +92,10 @@ def train(
             warn(problem)
         if damaged:
             watch.say("the run was finished; what it left is made again from its newest checkpoint")
-        if stage and not run.checkpoints.steps():
-            first = _train_first(stage, run, watch)
+        if recipe.init.recipe and not run.checkpoints.steps():
+            first = _train_first(recipe, run, watch)
             if first.interrupted:
-                return first
+                return replace(first, run=run.path)
             grown = replace(recipe.init, source=str(first.run), recipe="")
             initial = initial_weights(replace(recipe, init=grown), splits.train.class_names)
         training = _Training(recipe, splits, loader, steps, run, model, watch, interrupt)
@@ -103,11 +103,25 @@ def train(
             return training.run_all(initial)
 
 
-def _train_first(stage: Recipe, run: RunFolder, watch: Watcher) -> TrainingResult:
-    """Train what the run grows from, in its folder start/, or go on with it."""
+def _check_stage(stage: Recipe | None, splits: Splits) -> None:
+    """`UserError` where what is trained first could not begin."""
+    if stage:
+        training_loader(stage, splits)
+        count_steps(stage, len(splits.train))
+
+
+def _train_first(recipe: Recipe, run: RunFolder, watch: Watcher) -> TrainingResult:
+    """Train what the run grows from, in its folder start/, or go on with it, as it was begun."""
     folder = run.path / START
+    begun = is_run(folder)
+    if begun:
+        with RunFolder.open(folder) as opened:
+            stage: Recipe | None = opened.recipe()
+    else:
+        stage = first_stage(recipe)
+    assert stage is not None
     watch.say(f"first:  {stage.name}, in {folder}")
-    first = train(stage, folder, resume=is_run(folder), watch=watch)
+    first = train(stage, folder, resume=begun, watch=watch)
     if first.interrupted:
         run.note_stop(signal.Signals(first.interrupted).name)
     else:

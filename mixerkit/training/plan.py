@@ -10,6 +10,7 @@ import torch
 from mixerkit.data.sources import Splits
 from mixerkit.model.cost import cost
 from mixerkit.spec.recipe import Recipe
+from mixerkit.training.initial import first_stage, initial_weights
 from mixerkit.training.loss import TargetLoss
 from mixerkit.training.setup import (
     Steps,
@@ -48,6 +49,8 @@ class Plan:
     activation_bytes: int
     seconds_per_step: float
     seconds: float
+    first: "Plan | None" = None
+    """Of the recipe that is trained first, where there is one."""
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -75,7 +78,15 @@ class Plan:
                 f"about {duration_text(self.seconds)} here ({self.seconds_per_step:.3f} s a "
                 f"step, measured), and evaluation",
             ),
+            *([("first", self.first.in_short())] if self.first else []),
         ]
+
+    def in_short(self) -> str:
+        """What is trained before, in one line."""
+        return (
+            f"{self.steps:,} steps of {self.macs / 1e6:,.1f} M MACs an image, about "
+            f"{duration_text(self.seconds)} more"
+        )
 
 
 def duration_text(seconds: float) -> str:
@@ -92,6 +103,8 @@ def duration_text(seconds: float) -> str:
 def plan(recipe: Recipe) -> Plan:
     """Open the data, take a few steps with a throw-away model, and add up. Writes nothing."""
     recipe, splits = open_data(recipe)
+    initial_weights(recipe, splits.train.class_names)  # refuses what could not begin
+    stage = first_stage(recipe)
     steps = count_steps(recipe, len(splits.train))
     priced = cost(recipe.model)
     state, seconds = _measure(recipe, splits, steps)
@@ -115,6 +128,7 @@ def plan(recipe: Recipe) -> Plan:
         activation_bytes=priced.activation_bytes(micro_batch),
         seconds_per_step=seconds,
         seconds=seconds * steps.total,
+        first=plan(stage) if stage else None,
     )
 
 

@@ -107,6 +107,7 @@ def test_dry_run_writes_nothing(mixer, photos, here):
             "model.width: 64 in the weights, 9",
         ),
         ([SOURCE, "--data", "photos", "--init.source", "other"], "leave --init.source out"),
+        ([SOURCE, "--data", "photos", "--data.source", "b"], "are the same: leave one out"),
     ],
 )
 def test_errors(mixer, photos, here, words, said):

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from mixerkit.checkpoint.run import RunFolder
-from mixerkit.cli.running import located
+from mixerkit.cli.running import located, located_init
 from mixerkit.cli.train import _parse
 from mixerkit.spec.mixer import variant
-from mixerkit.spec.recipe import Data
+from mixerkit.spec.recipe import Data, Init
 from mixerkit.spec.recipes import RECIPES, recipe
 from tests.cli.tiny import make_photos
 
@@ -158,6 +158,16 @@ def test_named_sources_and_missing_folders_stay_as_they_are(here, monkeypatch):
     assert located(Data("nowhere")) == Data("nowhere")
     assert located(Data("../photos")) == Data(str(here / "photos"))
     assert located(Data("")) == Data("")
+
+
+def test_where_a_run_begins_is_found_from_everywhere(here):
+    for name in ("fashion-demo", "first.yaml", "runs"):
+        (here / name).mkdir()
+    for source in ("runs", "runs@best"):
+        assert located_init(Init(source)) == Init(f"{here}/{source}")
+    assert located_init(Init("zoo:x")) == Init("zoo:x") and located_init(Init()) == Init()
+    assert located_init(Init(recipe="fashion-demo")) == Init(recipe="fashion-demo")  # a name first
+    assert located_init(Init(recipe="first.yaml")) == Init(recipe=f"{here}/first.yaml")
 
 
 def test_without_matplotlib_it_is_said_before_training(mixer, tiny, monkeypatch):

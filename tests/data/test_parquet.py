@@ -20,6 +20,7 @@ from mixerkit.data.sources import hold_out, open_source
 from mixerkit.errors import RunFailed, UserError
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.recipe import Augment
+from mixerkit.training import images
 
 NAMES = ["ant", "bee", "wasp"]
 PREPROCESS = Preprocess(image_size=4, channels=1)
@@ -37,6 +38,7 @@ def write(path, values, labels, *, group=7, label="label", image="image", names=
     features = {image: {"_type": "Image"}}
     if names is not None:
         features[label] = {"names": names, "_type": "ClassLabel"}
+    images = pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     table = pa.table({image: images, "other": [0.5] * len(values), label: labels} | changed)
     told = json.dumps({"info": {"features": features}})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +155,42 @@ def test_an_epoch_reads_each_group_once(hub, monkeypatch):
     assert all((a == b).all() for a, b in zip(whole[3:], later, strict=True))
 
 
+@pytest.mark.parametrize("size", [20, 60])
+def test_what_is_kept_is_enough_for_what_is_visited_together(tmp_path, monkeypatch, size):
+    """Half of the data fits, or a quarter: each group is still read once."""
+    count = 200
+    write(tmp_path / "a.parquet", range(count), [i % 3 for i in range(count)], group=10)
+    total = sum(
+        pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(g).total_byte_size
+        for g in range(20)
+    )
+    monkeypatch.setattr(parquet, "KEPT", total * 20 // size)
+    monkeypatch.setattr(parquet, "GROUPS", Groups(parquet.KEPT))
+    read, original = Counter(), parquet.read_group
+
+    def counted(file, group, column):
+        read[group] += 1
+        return original(file, group, column)
+
+    monkeypatch.setattr(parquet, "read_group", counted)
+    train = open_source(str(tmp_path)).train
+    assert 1 <= train.together < count / 2
+    settings = dict(batch_size=8, seed=0, workers=2, memory=0.0)
+    assert len(list(TrainLoader(train, PREPROCESS, Augment(), **settings).epoch(0))) == count // 8
+    assert len(read) == 20 and max(read.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "megabytes", "together"),
+    [(100, 11, 4096), (100, 100, 924), (1000, 1000, 24), (10, 1024, 1)],
+)
+def test_how_many_are_visited_together(rows, megabytes, together):
+    found = parquet.together_of(np.full(50, rows), np.full(50, megabytes * 2**20))
+    assert found == together
+    windows = 1 + -(-found // rows)  # groups, with the one that it ends in
+    assert windows * megabytes * 2**20 <= parquet.KEPT or found == 1
+
+
 def test_groups_that_are_not_used_are_let_go():
     groups = Groups(100)
     arrays = {}
@@ -196,6 +234,20 @@ def test_a_group_that_could_not_be_read_is_tried_again(monkeypatch):
     with pytest.raises(UserError, match="gone"):
         groups.get("a", 0, "image")
     assert len(groups.get("a", 0, "image")) == 3
+
+
+def test_a_run_compares_images_of_a_few_groups_only(hub, monkeypatch):
+    splits = open_source(str(hub))
+    monkeypatch.setattr(images, "BLOCKS", 3)
+    chosen = images.compared(splits)
+    places = [
+        (splits.train.paths[n] if n < 40 else splits.validation.paths[n - 40]) for n in chosen
+    ]
+    groups = {(place.file, place.group) for place in places}
+    assert len(groups) == 3 and len(chosen) > 10
+    assert {place.file for place in places} >= {splits.train.paths[0].file}
+    monkeypatch.setattr(images, "BLOCKS", 100)
+    assert images.compared(splits).tolist() == list(range(49))
 
 
 # -- what cannot be used ----------------------------------------------------------------------
@@ -251,12 +303,40 @@ def test_a_file_that_is_gone_while_training_stops_the_run(hub, monkeypatch):
         (lambda p: write(p, [1], [0.5], names=None), "must hold whole numbers or texts"),
         (lambda p: write(p, [1, 2], [-1, -1]), "the training images have no labels"),
         (lambda p: write(p, [1], [0], image="x", x=[1]), "no column of images"),
+        (lambda p: write(p, [], pa.array([], pa.int64()), names=None), "no rows"),
+        (lambda p: write(p, [1], [10**12], names=None), "A label of 1,000,000,000,000 is no class"),
     ],
 )
 def test_other_forms_are_refused(tmp_path, make, said):
     make(tmp_path / "a.parquet")
     with pytest.raises(UserError, match=said):
         open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_a_file_that_lacks_what_the_others_have_is_named(hub, column):
+    path = hub / "data" / "validation-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    pq.write_table(
+        table.rename_columns([f"x{n}" if n == column else n for n in table.column_names]), path
+    )
+    with pytest.raises(UserError, match=rf"validation.* has no .*'{column}', as others have"):
+        open_source(str(hub))
+
+
+def test_names_may_be_missing_and_hidden_files_do_not_count(hub):
+    for path in (hub / "data").iterdir():
+        table = pq.read_table(path)
+        told = json.dumps({"info": {"features": {"label": {"_type": "ClassLabel", "names": None}}}})
+        pq.write_table(table.replace_schema_metadata({"huggingface": told}), path)
+    (hub / "data" / "._train-00000-of-00002.parquet").write_bytes(b"macOS")
+    (hub / "data" / "other.parquet").mkdir()
+    assert open_source(str(hub)).train.class_names == ("0", "1", "2")
+
+
+def test_an_empty_split_is_not_one_whose_labels_are_hidden(hub):
+    write(hub / "data" / "test-00000-of-00001.parquet", [], pa.array([], pa.int64()))
+    assert len(open_source(str(hub)).test) == 0
 
 
 def test_a_group_that_is_too_large_is_refused(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Archives and Parquet files at an address: what braces stand for, fetched once, checked, kept."""
 
 import shutil
+import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
@@ -90,6 +91,15 @@ def test_a_file_that_is_not_whole_is_not_kept(served):
     assert not (kept_in(source) / "train-0001.tar").exists()
     path.write_bytes(whole)
     assert len(open_source(source).train) == 40
+
+
+def test_nothing_is_fetched_that_cannot_be_read(served, monkeypatch):
+    folder, address, asked = served
+    write(folder / "train.parquet", [1], [0])
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UserError, match=r"needs pyarrow: .*-m pip install pyarrow"):
+        open_source(f"{address}/train.parquet")
+    assert not asked
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ and writes down what came of it, a row for each seed. Stopped itself, it goes on
 import argparse
 import json
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mixerkit.checkpoint.documents import read_json
+from mixerkit.checkpoint.files import write_atomic
 from mixerkit.checkpoint.opening import is_run
 from mixerkit.checkpoint.records import EVALUATION
 from mixerkit.checkpoint.rows import read_rows
@@ -43,7 +45,7 @@ class Story:
 
     def keep(self, path: Path) -> None:
         """Write it down."""
-        path.write_text(json.dumps(asdict(self)))
+        write_atomic(path, json.dumps(asdict(self)).encode())
 
 
 def story_of(path: Path, seed: int, kills: int, minutes: float) -> Story:
@@ -67,10 +69,10 @@ def train(run: Path, story: Story, path: Path, start: list[str]) -> None:
                     story.computing = before + time.monotonic() - started
                     if story.to_come and story.computing >= story.to_come[0]:
                         process.kill()
-                        process.wait()
                         story.to_come.pop(0)
-                        story.kills.append((round(story.computing, 1), newest_step(run)))
-                        print(f"killed after {story.computing / 60:.1f} minutes", flush=True)
+                        if process.wait() == -signal.SIGKILL:  # else it has just ended
+                            story.kills.append((round(story.computing, 1), newest_step(run)))
+                            print(f"killed after {story.computing / 60:.1f} minutes", flush=True)
                     story.keep(path)
             except BaseException:
                 process.terminate()
@@ -81,7 +83,7 @@ def train(run: Path, story: Story, path: Path, start: list[str]) -> None:
                 story.keep(path)
         if process.returncode == 0:
             return
-        if process.returncode != -9:
+        if process.returncode != -signal.SIGKILL:
             raise UserError(f"The run ended with exit code {process.returncode}.")
 
 
@@ -119,8 +121,12 @@ def row_of(run: Path, story: Story) -> dict[str, Any]:
 
 
 def write(out: Path, row: dict[str, Any], recipe: dict[str, Any]) -> None:
-    """Put the seed's row into the results file, and mean and deviation over all seeds."""
-    rows = read_results(out)["rows"] if out.is_file() else []
+    """Put the seed's row into the results file, and mean and deviation over all seeds of the same
+    recipe."""
+    before = read_results(out) if out.is_file() else {"rows": [], "settings": {"recipe": recipe}}
+    if before["settings"]["recipe"] | {"seed": 0} != recipe | {"seed": 0}:
+        raise UserError(f"{out} holds runs of another recipe: give another --out.")
+    rows = before["rows"]
     rows = sorted([*(r for r in rows if r["seed"] != row["seed"]), row], key=lambda r: r["seed"])
     found = [r["test_accuracy"] for r in rows]
     write_results(
@@ -146,6 +152,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/fashion-best.json"))
     parser.add_argument("words", nargs="*", help="after --: more words for `mixer train`")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the run is stopped as well
     given.folder.mkdir(parents=True, exist_ok=True)
     run, path = given.folder / f"seed-{given.seed}", given.folder / f"seed-{given.seed}.json"
     story = story_of(path, given.seed, given.kills, given.minutes)

@@ -1,9 +1,20 @@
 """What a training step takes: fresh processes, the same optimiser on both sides."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from mixerkit.results import read_results
-from mixerkit.study.training_memory import BATCH, IN_QUICK, noise, recipe_of, study, timm_step
+from mixerkit.study.training_memory import (
+    BATCH,
+    IN_QUICK,
+    noise,
+    our_step,
+    recipe_of,
+    study,
+    timm_step,
+)
 
 
 @pytest.mark.slow
@@ -20,7 +31,30 @@ def test_a_short_study(tmp_path):
     assert quarters["peak_growth_bytes"] < whole["peak_growth_bytes"]
 
 
-def test_timm_takes_a_step_of_the_same_kind():
-    recipe = recipe_of("S/32", 1, True)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_both_take_a_step_of_the_same_kind(checkpointing, monkeypatch):
+    """Their models move as far, by the same kind of optimiser with the same settings."""
+    made = []
+
+    class Noted(torch.optim.AdamW):
+        def __init__(self, *args, **settings):
+            super().__init__(*args, **settings)
+            made.append(self)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Noted)
+    recipe = recipe_of("S/32", 1, checkpointing)
+    recipe = replace(recipe, model=replace(recipe.model, width=16, depth=2))
     assert noise(recipe).images.shape == (BATCH, 3, 224, 224)
-    assert timm_step(recipe)() is None
+    for step_of in (our_step, timm_step):
+        step = step_of(recipe)
+        kernels = [p for group in made[-1].param_groups for p in group["params"] if p.ndim >= 2]
+        before = [p.detach().clone() for p in kernels]
+        step()
+        assert any(not torch.equal(p, b) for p, b in zip(kernels, before, strict=True))
+    ours, timms = made
+    assert (ours.defaults["lr"], ours.defaults["betas"]) == (
+        timms.defaults["lr"],
+        timms.defaults["betas"],
+    )
+    sizes = [sum(p.numel() for g in one.param_groups for p in g["params"]) for one in made]
+    assert sizes[0] == sizes[1]

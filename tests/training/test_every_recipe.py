@@ -24,7 +24,7 @@ def test_only_the_size_and_length_are_changed(name):
         small,
         model=replace(small.model, depth=full.model.depth, width=full.model.width),
         schedule=replace(small.schedule, warmup=full.schedule.warmup),
-        evaluate=replace(small.evaluate, every=full.evaluate.every),
+        evaluate=full.evaluate,
         save=replace(small.save, every=full.save.every),
     )
     different = {

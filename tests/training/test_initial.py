@@ -16,7 +16,7 @@ from mixerkit.spec import recipes
 from mixerkit.spec.mixer import variant
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.recipe import Init
-from mixerkit.training.initial import initial_weights
+from mixerkit.training.initial import first_stage, initial_weights
 from mixerkit.training.loop import train
 from mixerkit.training.state import TrainingState
 from tests.training.runs import RECIPE, StopAt, assert_same_end, final_tensors
@@ -252,6 +252,32 @@ class StopInSecond(StopAt):
         super().say(line)
         if line.endswith("the run itself begins"):
             self.step = 0
+
+
+def test_what_was_begun_needs_its_first_recipe_no_more(tmp_path, stage, monkeypatch):
+    train(GROWN, tmp_path / "straight")
+    assert train(GROWN, tmp_path / "run", watch=StopAt(1, signal.SIGTERM)).run == tmp_path / "run"
+    monkeypatch.delitem(recipes.RECIPES, "stage")
+    train(GROWN, tmp_path / "run", resume=True)
+    assert_same_end(tmp_path / "straight", tmp_path / "run")
+    train(GROWN, tmp_path / "run", resume=True)  # finished: nothing is left to do
+
+
+def test_the_first_recipe_reads_images_as_the_run_does(tmp_path, stage):
+    data = replace(GROWN.data, max_unreadable=0.3, patience=7.0, memory=0.5, workers=3)
+    found = first_stage(replace(GROWN, data=data))
+    assert replace(found.data, resize=data.resize) == data
+    assert (found.seed, found.evaluate.test) == (5, False)
+
+
+def test_a_first_recipe_that_cannot_begin_is_refused_before_anything_is_written(tmp_path, stage):
+    stage(replace(STAGE, batch_size=10**6, accumulation=1))
+    with pytest.raises(UserError, match="batch_size 1000000 is larger"):
+        train(GROWN, tmp_path / "run")
+    stage(replace(STAGE, duration="2 steps", schedule=replace(STAGE.schedule, warmup="2 steps")))
+    with pytest.raises(UserError, match="must be shorter than the run"):
+        train(GROWN, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_recipe_that_cannot_be_grown_is_refused_before_anything_is_written(tmp_path, stage):
