@@ -11,6 +11,8 @@ from mixerkit.spec.recipe import MOST_THREADS
 
 CHOICES, EVALUATION, STOPPED = "choices.json", "evaluation.json", "stopped.json"
 METRICS, TIMING, QUARANTINE = ROWS = ("metrics.jsonl", "timing.jsonl", "quarantine.jsonl")
+START = "start"
+"""Folder in a run of the run that it grows from, where there is one."""
 
 Kinds = tuple[type, ...]
 WHOLE: Kinds = (int,)

@@ -18,9 +18,9 @@ from mixerkit.checkpoint.manifest import (
     verify_folder,
 )
 from mixerkit.checkpoint.mending import Repair, choices_problem, recipe_digest, repairs
-from mixerkit.checkpoint.opening import is_finished
+from mixerkit.checkpoint.opening import is_finished, is_run
 from mixerkit.checkpoint.part import NO_CHECKSUM, Part, problem_of, size_of
-from mixerkit.checkpoint.records import CHOICES, METRICS, TIMING, saved_step
+from mixerkit.checkpoint.records import CHOICES, METRICS, START, TIMING, saved_step
 from mixerkit.checkpoint.step_folders import folder_of
 from mixerkit.checkpoint.verified_results import parts_of_results
 from mixerkit.checkpoint.verified_rows import parts_of_rows
@@ -87,7 +87,8 @@ def verify_run(path: Path) -> Verification:
         resume = _nothing_to_do(mended)
     else:
         resume = _resume(mended, step, again)
-    every = [*start, *_documents(path, newest), *parts_of_rows(path, newest), *parts, *results]
+    documents = [*_documents(path, newest), *parts_of_rows(path, newest)]
+    every = [*start, *documents, *_grown_from(path), *parts, *results]
     return Verification(
         [_with_mending(part, mended) for part in every],
         step,
@@ -95,6 +96,19 @@ def verify_run(path: Path) -> Verification:
         f"{_running(writer)}{resume}",
         mends=bool(mended or again) and not refused,
     )
+
+
+def _grown_from(path: Path) -> Iterator[Part]:
+    """The run in start/ that was trained first, as one part; it is needed no more once the run has a
+    checkpoint of its own."""
+    folder = path / START
+    if is_run(folder):
+        found = verify_run(folder)
+        problems = [f"{part.name} {part.problem}" for part in found.parts if part.problem]
+        checked = all(part.checked for part in found.parts)
+        yield Part(
+            START, size_of(folder), problems[0] if problems else "", "trained first", checked
+        )
 
 
 def _running(writer: str | None) -> str:

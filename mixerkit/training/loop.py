@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mixerkit.checkpoint.environment import differences, environment
 from mixerkit.checkpoint.opening import is_run
+from mixerkit.checkpoint.records import START
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import Batch, TrainLoader
 from mixerkit.data.quarantine import Quarantine
@@ -41,8 +42,6 @@ from mixerkit.training.state import fresh_state
 from mixerkit.training.update import Update
 
 NAMES_SHOWN = 10
-START = "start"
-"""Folder in a run of the one that it grows from."""
 
 
 def train(

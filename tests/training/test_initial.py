@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import mixerkit
+from mixerkit.checkpoint.verification import verify_run
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.model.surgery import adapt
@@ -252,6 +253,17 @@ class StopInSecond(StopAt):
         super().say(line)
         if line.endswith("the run itself begins"):
             self.step = 0
+
+
+def test_a_run_is_verified_with_what_it_grew_from(tmp_path, stage):
+    train(GROWN, tmp_path / "run")
+    found = {part.name: part for part in verify_run(tmp_path / "run").parts}
+    assert not found["start"].problem and found["start"].note == "trained first"
+    weights = max((tmp_path / "run" / "start" / "checkpoints").iterdir()) / "tensors.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    found = verify_run(tmp_path / "run")
+    assert not found.sound
+    assert weights.parent.name in next(p.problem for p in found.parts if p.name == "start")
 
 
 def test_what_was_begun_needs_its_first_recipe_no_more(tmp_path, stage, monkeypatch):
