@@ -99,16 +99,14 @@ def verify_run(path: Path) -> Verification:
 
 
 def _grown_from(path: Path) -> Iterator[Part]:
-    """The run in start/ that was trained first, as one part; it is needed no more once the run has a
-    checkpoint of its own."""
+    """The run in start/ that was trained first, as one part. Once the run has a checkpoint of its
+    own it is needed no more."""
     folder = path / START
     if is_run(folder):
         found = verify_run(folder)
         problems = [f"{part.name} {part.problem}" for part in found.parts if part.problem]
-        checked = all(part.checked for part in found.parts)
-        yield Part(
-            START, size_of(folder), problems[0] if problems else "", "trained first", checked
-        )
+        problem, checked = "; ".join(problems[:1]), all(part.checked for part in found.parts)
+        yield Part(START, size_of(folder), problem, "trained first", checked)
 
 
 def _running(writer: str | None) -> str:
