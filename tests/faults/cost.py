@@ -38,6 +38,8 @@ CASES = {
     ),
 }
 """Name → recipe, and the images of an epoch: Fashion-MNIST's and ImageNet's."""
+TURN = 0.5
+"""Seconds of steps before the other contender's turn."""
 
 
 def batch_of(settings: Recipe) -> Batch:
@@ -95,8 +97,11 @@ def measure(name: str, rounds: int, folder: Path) -> dict[str, Any]:
     settings, images = CASES[name]
     batch, state, other = batch_of(settings), fresh_state(settings), fresh_state(settings)
     plain = plain_step(settings, other, batch)
+    # Several steps in a turn, as in training: the first after the other model's finds cold caches.
     found = interleave(
-        {"plain": plain, "checked": checked_step(settings, state, batch)}, rounds=rounds
+        {"plain": plain, "checked": checked_step(settings, state, batch)},
+        rounds=rounds,
+        least_turn=TURN,
     )
     steps = compare(found, "plain")
     with RunFolder.create(folder / "run", settings) as run:
