@@ -10,16 +10,15 @@ DEPTH, WIDTH, BATCH, STEPS = 2, 64, 8, 4
 
 def shrunk(recipe: Recipe) -> Recipe:
     """`recipe` with 2 blocks, 64 channels and batches of 8, for 4 steps, from random weights; it
-    warms up for one step, is measured on the held-out images at its end, and saved after every
-    second step. Everything else, such as image size, loss, augmentation and optimiser, stays as it
-    is."""
+    warms up for one step, and is measured on the held-out images and saved after every second.
+    Everything else, such as image size, loss, augmentation and optimiser, stays as it is."""
     return replace(
         recipe,
         name=f"{recipe.name}-shrunk",
         model=replace(recipe.model, depth=DEPTH, width=WIDTH),
         init=Init(),
         schedule=replace(recipe.schedule, warmup="1 step"),
-        evaluate=replace(recipe.evaluate, every=f"{STEPS} steps", test=False),
+        evaluate=replace(recipe.evaluate, every="2 steps", test=False),
         save=replace(recipe.save, every="2 steps"),
         duration=f"{STEPS} steps",
         batch_size=BATCH,
