@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+
+# Shells let what they start in the background ignore Ctrl-C, and its children with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: refused at once
 
