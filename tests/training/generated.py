@@ -110,7 +110,7 @@ def make_cifar10(root: Path) -> None:
 def make_cifar100(root: Path) -> None:
     root.mkdir(parents=True)
     (root / "fine_label_names.txt").write_text("\n".join(f"class {i}" for i in range(100)))
-    for name, count in (("train", 60), ("test", 20)):
+    for name, count in (("train", 300), ("test", 20)):
         fine = np.arange(count)[:, None] % 100
         cifar(root / f"{name}.bin", np.concatenate([fine // 5, fine], 1))
 
