@@ -5,9 +5,6 @@ process's peak memory grew. timm cannot read the authors' layout, so it reads th
 as its own safetensors; so do we, in a row of its own.
 """
 
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 
 import torch
 
+from mixerkit.benchmark.measure import in_fresh_process
 from mixerkit.checkpoint.convert import write_layout
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.results import write_results
@@ -63,7 +61,7 @@ def study(out: Path, say: Say, quick: bool = False) -> list[dict[str, Any]]:
             for name, (imports, load) in CONTENDERS.items():
                 timm = f"mixer_{label.replace('/', '').lower()}_224"
                 code = TRIAL.format(imports=imports, load=load.format(folder=folder, timm=timm))
-                found[name].append(_run(code))
+                found[name].append([float(value) for value in in_fresh_process(code)])
     rows = [_row(name, trials, sizes) for name, trials in found.items()]
     peer = rows[-1]
     for row in rows:
@@ -89,14 +87,6 @@ def _write_files(folder: Path, label: str) -> dict[str, int]:
     write_layout(folder / "b16.npz", model, "google")
     write_layout(folder / "b16.safetensors", model, "timm")
     return {path.suffix: path.stat().st_size for path in folder.iterdir()}
-
-
-def _run(code: str) -> list[float]:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}, no message"]
-        raise RuntimeError(f"A trial failed: {said[-1]}")
-    return [float(value) for value in json.loads(done.stdout.splitlines()[-1])]
 
 
 def _row(name: str, trials: list[list[float]], sizes: dict[str, int]) -> dict[str, Any]:

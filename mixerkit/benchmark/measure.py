@@ -7,13 +7,16 @@ matrix-product rate at the model's shapes: what any implementation could at best
 
 import ctypes
 import gc
+import json
 import math
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Any
 
 import torch
 
@@ -111,6 +114,15 @@ def peak_memory(call: Call) -> int | None:
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM to VmRSS
     call()
     return max(0, _status_bytes("VmHWM") - before)
+
+
+def in_fresh_process(code: str) -> Any:
+    """What a program prints as JSON on its last line, run by this Python in a new process."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}, no message"]
+        raise RuntimeError(f"A trial failed: {said[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _status_bytes(field: str) -> int:

@@ -102,6 +102,7 @@ def _suited(given: Finetune) -> Recipe:
     """The recipe with the model and the preparation of images that suit the weights, at the image
     size that was asked for."""
     from mixerkit.checkpoint.load import load
+    from mixerkit.training.initial import OF_TRAINING
 
     settings = given.settings
     init, old = settings.init, settings.model
@@ -111,10 +112,7 @@ def _suited(given: Finetune) -> Recipe:
         enlargement=init.enlargement,
         method=init.method,
     )
-    rates = {
-        name: getattr(old, name) for name in ("dropout", "drop_path", "drop_path_kind", "head_bias")
-    }
-    config = replace(model.config, num_classes=old.num_classes, **rates)
+    config = replace(model.config, **{name: getattr(old, name) for name in OF_TRAINING})
     prepared = model.preprocess
     if prepared is None:
         raise UserError(f"{init.source} is a variant, which has no stored weights.")

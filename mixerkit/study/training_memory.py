@@ -7,8 +7,6 @@ Ours is the trainer's own step, with its checks; timm's is forward, backward and
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mixerkit.benchmark.measure import peak_memory
+from mixerkit.benchmark.measure import in_fresh_process, peak_memory
 from mixerkit.benchmark.peers import timm_mixer
 from mixerkit.data.loader import Batch
 from mixerkit.data.mixing import one_hot
@@ -70,9 +68,9 @@ def recipe_of(label: str, accumulation: int, checkpointing: bool) -> Recipe:
 
 def noise(recipe: Recipe) -> Batch:
     """A batch of the recipe's shapes."""
-    classes = recipe.model.num_classes
-    images = torch.randn(BATCH, recipe.model.in_channels, *recipe.model.image_hw)
-    return Batch(images, one_hot(np.arange(BATCH) % classes, classes))
+    size, classes = recipe.batch_size, recipe.model.num_classes
+    images = torch.randn(size, recipe.model.in_channels, *recipe.model.image_hw)
+    return Batch(images, one_hot(np.arange(size) % classes, classes))
 
 
 def our_step(recipe: Recipe) -> Callable[[], object]:
@@ -127,7 +125,8 @@ def study(out: Path, say: Say, quick: bool = False) -> list[dict[str, Any]]:
     found: dict[str, list[Trial]] = {name: [] for name in (IN_QUICK if quick else CONTENDERS)}
     for number in range(rounds):
         for name, trials in found.items():
-            trials.append(_run(TRIAL.format(label=label, name=name, steps=steps)))
+            code = TRIAL.format(label=label, name=name, steps=steps)
+            trials.append(Trial(**in_fresh_process(code)))
             say(
                 f"round {number + 1} of {rounds}: {name}: {trials[-1].growth / 2**30:.2f} GiB, "
                 f"{median(trials[-1].seconds):.2f} s a step"
@@ -148,14 +147,6 @@ def study(out: Path, say: Say, quick: bool = False) -> list[dict[str, Any]]:
         rows=rows,
     )
     return rows
-
-
-def _run(code: str) -> Trial:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}, no message"]
-        raise RuntimeError(f"A trial failed: {said[-1]}")
-    return Trial(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def _row(name: str, trials: list[Trial], reference: list[Trial]) -> dict[str, Any]:

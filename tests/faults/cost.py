@@ -19,11 +19,11 @@ import torch
 from mixerkit.benchmark.measure import compare, interleave
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import Batch
-from mixerkit.data.mixing import one_hot
 from mixerkit.results import write_results
 from mixerkit.spec.mixer import variant
 from mixerkit.spec.recipe import Recipe
 from mixerkit.spec.recipes import recipe
+from mixerkit.study.training_memory import noise
 from mixerkit.training.interrupt import Interrupt
 from mixerkit.training.loss import TargetLoss
 from mixerkit.training.setup import Steps
@@ -40,14 +40,6 @@ CASES = {
 """Name → recipe, and the images of an epoch: Fashion-MNIST's and ImageNet's."""
 TURN = 0.5
 """Seconds of steps before the other contender's turn."""
-
-
-def batch_of(settings: Recipe) -> Batch:
-    """Noise of the recipe's shapes."""
-    size, config = settings.batch_size, settings.model
-    images = torch.randn(size, config.in_channels, *config.image_hw)
-    labels = np.arange(size) % config.num_classes
-    return Batch(images, one_hot(labels, config.num_classes))
 
 
 def plain_step(settings: Recipe, state: TrainingState, batch: Batch) -> Callable[[], None]:
@@ -95,7 +87,7 @@ def saves(run: RunFolder, state: TrainingState, folder: Path) -> dict[str, Calla
 def measure(name: str, rounds: int, folder: Path) -> dict[str, Any]:
     """One row."""
     settings, images = CASES[name]
-    batch, state, other = batch_of(settings), fresh_state(settings), fresh_state(settings)
+    batch, state, other = noise(settings), fresh_state(settings), fresh_state(settings)
     plain = plain_step(settings, other, batch)
     # Several steps in a turn, as in training: the first after the other model's finds cold caches.
     found = interleave(

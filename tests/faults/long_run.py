@@ -26,6 +26,7 @@ from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import UserError
 from mixerkit.results import read_results, write_results
 from mixerkit.spec.strict import to_dict
+from tests.faults.sample import newest_step
 
 RECIPE, KILLS, MINUTES = "fashion-best", 6, 100.0
 POLL = 1.0
@@ -91,14 +92,6 @@ def used() -> float:
     """Seconds of processor that all processes took which were started here and have ended."""
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     return spent.ru_utime + spent.ru_stime
-
-
-def newest_step(run: Path) -> int:
-    """The step of the newest checkpoint; 0 without one."""
-    if not is_run(run):
-        return 0
-    with RunFolder.open(run) as opened:
-        return max(opened.checkpoints.steps(), default=0)
 
 
 def row_of(run: Path, story: Story) -> dict[str, Any]:
