@@ -9,6 +9,9 @@ import difflib
 import shlex
 import sys
 from collections.abc import Iterable
+from typing import TypeVar
+
+from mixerkit.training import launch
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -45,9 +48,28 @@ class Refused(RuntimeError):
     exit_code = EXIT_REFUSED
 
 
+Error = TypeVar("Error", bound=BaseException)
+
+
+def hush(error: Error) -> Error:
+    """The error, marked as one that another process says."""
+    error.__dict__["is_said_elsewhere"] = True
+    return error
+
+
+def is_said_elsewhere(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, is for another process to say."""
+    while error is not None:
+        if error.__dict__.get("is_said_elsewhere"):
+            return True
+        error = error.__cause__
+    return False
+
+
 def warn(text: str) -> None:
-    """One line on stderr about something that does not stop the work; nor does a lost stderr."""
-    if sys.stderr is not None:
+    """One line on stderr about something that does not stop the work; nor does a lost stderr. Of
+    several processes that train together the first one speaks."""
+    if sys.stderr is not None and launch.rank() == 0:
         with contextlib.suppress(OSError, ValueError):
             print(f"warning: {text}", file=sys.stderr)
 

@@ -25,6 +25,7 @@ from mixerkit.checkpoint.mending import recipe_digest
 from mixerkit.checkpoint.opening import is_run
 from mixerkit.checkpoint.step_folders import step_of
 from mixerkit.checkpoint.stored import Stored
+from mixerkit.checkpoint.tensors import is_shard
 from mixerkit.errors import UserError, warn
 from mixerkit.spec.preprocess import preprocess_for
 from mixerkit.spec.recipe import Recipe
@@ -119,7 +120,15 @@ def _verified(checkpoints: Checkpoints, step: int) -> Stored:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether `path` looks like the folder of a checkpoint."""
-    return (path / TENSORS).is_file() and (path / STATE).is_file()
+    return _weights(path).is_file() and (path / STATE).is_file()
+
+
+def _weights(folder: Path) -> Path:
+    """The file of a checkpoint's tensors, or the first of its shards."""
+    whole = folder / TENSORS
+    if whole.exists() or not folder.is_dir():
+        return whole
+    return min((path for path in folder.iterdir() if is_shard(path.name)), default=whole)
 
 
 def stored_checkpoint(folder: Path) -> Stored:
@@ -146,7 +155,7 @@ def _described(folder: Path, state: dict[str, Any]) -> Stored:
         about["validation"] = {"top1": accuracy}
     preprocess = preprocess_for(recipe, names)
     part = "ema." if recipe.ema else "model."
-    return Stored(folder / TENSORS, recipe.model, preprocess, about, part=part)
+    return Stored(_weights(folder), recipe.model, preprocess, about, part=part)
 
 
 def _accuracy(stored: Stored) -> float | None:

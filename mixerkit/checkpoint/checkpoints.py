@@ -19,7 +19,7 @@ from mixerkit.checkpoint.manifest import (
     written_by_newer,
 )
 from mixerkit.checkpoint.step_folders import folder_of, is_folder, named_steps, steps_in
-from mixerkit.checkpoint.tensors import read_tensors, write_tensors
+from mixerkit.checkpoint.tensors import is_shard, read_tensors, write_tensors
 from mixerkit.errors import Unreadable, UserError, warn
 
 TENSORS, STATE, RECIPE = "tensors.safetensors", "state.json", "recipe.yaml"
@@ -29,6 +29,7 @@ STATE_KEYS = {"metrics_bytes": int, "metrics_sha256": str, "choices": dict}
 """What a state says besides its step, for the run's other files: how much of metrics.jsonl belongs
 to the checkpoint, and a copy of choices.json."""
 KEEP_AT_LEAST = 2
+Put = Callable[[Path], None]
 
 
 class NoneUsable(UserError):
@@ -77,6 +78,7 @@ class Checkpoints:
         state: dict[str, Any],
         keep: int,
         reach: int = 0,
+        put: Put | None = None,
     ) -> Path:
         """Put a checkpoint on disk, then remove all but the `keep` newest sound ones, the best, the
         newest that is `reach` steps older than the last, or else the oldest, and the one that will
@@ -84,18 +86,25 @@ class Checkpoints:
 
         The best is the sound one with the highest `validation` in its state, the earliest of
         equals. A sound checkpoint of the same step and state is left as it is; any other of that
-        step gives its name to the new one when this is on disk.
+        step gives its name to the new one when this is on disk. `put` as of `write`.
         Raises `OSError` when it cannot be written; those before it are untouched.
         """
         if keep < KEEP_AT_LEAST:
             raise UserError(f"At least {KEEP_AT_LEAST} checkpoints are kept, found keep={keep}.")
         if not (os.path.lexists(self.at(step)) and self._holds(step, state)):
-            self.write(step, tensors, state)
+            self.write(step, tensors, state, put)
             self._prune(keep, reach)
         return self.at(step)
 
-    def write(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Put a checkpoint on disk, in the place of one of the same step, and remove no other."""
+    def write(
+        self,
+        step: int,
+        tensors: dict[str, Tensor],
+        state: dict[str, Any],
+        put: Put | None = None,
+    ) -> None:
+        """Put a checkpoint on disk, in the place of one of the same step, and remove no other.
+        `put` writes the tensors instead, as shards in the folder that it is given."""
         if not self.folder.exists():
             self.folder.mkdir()
             sync(self.folder.parent)
@@ -103,7 +112,10 @@ class Checkpoints:
         about = {"kind": "checkpoint", "format": FORMAT, "step": step, "recipe": self.recipe}
         about |= environment(device)
         with atomic_folder(self.at(step), about, replace=True) as temporary:
-            write_tensors(temporary / TENSORS, tensors)
+            if put:
+                put(temporary)
+            else:
+                write_tensors(temporary / TENSORS, tensors)
             (temporary / STATE).write_bytes(json_bytes(state))
             (temporary / RECIPE).write_bytes(self.text)
         self._remember(step, state)
@@ -181,7 +193,7 @@ class Checkpoints:
         """(tensors, state) of one checkpoint; `UserError` names what is not as it was saved."""
         self._sound.pop(step, None)
         state = self.state(step)
-        tensors = read_tensors(self.at(step) / TENSORS)
+        tensors = _read(self.at(step))
         self._remember(step, state)
         return tensors, state
 
@@ -239,13 +251,24 @@ class Checkpoints:
         self._sound[step] = held_out_accuracy(state), _updates(state)
 
 
+def _read(path: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, whole, however many processes wrote it."""
+    if (path / TENSORS).exists():
+        return read_tensors(path / TENSORS)
+    from mixerkit.checkpoint.shards import read_all
+
+    return read_all(path)
+
+
 def verify_checkpoint(path: Path) -> dict[str, Any]:
     """What the manifest of the checkpoint in `path` says about it, after checking every file: plain
     files in a plain folder, which no change elsewhere can reach, all as saved."""
     if not is_folder(path):
         raise UserError(f"{path} is not a folder, which every checkpoint is.")
-    check_format(path, read_manifest(path, links=False))
-    names = (TENSORS, STATE, RECIPE)
+    manifest = read_manifest(path, links=False)
+    check_format(path, manifest)
+    shards = tuple(name for name in manifest["files"] if is_shard(name))
+    names = (*(shards or (TENSORS,)), STATE, RECIPE)
     about = verify_folder(path, kind="checkpoint", must_list=names, links=False)
     if type(about.get("step")) is not int:
         raise UserError(f"{path / MANIFEST} does not say of which step the checkpoint is.")

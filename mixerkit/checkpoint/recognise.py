@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from mixerkit.checkpoint.layouts import LAYOUTS, Found, Layout, Sizes, recognise
 from mixerkit.checkpoint.npz import open_npz
 from mixerkit.checkpoint.pickled import open_pth
-from mixerkit.checkpoint.tensors import TensorFile, open_safetensors
+from mixerkit.checkpoint.tensors import TensorFile, is_shard, open_safetensors
 from mixerkit.errors import UserError
 from mixerkit.spec.mixer import MixerConfig, Size, as_pair
 
@@ -38,6 +38,14 @@ class Contents:
     beside: int
 
 
+def _opener(path: Path) -> Callable[[Path], AbstractContextManager[TensorFile]]:
+    if not is_shard(path.name):
+        return OPENERS[path.suffix]
+    from mixerkit.checkpoint.shards import open_shards
+
+    return lambda shard: open_shards(shard.parent)
+
+
 @contextmanager
 def open_weights(path: Path) -> Iterator[TensorFile]:
     """The named tensors of a .safetensors, .npz, .pth, .pt or .bin file."""
@@ -47,7 +55,7 @@ def open_weights(path: Path) -> Iterator[TensorFile]:
         )
     if not path.is_file():
         raise UserError(f"{path} is missing, or not a plain file.")
-    with OPENERS[path.suffix](path) as file:
+    with _opener(path)(path) as file:
         yield file
 
 

@@ -26,7 +26,7 @@ from mixerkit.checkpoint.checkpoint_rows import (
     oldest_with_rows,
     rows_now,
 )
-from mixerkit.checkpoint.checkpoints import RECIPE, Checkpoints
+from mixerkit.checkpoint.checkpoints import RECIPE, Checkpoints, Put
 from mixerkit.checkpoint.documents import json_bytes, read_json
 from mixerkit.checkpoint.files import make_folder, sync, write_atomic
 from mixerkit.checkpoint.load import save_model
@@ -229,6 +229,7 @@ class RunFolder:
         state: dict[str, Any],
         keep: int,
         reach: int = 0,
+        put: Put | None = None,
     ) -> Path:
         """Put a checkpoint of `step` on disk, then remove all but the `keep` newest sound ones, the
         one with the highest `validation` in its state (top-1 as a share, or None), and one that is
@@ -237,7 +238,7 @@ class RunFolder:
         `state` is JSON and gets `step`; `validation`, what was logged of this step;
         `metrics_bytes` and `metrics_sha256`, of metrics.jsonl now; and a copy of the `choices`. A
         sound checkpoint of the same step and state is left as it is; any other of that step gives
-        its name to the new one.
+        its name to the new one. `put` writes the tensors as shards (`Checkpoints.write`).
         """
         for name in (TIMING, QUARANTINE):
             with self._writing(name) as path:
@@ -248,7 +249,7 @@ class RunFolder:
         rows = [row for row in self.metrics() if row["step"] == step]
         measured = {"validation": max(top1_of(rows, "validation"), default=None)}
         with self._saving(step, tensors):
-            return self.checkpoints.save(step, tensors, measured | state | beside, keep, reach)
+            return self.checkpoints.save(step, tensors, measured | state | beside, keep, reach, put)
 
     @contextmanager
     def _saving(self, step: int, tensors: dict[str, Tensor]) -> Iterator[None]:
@@ -278,6 +279,10 @@ class RunFolder:
             with self._saving(step, tensors):
                 self.checkpoints.write(step, tensors, state)
         return tensors, state
+
+    def take_away(self, first: int) -> None:
+        """Remove the checkpoints of step `first` and later."""
+        self.checkpoints.take_away(first)
 
     def oldest_checkpoint(self) -> int | None:
         """The step of the oldest checkpoint that passes every check; None without any."""

@@ -42,6 +42,11 @@ class TensorFile:
     note: str = ""
 
 
+def is_shard(name: str) -> bool:
+    """Whether a file of this name has one process's share of tensors (`shards.py`)."""
+    return re.fullmatch(r"shard-\d+-.*\.safetensors", name) is not None
+
+
 def part_of(file: TensorFile, part: str) -> TensorFile:
     """The tensors whose names begin with `part`, under the rest of their names."""
     names = {name.removeprefix(part): name for name in file.shapes if name.startswith(part)}

@@ -24,6 +24,7 @@ from mixerkit.errors import (
     UserError,
     did_you_mean,
     exit_code_for_signal,
+    is_said_elsewhere,
 )
 
 # Command → what it does. The module of the same name in this package has `main(words) -> int`.
@@ -75,6 +76,8 @@ def main(words: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except (UserError, RunFailed) as error:
+        if is_said_elsewhere(error):
+            return error.exit_code
         return _say(f"error: {error}", error.exit_code)
     except Refused as error:
         return _say(f"refused: {error}", error.exit_code)

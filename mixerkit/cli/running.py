@@ -12,6 +12,7 @@ from mixerkit.cli.program import command
 from mixerkit.errors import RunFailed, UserError
 from mixerkit.spec.recipe import Data, Init, Recipe
 from mixerkit.spec.recipes import RECIPES, recipe
+from mixerkit.training import launch
 
 if TYPE_CHECKING:
     from mixerkit.training.result import TrainingResult
@@ -48,11 +49,20 @@ def run_where_free(settings: Recipe, source: str, console: Any) -> Outcome:
     from mixerkit.checkpoint.lock import Taken
 
     while True:
-        folder = free_folder(settings, source)
+        folder = _agreed_folder(settings, source)
         try:
             return run(settings, folder, resume=False, console=console)
         except Taken:
             print(f"{folder} was taken by another run in the same moment.", file=console)
+
+
+def _agreed_folder(settings: Recipe, source: str) -> Path:
+    """`free_folder`, and of several processes that of the first."""
+    if launch.processes() == 1:
+        return free_folder(settings, source)
+    from mixerkit.training.world import World
+
+    return World.here().first_says(lambda: free_folder(settings, source))
 
 
 def free_folder(settings: Recipe, source: str) -> Path:
@@ -109,7 +119,7 @@ def run(settings: Recipe, folder: Path, *, resume: bool, console: Any) -> Outcom
         watch.say(f"Stopped at step {result.steps:,}, saved. {_go_on(folder, settings)}")
         return result, None
     watch.say("drawing the report")
-    return result, write_report(folder)
+    return result, write_report(folder) if launch.rank() == 0 else None
 
 
 @contextmanager

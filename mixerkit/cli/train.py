@@ -1,5 +1,6 @@
 """`mixer train`: a recipe, changed from the command line, into a run folder."""
 
+import io
 import json
 import sys
 from dataclasses import asdict, dataclass, fields, replace
@@ -24,6 +25,7 @@ from mixerkit.spec.mixer import MixerConfig, variant
 from mixerkit.spec.recipe import Recipe
 from mixerkit.spec.recipes import RECIPES
 from mixerkit.spec.shrink import shrunk
+from mixerkit.training import launch
 
 if TYPE_CHECKING:
     from mixerkit.training.result import TrainingResult
@@ -74,22 +76,48 @@ class Train:
 
 def main(words: list[str]) -> int:
     """Run `mixer train` with `words`."""
-    given = _parse(words)
+    if launch.processes() == 1 or wants_help(words):
+        return _carry_out(_parse(words))
+    from mixerkit.training.distributed import joined
+
+    with joined() as world:
+        given = world.after_first(lambda: _parse(words))
+        return _carry_out(_after_restart(given))
+
+
+def _carry_out(given: Train) -> int:
     if given.dry_run:
-        return dry_run(given.settings, given.json)
+        return dry_run(given.settings, given.json) if launch.rank() == 0 else EXIT_DONE
     folder = given.resume or given.out
     return carry_out(given.settings, folder, given.recipe, bool(given.resume), given.json)
+
+
+def _after_restart(given: Train) -> Train:
+    """Where `torchrun` has started the processes again, the run goes on."""
+    from mixerkit.checkpoint.opening import is_run
+
+    if launch.may_restart() and not (given.out or given.resume or given.dry_run):
+        raise UserError(
+            "torchrun may start this run again, which then goes on in its folder: give one, "
+            "--out FOLDER."
+        )
+    goes_on = launch.was_restarted() and given.out and is_run(Path(given.out))
+    return replace(given, resume=given.out, out="") if goes_on else given
 
 
 def carry_out(settings: Recipe, folder: str, name: str, resume: bool, as_json: bool) -> int:
     """Train into `folder`, or a free one called after the recipe's `name`, and say what came of it;
     the exit code."""
-    console = sys.stderr if as_json else sys.stdout
+    console: Any = sys.stderr if as_json else sys.stdout
+    if launch.rank():  # the first process speaks
+        console = io.StringIO()
     if folder:
         result, report = run(settings, Path(folder), resume=resume, console=console)
     else:
         result, report = run_where_free(settings, name, console)
-    if as_json:
+    if launch.rank():
+        pass
+    elif as_json:
         print(json.dumps(_as_dict(result, report), indent=2))
     elif not result.interrupted:
         print("\n" + pairs(summary(result, report)))

@@ -180,6 +180,8 @@ class EvaluationLoader:
     The first broken image raises `BrokenImage`. With `skip_broken` they are left out instead:
     once all batches were taken, `unreadable` names them and `usable` gives the indices of the
     others. `RunFailed` and `poll` as of `TrainLoader`.
+
+    Of several processes each takes its `part`: (1, 4) every fourth image from the second on.
     """
 
     def __init__(
@@ -193,23 +195,27 @@ class EvaluationLoader:
         patience: float = PATIENCE,
         skip_broken: bool = False,
         poll: Poll = nothing,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self.split, self.preprocess = split, preprocess
+        self.own = np.arange(part[0], len(split), part[1])
         self.batch_size, self.reading = batch_size, Reading(workers, patience, skip_broken, poll)
         self.pixels = Pixels(split, preprocess, fit, memory)
         self.unreadable: list[Unreadable] = []
+        self.batches_given = 0
+        """How many there were when all were last taken: none that would be empty."""
 
     def __len__(self) -> int:
-        return -(-len(self.split) // self.batch_size)
+        return -(-len(self.own) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self.unreadable = []
-        numbers = np.arange(len(self.split))
-        batches = np.split(numbers, numbers[self.batch_size :: self.batch_size])
+        self.unreadable, self.batches_given = [], 0
+        batches = np.split(self.own, range(self.batch_size, len(self.own), self.batch_size))
         for indices, images, unreadable in self.pixels.batches(batches, self.reading):
             self.unreadable += unreadable
             if not len(indices):
                 continue
+            self.batches_given += 1
             images_BIHW = np.array(images, order="C")  # one layout, however they are stored
             labels_B = torch.from_numpy(self.split.labels[indices])
             yield normalise(torch.from_numpy(images_BIHW), self.preprocess), labels_B
@@ -223,7 +229,7 @@ class EvaluationLoader:
     def usable(self) -> np.ndarray:
         """Indices of the images that the batches held, int64, in their order."""
         left_out = np.array([one.index for one in self.unreadable], np.int64)
-        return np.setdiff1d(np.arange(len(self.split)), left_out)
+        return np.setdiff1d(self.own, left_out)
 
     def is_broken(self, index: int) -> bool:
         """Whether an image of the split cannot be used now."""

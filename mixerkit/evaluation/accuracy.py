@@ -47,26 +47,29 @@ class Accuracy:
 
 
 def probabilities(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Softmax [N, K] (float32) and labels [N] (int64) of all batches, on the CPU.
+    """Softmax [N, K] (float32) and labels [N] (int64) of all batches, on the CPU. Without any image
+    that is an error, or with `classes` empty tensors for so many.
 
-    Runs in inference mode with dropout and stochastic depth off; every module's own
+    Runs without gradients, with dropout and stochastic depth off; every module's own
     training flag is put back afterwards. Images go to the device of the model.
     """
     flags = [(module, module.training) for module in model.modules()]
     parameter = next(model.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
+    like = torch.zeros(0) if parameter is None else parameter
     found: list[tuple[Tensor, Tensor]] = []
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # what FSDP gathers here it uses in training too
             for images, labels in batches:
-                logits_BK: Tensor = model(images.to(device))
+                logits_BK: Tensor = model(images.to(like.device, like.dtype))
                 found.append((logits_BK.float().softmax(dim=1).cpu(), labels.long().cpu()))
     finally:
         for module, training in flags:
             module.training = training
+    if not found and classes:
+        return torch.zeros(0, classes), torch.zeros(0, dtype=torch.int64)
     if not found:
         raise UserError("There are no images to evaluate: the split is empty.")
     rows, labels_by_batch = zip(*found, strict=True)

@@ -314,11 +314,17 @@ class Recipe:
     """Micro-batches into which a batch is cut."""
     ema: float = 0.0
     """Decay of the exponential moving average of the weights; 0 is off."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    """"bfloat16" computes in it and keeps weights in float32; "float64" is for comparing two ways
+    of computing the same."""
     compile: Literal["auto", "on", "off"] = "auto"
     """"auto" measures whether torch.compile repays its start within this run; the choice is
     stored with the run."""
     activation_checkpointing: bool = False
+    """Whether to compute every block again in the backward pass rather than keep its inside."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes (torchrun) share the work. "ddp": each has the whole model and its part
+    of the batch. "fsdp": parameters, gradients and optimiser state are divided among them too."""
     threads: int = 0
     """Processor threads; 0 takes PyTorch's choice. The number used is stored with the run."""
     seed: int = 0

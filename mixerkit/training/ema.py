@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from mixerkit.training.sharding import placed_like
+
 
 class Average:
     """mean ← mean · d + weights · (1 − d), with d = min(decay, (1 + t) / (10 + t)) at step t,
@@ -25,7 +27,7 @@ class Average:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the means of a checkpoint."""
         for name, mean in self.means.items():
-            mean.copy_(tensors[name])
+            mean.copy_(placed_like(tensors[name], mean))
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import Batch, TrainLoader
-from mixerkit.data.quarantine import Quarantine, nothing_left
+from mixerkit.data.quarantine import Quarantine, Unreadable, nothing_left
 from mixerkit.errors import RunFailed, UserError
 from mixerkit.spec.recipe import NotFinite
+from mixerkit.training.interrupt import Interrupt
 from mixerkit.training.logbook import Logbook
 from mixerkit.training.state import FiguresNotFinite, TrainingState, how_to_resume
 
@@ -32,9 +33,11 @@ class Failures:
         log: Logbook,
         quarantine: Quarantine,
         save: Callable[[], None],
+        interrupt: Interrupt,
     ) -> None:
         self.policy, self.run, self.state, self.log = policy, run, state, log
-        self.quarantine, self.save = quarantine, save
+        self.quarantine, self.save, self.interrupt = quarantine, save, interrupt
+        self.world = state.world
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -60,17 +63,43 @@ class Failures:
             kind = UserError if isinstance(error, UserError) else RunFailed
             raise kind(f"{error} Step {self.state.step:,} is saved.") from error
         except Exception:
-            self.save()
+            if self.world.size == 1:  # of several, the others may be elsewhere
+                self.save()
             raise
 
     def batches(self, loader: TrainLoader, epoch: int, start: int) -> Iterator[Batch]:
         """The loader's batches of an epoch from `start` on; what they lack is counted."""
+        batches = loader.epoch(epoch, start)
         with self.saved_first():
-            for batch in loader.epoch(epoch, start):
-                self.quarantine.add(loader.split, batch.unreadable)
-                if not len(batch.images):
-                    raise RunFailed(nothing_left(loader.split, batch.unreadable))
+            while found := self._next(batches):
+                batch, images, unreadable = found
+                self.quarantine.add(loader.split, unreadable)
+                if not images:
+                    raise RunFailed(nothing_left(loader.split, unreadable))
                 yield batch
+
+    def _next(self, batches: Iterator[Batch]) -> tuple[Batch, int, tuple[Unreadable, ...]] | None:
+        """This process's next batch once all have theirs, how many images there are in all of them,
+        and what these lack; None at the end. An error or a signal of one is one of all."""
+        batch: Batch | None = None
+        failed: Exception | None = None
+        try:
+            batch = next(batches, None)
+        except Exception as error:
+            if self.world.size == 1:
+                raise
+            failed = error
+        images, unreadable = (len(batch.images), batch.unreadable) if batch else (0, ())
+        own = [failed is not None, images, len(unreadable), self.interrupt.received]
+        of_all = self.world.numbers_of_all(own)
+        any_failed, all_images, lacking, _ = (sum(each) for each in zip(*of_all, strict=True))
+        if any_failed:
+            self.world.agree(failed)
+        if self.world.size > 1:
+            self.interrupt.heed(max(received for *_, received in of_all))
+        if lacking and self.world.size > 1:
+            unreadable = tuple(one for each in self.world.all_say(unreadable) for one in each)
+        return (batch, all_images, unreadable) if batch else None
 
     # -- numbers ---------------------------------------------------------------------------
 
@@ -121,7 +150,7 @@ class Failures:
     def _first_suspect(self, failed: int) -> int:
         """The first step to leave out, which must be after a checkpoint that can be used. (One that
         is `limit` steps old is kept, whatever signals made the run save since.)"""
-        oldest = self.run.oldest_checkpoint() or 0
+        oldest = self.world.first_says(self.run.oldest_checkpoint) or 0
         return max(first_suspect(failed, self.state.left_out), oldest + 1)
 
     def _go_back(self, first: int) -> None:
@@ -131,7 +160,7 @@ class Failures:
 
         def take_away_later(step: int) -> None:
             self.log.saved(step)  # before the others are gone, which would seem to be lost
-            self.run.checkpoints.take_away(first)
+            self.run.take_away(first)
 
         step = self.state.step
         try:

@@ -24,15 +24,22 @@ class Interrupted(BaseException):
 
 
 class Interrupt:
-    """`received` is the signal's number once one came, else 0."""
+    """`received` is the signal's number once one came, else 0. `alone`: this process may stop where
+    it is; of several none may, for the others would wait for it: they agree (`heed`)."""
 
-    def __init__(self) -> None:
-        self.received = 0
+    def __init__(self, alone: bool = True) -> None:
+        self.alone, self.received = alone, 0
         self._when = 0.0
 
     def poll(self) -> None:
         """Raise `Interrupted` once a signal came; called wherever nothing is half done."""
-        if self.received:
+        if self.received and self.alone:
+            raise Interrupted
+
+    def heed(self, received: int) -> None:
+        """Raise `Interrupted` where any process has received a signal: `received`, if not 0."""
+        if received:
+            self.received = received
             raise Interrupted
 
     def between(self, items: Iterable[Item]) -> Iterator[Item]:

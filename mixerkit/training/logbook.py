@@ -55,7 +55,8 @@ class Logbook:
         if split == "validation":
             self.validation = found
             self.progress(evaluated=True)
-        self.note(advice.on_progress(self.run.metrics(), self.run.timings(), self.steps))
+        if self.state.world.is_first:  # who wrote the rows
+            self.note(advice.on_progress(self.run.metrics(), self.run.timings(), self.steps))
 
     def left_out(self) -> None:
         """One row for a step whose batch was not used."""

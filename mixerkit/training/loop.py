@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mixerkit.checkpoint.environment import differences, environment
+from mixerkit.checkpoint.followed import FollowedRun
 from mixerkit.checkpoint.opening import is_run
 from mixerkit.checkpoint.records import START
 from mixerkit.checkpoint.run import RunFolder
@@ -20,6 +21,7 @@ from mixerkit.evaluation.accuracy import Accuracy
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.advice import on_schedule
 from mixerkit.training.compilation import choose_compile
+from mixerkit.training.distributed import replicated
 from mixerkit.training.failures import Failures, WentBack
 from mixerkit.training.images import contents_of
 from mixerkit.training.initial import first_stage, initial_weights
@@ -40,6 +42,7 @@ from mixerkit.training.setup import (
 )
 from mixerkit.training.state import fresh_state
 from mixerkit.training.update import Update
+from mixerkit.training.world import World
 
 NAMES_SHOWN = 10
 
@@ -58,48 +61,85 @@ def train(
     [B, I, H, W] to logits. It is trained in place, and its weights are kept in the checkpoints
     only. Sets torch's seed and, by the recipe, its number of threads.
 
+    Where this process has joined others (`distributed.joined`), they train one model together: each
+    calls this with the same arguments, and the first writes. Data parallel.
+
     Raises `UserError` when recipe, data or folder do not fit, before anything is written, and
-    `RunFailed` when loss or weights become NaN or infinite, or the disk is full.
+    `RunFailed` when loss or weights become NaN or infinite, the disk is full, or another process
+    is lost.
     """
+    world = World.here()
+    with world.noticing_loss():
+        return _train(recipe, out, resume, model, watch or Silent(), world)
+
+
+def _train(
+    recipe: Recipe, out: Path, resume: bool, model: nn.Module | None, watch: Watcher, world: World
+) -> TrainingResult:
     if model is not None and (recipe.init.source or recipe.init.recipe):
         raise UserError("init is for the recipe's own model: load weights into yours first.")
-    watch = watch or Silent()
     asked = recipe.model.num_classes
-    recipe, splits = open_data(recipe)
+    recipe, splits = world.after_first(lambda: open_data(recipe))  # the first one may fetch it
     watch.say(f"data: {splits.origin}")
     watch.say(_classes(splits.train.class_names, asked))
     watch.say(_images(splits))
-    interrupt = Interrupt()
-    loader = training_loader(recipe, splits, interrupt.poll)
-    # What cannot run is refused before a folder is made.
-    next(iter(loader.epoch(0)))
+    interrupt = Interrupt(alone=world.size == 1)
     initial: dict[str, Tensor] | None = None
+    with world.agreed():
+        part = (world.rank, world.size)
+        _check_division(recipe, world)
+        loader = training_loader(recipe, splits, interrupt.poll, part)
+        # What cannot run is refused before a folder is made.
+        next(iter(loader.epoch(0)))
+        if not resume:
+            _check_stage(first_stage(recipe), splits)
+        steps = count_steps(recipe, len(splits.train))
     if not resume:
-        check_classes(loader)
-        initial = initial_weights(recipe, splits.train.class_names)
-        _check_stage(first_stage(recipe), splits)
-    steps = count_steps(recipe, len(splits.train))
-    contents = contents_of(splits, recipe.data, interrupt.poll)
-    with RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe) as run:
-        check_same(run, recipe, splits, contents, watch)
+        world.first_says(lambda: check_classes(loader))
+        initial = _initial(recipe, splits.train.class_names, world)
+    contents = world.first_says(lambda: contents_of(splits, recipe.data, interrupt.poll))
+    with world.after_first(lambda: _opened(out, recipe, resume, world)) as run:
+        world.first_says(lambda: check_same(run, recipe, splits, contents, watch))
         run.forget_stop()
-        damaged = run.damaged_results()
-        if run.is_finished() and not damaged:
+        damaged = world.first_says(run.damaged_results)
+        if world.first_says(run.is_finished) and not damaged:
             watch.say("the run is finished: nothing is left to do")
             return result_of(run)
-        for problem in damaged:
+        for problem in damaged if world.is_first else []:
             warn(problem)
         if damaged:
             watch.say("the run was finished; what it left is made again from its newest checkpoint")
-        if recipe.init.recipe and not run.checkpoints.steps():
+        if recipe.init.recipe and not world.first_says(run.checkpoints.steps):
             first = _train_first(recipe, run, watch)
             if first.interrupted:
                 return replace(first, run=run.path)
             grown = replace(recipe.init, source=str(first.run), recipe="")
-            initial = initial_weights(replace(recipe, init=grown), splits.train.class_names)
+            initial = _initial(replace(recipe, init=grown), splits.train.class_names, world)
         training = _Training(recipe, splits, loader, steps, run, model, watch, interrupt)
         with interrupt.listening(training.answer_signal):
             return training.run_all(initial)
+
+
+def _check_division(recipe: Recipe, world: World) -> None:
+    """Every process gets equal micro-batches."""
+    parts = recipe.accumulation * world.size
+    if recipe.batch_size % parts:
+        raise UserError(
+            f"batch_size {recipe.batch_size} must be a multiple of {parts}: of the {world.size} "
+            f"processes times accumulation {recipe.accumulation}."
+        )
+
+
+def _initial(recipe: Recipe, class_names: tuple[str, ...], world: World) -> dict[str, Tensor]:
+    """`initial_weights` in every process; the first one may have to fetch them."""
+    return world.after_first(lambda: initial_weights(recipe, class_names))
+
+
+def _opened(out: Path, recipe: Recipe, resume: bool, world: World) -> RunFolder:
+    """The run's folder for this process."""
+    if not world.is_first:
+        return FollowedRun.open(out)
+    return RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe)
 
 
 def _check_stage(stage: Recipe | None, splits: Splits) -> None:
@@ -112,7 +152,7 @@ def _check_stage(stage: Recipe | None, splits: Splits) -> None:
 def _train_first(recipe: Recipe, run: RunFolder, watch: Watcher) -> TrainingResult:
     """Train what the run grows from, in its folder start/, or go on with it, as it was begun."""
     folder = run.path / START
-    begun = is_run(folder)
+    begun = World.here().first_says(lambda: is_run(folder))
     if begun:
         with RunFolder.open(folder) as opened:
             stage: Recipe | None = opened.recipe()
@@ -157,11 +197,12 @@ class _Training:
         interrupt: Interrupt,
     ) -> None:
         self.recipe, self.loader, self.steps, self.run = recipe, loader, steps, run
-        self.watch, self.interrupt = watch, interrupt
+        self.watch, self.interrupt, self.world = watch, interrupt, World.here()
         self.class_names = splits.train.class_names
         self.choices = run.choices()
-        if "threads" in self.choices or recipe.threads:
-            torch.set_num_threads(self.choices.get("threads", recipe.threads))
+        known = self.choices.get("processes", 1) == self.world.size
+        if threads := self.choices.get("threads", 0) if known and self.choices else recipe.threads:
+            torch.set_num_threads(threads)
         self.state = fresh_state(recipe, model)
         loss = TargetLoss(recipe.loss, class_counts(splits.train))
         self.update = Update(recipe, steps, loss, self.state, interrupt.poll)
@@ -170,7 +211,9 @@ class _Training:
         self.measuring = Measuring(recipe, splits, run, self.state, quarantine, interrupt)
         quarantine.recall(run.quarantine(), self.measuring.is_broken)
         policy = recipe.not_finite
-        self.failures = Failures(policy, run, self.state, self.log, quarantine, self._save)
+        self.failures = Failures(
+            policy, run, self.state, self.log, quarantine, self._save, interrupt
+        )
 
     def answer_signal(self) -> None:
         """What a person who has pressed Ctrl-C reads at once."""
@@ -214,6 +257,18 @@ class _Training:
 
     def _begin(self, initial: dict[str, Tensor] | None) -> None:
         """Start without a checkpoint; what was logged before the first one is logged again."""
+        self.world.first_says(self._check_beginning)
+        if initial is None:
+            initial = _initial(self.recipe, self.class_names, self.world)
+        if initial:
+            self.state.start_from(initial)
+            init = self.recipe.init
+            self.watch.say(f"weights: {init.source or init.recipe}, the head {init.head}")
+        if initial or self.recipe.not_finite.policy == "roll back":
+            self._save()  # so that the run needs its source no more, or can go back to here
+
+    def _check_beginning(self) -> None:
+        """No checkpoint was lost; rows of steps that none was saved of are cut off."""
         reached = max((row["step"] for row in self.run.metrics()), default=0)
         saved = self.run.saved_step()
         if saved is not None or reached > self.steps.save_every:
@@ -225,14 +280,6 @@ class _Training:
         if reached:
             self.watch.say("no checkpoint was saved yet: starting from the beginning")
         self.run.cut_metrics(None)
-        if initial is None:
-            initial = initial_weights(self.recipe, self.class_names)
-        if initial:
-            self.state.start_from(initial)
-            init = self.recipe.init
-            self.watch.say(f"weights: {init.source or init.recipe}, the head {init.head}")
-        if initial or self.recipe.not_finite.policy == "roll back":
-            self._save()  # so that the run needs its source no more, or can go back to here
 
     def _compare_environments(self) -> None:
         """Say where this process differs from the one that saved, for the last bits then do too."""
@@ -247,24 +294,32 @@ class _Training:
     def _choose(self) -> None:
         """Measure once what a resumed run must do in the same way, and store it."""
         if "compile" not in self.choices:
-            part = self.update.micro_batches(next(iter(self.loader.epoch(0))))[0]
-
-            def step(model: nn.Module) -> Tensor:
-                self.interrupt.poll()
-                return self.update.loss_of(model, part)
-
-            compiled, why = choose_compile(
-                self.recipe.compile, self.state.model, step, self.steps.total - self.state.step
-            )
+            compiled, why = self._compile_or_not()
             self.watch.say(why)
             self.choices |= {
                 "compile": compiled,
                 "threads": torch.get_num_threads(),
+                "processes": self.world.size,
                 "total_steps": self.steps.total,
             }
-            self.run.save_choices(self.choices)
+            self.world.first_says(lambda: self.run.save_choices(self.choices))
+        model = self.state.model
         if self.choices["compile"]:
-            self.update.forward = torch.compile(self.state.model)  # type: ignore[assignment]
+            model = torch.compile(model)  # type: ignore[assignment]
+        self.update.forward = replicated(model, self.world)
+
+    def _compile_or_not(self) -> tuple[bool, str]:
+        """Whether to compile, and why; what is measured is measured by the first process alone."""
+        part = self.update.micro_batches(next(iter(self.loader.epoch(0))))[0]
+        left = self.steps.total - self.state.step
+
+        def step(model: nn.Module) -> Tensor:
+            self.interrupt.poll()
+            return self.update.loss_of(model, part)
+
+        return self.world.first_says(
+            lambda: choose_compile(self.recipe.compile, self.state.model, step, left)
+        )
 
     def _train(self) -> Accuracy | None:
         """Update until the last step, then measure and keep; the test's figures. What is due after
@@ -272,7 +327,8 @@ class _Training:
         state, steps, clock = self.state, self.steps, self.log.clock
         self.log.note(on_schedule(steps))
         clock.start()
-        due = state.step > 0 and not self.log.was_evaluated()  # a signal came between the two
+        # a signal came between the two
+        due = state.step > 0 and not self.world.first_says(self.log.was_evaluated)
         state.model.train()
         while True:
             try:

@@ -31,10 +31,10 @@ class TargetLoss(nn.Module):
         `whole_weight`, so that the shares add up to the whole batch's loss."""
         smooth_BK = self._smooth(targets_BK)
         if self.spec.kind == "softmax":
-            terms_BK = -smooth_BK * F.log_softmax(logits_BK.float(), dim=1)
+            terms_BK = -smooth_BK * F.log_softmax(_precise(logits_BK), dim=1)
         else:
             terms_BK = F.binary_cross_entropy_with_logits(
-                logits_BK.float(), smooth_BK, reduction="none"
+                _precise(logits_BK), smooth_BK.to(_precise(logits_BK).dtype), reduction="none"
             )
         weight = self.weight(targets_BK) if whole_weight is None else whole_weight
         if self.spec.class_weights == "none":
@@ -52,3 +52,8 @@ class TargetLoss(nn.Module):
             return targets_BK
         share = self.spec.label_smoothing
         return targets_BK * (1 - share) + share / targets_BK.shape[1]
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """At least in float32."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,7 +1,10 @@
 """How good the weights are that a run would keep now, and what it leaves behind at its end."""
 
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from mixerkit.checkpoint.run import RunFolder
@@ -14,6 +17,7 @@ from mixerkit.spec.recipe import Recipe
 from mixerkit.training.interrupt import Interrupt
 from mixerkit.training.keep import describe_evaluation, figures, keep_model
 from mixerkit.training.setup import evaluation_loader, preprocess_of
+from mixerkit.training.sharding import divide_again, is_sharded, whole_model
 from mixerkit.training.state import FiguresNotFinite, TrainingState
 
 
@@ -35,7 +39,9 @@ class Measuring:
     ) -> None:
         self.recipe, self.splits, self.run, self.state = recipe, splits, run, state
         self.quarantine, self.interrupt = quarantine, interrupt
+        self.world = state.world
         self.validation: Accuracy | None = None
+        self._usable: dict[str, np.ndarray] = {}
         self._loaders: dict[str, EvaluationLoader] = {}
         self._newest: tuple[int, Accuracy, Tensor] | None = None  # step, and held-out figures
 
@@ -67,13 +73,17 @@ class Measuring:
 
     def keep(self, test: Accuracy | None) -> None:
         """Keep the final model with its figures: the run is then finished."""
-        if not isinstance(self.state.model, MlpMixer):
+        model = self.state.model
+        if not isinstance(model, MlpMixer):
             return
         measured = {"validation": self.validate(), "test": test}
         known = {name: figures(found) for name, found in measured.items() if found}
         preprocess, step = preprocess_of(self.recipe, self.splits), self.state.step
         with self._kept_weights():
-            keep_model(self.run, self.recipe, self.state.model, preprocess, known, step)
+            model = whole_model(model)
+            self.world.first_says(
+                lambda: keep_model(self.run, self.recipe, model, preprocess, known, step)
+            )
 
     def is_broken(self, name: str, index: int) -> bool:
         """Whether an image of the split called `name` cannot be used now."""
@@ -87,23 +97,74 @@ class Measuring:
     def _measure(self, split: ImageSplit) -> tuple[Accuracy, Tensor]:
         """Accuracy and probabilities [N, K] of the weights that would be kept now."""
         loader = self._loader(split)
-        with self._kept_weights():
-            found, labels = probabilities(self.state.model, self.interrupt.between(loader))
-        self.quarantine.add(split, loader.unreadable)
-        if not found.isfinite().all():
+        with self.world.agreed(), self._kept_weights():
+            batches: Iterable[tuple[Tensor, Tensor]] = self.interrupt.between(loader)
+            if is_sharded(self.state.model):
+                batches = self._in_step(loader)
+            shared = self.world.size > 1  # there may be fewer images than processes
+            classes = len(self.splits.train.class_names) if shared else 0
+            try:
+                found, labels = probabilities(self.state.model, batches, classes)
+            finally:
+                divide_again(self.state.model)
+        usable, found, labels = self._of_all(loader, found, labels)
+        self._usable[split.name] = usable
+
+        def judge() -> Accuracy:
+            if found.isfinite().all():
+                return measure(found, labels, self.splits.train.class_names)
             step = self.state.step
             raise FiguresNotFinite(f"After step {step} the model's outputs are not finite.", step)
-        return measure(found, labels, self.splits.train.class_names), found
+
+        return self.world.first_says(judge), found
+
+    def _in_step(self, loader: EvaluationLoader) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of a process's part, and empty ones until there are as many as any process
+        has: through a divided model all go together."""
+        yield from loader
+        size, parts = self.recipe.evaluate.batch_size, self.world.size
+        largest_part = -(-len(loader.split) // parts)
+        most = -(-largest_part // size)
+        config = self.recipe.model
+        nothing = torch.zeros(0, config.in_channels, *config.image_hw)
+        for _ in range(most - loader.batches_given):
+            yield nothing, torch.zeros(0, dtype=torch.int64)
+
+    def _of_all(
+        self, loader: EvaluationLoader, found_NK: Tensor, labels_N: Tensor
+    ) -> tuple[np.ndarray, Tensor, Tensor]:
+        """Which images of a split could be used, their probabilities and labels, in the order of
+        the split: for the first process, of the images of all. What is broken goes to the
+        quarantine of every process."""
+        unreadable = [one for each in self.world.all_say(loader.unreadable) for one in each]
+        self.quarantine.add(loader.split, sorted(unreadable, key=lambda one: one.index))
+        own = (loader.usable, found_NK, labels_N)
+        if self.world.size == 1 or not (parts := self.world.first_hears(own)):
+            return own
+        usable, all_found, all_labels = zip(*parts, strict=True)
+        order = np.argsort(np.concatenate(usable))
+        rows = torch.from_numpy(order)
+        return (
+            np.concatenate(usable)[order],
+            torch.cat(all_found)[rows],
+            torch.cat(all_labels)[rows],
+        )
 
     def _describe(self, name: str, accuracy: Accuracy, found: Tensor, split: ImageSplit) -> None:
-        loader = self._loader(split)
-        self.run.save_evaluation(name, describe_evaluation(name, accuracy, found, split, loader))
+        def describe() -> None:
+            picture, usable = self._loader(split).picture, self._usable[split.name]
+            self.run.save_evaluation(
+                name, describe_evaluation(name, accuracy, found, split, usable, picture)
+            )
+
+        self.world.first_says(describe)
 
     def _loader(self, split: ImageSplit) -> EvaluationLoader:
         """One for each split, which keeps its decoded images."""
         if split.name not in self._loaders:
+            part = (self.world.rank, self.world.size)
             self._loaders[split.name] = evaluation_loader(
-                self.recipe, self.splits, split, self.interrupt.poll
+                self.recipe, self.splits, split, self.interrupt.poll, part
             )
         return self._loaders[split.name]
 

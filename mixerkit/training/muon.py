@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixerkit.training.sharding import placed_like, whole
+
 # Newton–Schulz polynomial a·X + b·(XXᵀ)X + c·(XXᵀ)²X, tuned for a steep start (Jordan 2024).
 A, B, C = 3.4445, -4.7750, 2.0315
 STEPS = 5
@@ -56,11 +58,14 @@ class Muon(torch.optim.Optimizer):
         gradients = [p.grad for p in matrices if p.grad is not None]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
-        updates = orthogonalise(torch.stack(list(ahead)).to(self.dtype)).to(momenta[0].dtype)
+        # of a divided matrix every process needs all rows for this, and keeps its own
+        stacked = torch.stack([whole(matrix) for matrix in ahead])
+        updates = orthogonalise(stacked.to(self.dtype)).to(momenta[0].dtype)
+        placed = [placed_like(u, p) for u, p in zip(updates.unbind(), matrices, strict=True)]
         rows, columns = matrices[0].shape
         scale = group["lr"] * max(1.0, rows / columns) ** 0.5
         torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(matrices, list(updates.unbind()), alpha=-scale)
+        torch._foreach_add_(matrices, placed, alpha=-scale)
 
 
 def orthogonalise(g_NRC: Tensor) -> Tensor:

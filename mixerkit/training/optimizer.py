@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mixerkit.errors import UserError
 from mixerkit.spec.recipe import Optimizer
 from mixerkit.training.muon import Muon
+from mixerkit.training.sharding import placed_like
 
 
 def make_optimizers(
@@ -31,7 +32,7 @@ def make_optimizers(
         return [DecoupledSgd(groups, lr=spec.lr, momentum=spec.momentum)]
     if spec.name == "adamw":
         return [torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=True)]
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    dtype = getattr(torch, precision)
     settings = dict(lr=spec.lr, weight_decay=spec.weight_decay, momentum=spec.momentum)
     muon = Muon(hidden, **settings, dtype=dtype)
     return [muon, torch.optim.AdamW(groups, lr=spec.adamw_lr, betas=spec.betas, fused=True)]
@@ -116,4 +117,6 @@ def restore_optimizers(
             raise UserError(f"The checkpoint's optimiser state names no parameter: {full_name}.")
         parameter = parameters[name]
         copy = value.to(parameter.device, copy=True)
+        if copy.shape == parameter.shape:
+            copy = placed_like(copy, parameter)
         owners[id(parameter)].state[parameter][key] = copy

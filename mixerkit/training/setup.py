@@ -43,8 +43,11 @@ def preprocess_of(recipe: Recipe, splits: Splits) -> Preprocess:
     return preprocess_for(recipe, splits.train.class_names)
 
 
-def training_loader(recipe: Recipe, splits: Splits, poll: Poll = nothing) -> TrainLoader:
-    """The augmented training images; `poll` is called while any are waited for."""
+def training_loader(
+    recipe: Recipe, splits: Splits, poll: Poll = nothing, part: tuple[int, int] = (0, 1)
+) -> TrainLoader:
+    """The augmented training images, or a process's `part` of them (`TrainLoader`); `poll` is
+    called while any are waited for."""
     return TrainLoader(
         splits.train,
         preprocess_of(recipe, splits),
@@ -56,13 +59,19 @@ def training_loader(recipe: Recipe, splits: Splits, poll: Poll = nothing) -> Tra
         patience=recipe.data.patience,
         skip_broken=recipe.data.max_unreadable > 0,
         poll=poll,
+        part=part,
     )
 
 
 def evaluation_loader(
-    recipe: Recipe, splits: Splits, split: ImageSplit, poll: Poll = nothing
+    recipe: Recipe,
+    splits: Splits,
+    split: ImageSplit,
+    poll: Poll = nothing,
+    part: tuple[int, int] = (0, 1),
 ) -> EvaluationLoader:
-    """The images of `split` as they are, in order; `poll` is called while any are waited for."""
+    """The images of `split` as they are, in order, or a process's `part` of them
+    (`EvaluationLoader`); `poll` is called while any are waited for."""
     return EvaluationLoader(
         split,
         preprocess_of(recipe, splits),
@@ -72,6 +81,7 @@ def evaluation_loader(
         patience=recipe.data.patience,
         skip_broken=recipe.data.max_unreadable > 0,
         poll=poll,
+        part=part,
     )
 
 

@@ -8,6 +8,7 @@ import math
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from mixerkit.training.optimizer import (
     owners_of,
     restore_optimizers,
 )
+from mixerkit.training.sharding import is_sharded, own, placed_like, shard, write_together
+from mixerkit.training.world import World
 
 
 class FiguresNotFinite(RunFailed):
@@ -56,6 +59,8 @@ class TrainingState:
     """Steps whose batch is not used, because figures were not finite; some may be yet to come."""
     saved: int | None = None
     """`updates` of the newest checkpoint; None without one."""
+    world: World = field(default_factory=World)
+    """The processes that have this state together."""
 
     @property
     def updates(self) -> int:
@@ -64,9 +69,17 @@ class TrainingState:
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
         """Take the model's weights, and the average with them."""
-        self.model.load_state_dict(weights)
+        self._load(weights)
         if self.average:
             self.average.restore(weights)
+
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
+        wanted = self.model.state_dict()
+        placed = {
+            name: placed_like(tensor, wanted[name]) if name in wanted else tensor
+            for name, tensor in weights.items()
+        }
+        self.model.load_state_dict(placed)
 
     def take_losses(self) -> tuple[float, float]:
         """Mean loss and mean gradient norm since this was last asked."""
@@ -91,9 +104,10 @@ class TrainingState:
     def save(self, run: RunFolder, keep: int, reach: int = 0) -> None:
         """Write a complete checkpoint and prune what the recipe does not keep (`keep`, `reach`: as
         of `Checkpoints.save`); tensors that are not finite raise `FiguresNotFinite` and replace
-        nothing."""
+        nothing. Of several processes all come here, and the first writes."""
         tensors = self.tensors()
-        poisoned = not_finite(tensors)
+        found = self.world.all_say(not_finite({name: own(t) for name, t in tensors.items()}))
+        poisoned = list(dict.fromkeys(name for names in found for name in names))
         if poisoned:
             raise FiguresNotFinite(
                 f"After step {self.step} {', '.join(poisoned[:3])} are not finite, so they were "
@@ -106,7 +120,11 @@ class TrainingState:
             "left_out": self.left_out,
             "updates": self.updates,
         }
-        run.save_checkpoint(self.step, tensors, state, keep, reach)
+        save = partial(run.save_checkpoint, self.step, tensors, state, keep, reach)
+        if is_sharded(self.model):
+            write_together(self.world, save, tensors)
+        else:
+            self.world.first_says(save)
         self.saved = self.updates
 
     def restore(
@@ -118,8 +136,9 @@ class TrainingState:
         """Take the newest complete checkpoint of a step below `before`; False, and nothing is
         changed, when there is none. `found` is called with its step first.
 
-        A checkpoint that does not fit raises `UserError` and changes nothing."""
-        newest = run.newest_checkpoint(before)
+        A checkpoint that does not fit raises `UserError` and changes nothing. Of several processes
+        all take the same."""
+        newest = self.world.after_first(lambda: run.newest_checkpoint(before))
         if newest is None:
             return False
         tensors, state = newest
@@ -135,6 +154,7 @@ class TrainingState:
                 f"{folder} does not fit the recipe of its run:\n  {lines}\nWithout that folder a "
                 f"resume goes on from the checkpoint before."
             )
+        self._agree_on(step)
         found(step)
         self._take(parts)
         self.step, self.losses, self.left_out = step, losses, left_out
@@ -142,8 +162,17 @@ class TrainingState:
         run.cut_metrics(state)
         return True
 
+    def _agree_on(self, step: int) -> None:
+        """All processes go on from the same step."""
+        steps = self.world.all_say(step)
+        if len(set(steps)) > 1:
+            raise RunFailed(
+                f"The processes of the run found different checkpoints to go on from (steps "
+                f"{steps}, by rank): they must see the same folder."
+            )
+
     def _take(self, parts: Parts) -> None:
-        self.model.load_state_dict(parts["model"])
+        self._load(parts["model"])
         restore_optimizers(self.model, self.optimizers, parts["optimizer"])
         if self.average:
             self.average.restore(parts["ema"])
@@ -221,8 +250,10 @@ def _described(tensor: Tensor) -> str:
 
 
 def device_here() -> torch.device:
-    """Where training runs on this machine."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where this process trains: of several on a machine, each on a device of its own."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
 def fresh_state(recipe: Recipe, model: nn.Module | None = None) -> TrainingState:
@@ -231,6 +262,11 @@ def fresh_state(recipe: Recipe, model: nn.Module | None = None) -> TrainingState
     model = (MlpMixer(recipe.model) if model is None else model).to(device_here())
     if isinstance(model, MlpMixer):
         model.activation_checkpointing = recipe.activation_checkpointing
+    if recipe.precision == "float64":
+        model = model.double()
+    world = World.here()
+    if recipe.strategy == "fsdp" and world.size > 1:
+        shard(model)
     average = Average(model, recipe.ema) if recipe.ema else None
     optimizers = make_optimizers(model, recipe.optimizer, recipe.precision)
-    return TrainingState(model, optimizers, average)
+    return TrainingState(model, optimizers, average, world=world)

@@ -13,20 +13,27 @@ from mixerkit.data.loader import Batch
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.recipe import Recipe
+from mixerkit.training.distributed import summing
 from mixerkit.training.loss import TargetLoss
 from mixerkit.training.optimizer import set_learning_rates
 from mixerkit.training.schedule import learning_rate_factor
 from mixerkit.training.setup import Steps
+from mixerkit.training.sharding import whole
 from mixerkit.training.state import FiguresNotFinite, TrainingState
 
 # Keeps the random numbers of step 0 apart from those of the initial weights.
 STREAM = 7_919
+OTHER_PROCESS = 2_147_483_659
+"""Keeps the random numbers of one process apart from another's."""
 TINY = 1e-12
 
 
 class Update:
     """Applies batches to a `TrainingState`. `forward` is its model, compiled or not; `poll` is
-    called before each micro-batch and may raise, which leaves everything as it was."""
+    called before each micro-batch and may raise, which leaves everything as it was.
+
+    Of several processes each is given its part of the batch; loss and gradients are of all of it.
+    """
 
     def __init__(
         self,
@@ -37,9 +44,10 @@ class Update:
         poll: Callable[[], None] = lambda: None,
     ) -> None:
         self.recipe, self.steps, self.state, self.poll = recipe, steps, state, poll
+        self.world = state.world
         self.forward: nn.Module = state.model
         self.parameters = list(state.model.parameters())  # a walk takes as long as their norm
-        self.device = self.parameters[0].device
+        self.device, self.dtype = self.parameters[0].device, self.parameters[0].dtype
         self.loss = loss.to(self.device)
         self.peaks = [float(o.param_groups[0]["lr"]) for o in state.optimizers]
 
@@ -82,10 +90,10 @@ class Update:
         parameters = self._with_gradient()
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        self._check(loss, float(norm))
+        self._check(loss, float(whole(norm)))
         own = [p.detach().clone() for p in parameters]
         with torch.no_grad():
-            reach = float(self.recipe.optimizer.sam / norm.clamp(min=TINY))
+            reach = float(self.recipe.optimizer.sam / whole(norm).clamp(min=TINY))
             torch._foreach_add_(list[Tensor](parameters), gradients, alpha=reach)
         self._forget_gradients()
         try:
@@ -108,20 +116,26 @@ class Update:
             state.average.update(state.model, state.step)
 
     def micro_batches(self, batch: Batch) -> list[Batch]:
-        """The batch cut into as many equal parts as the recipe accumulates."""
-        size = self.recipe.batch_size // self.recipe.accumulation
+        """The batch cut into as many equal parts as the recipe accumulates; where broken images
+        leave too few, the last ones are smaller or, of several processes, empty."""
+        size = self._micro_batch_size()
         images, targets = batch.images.to(self.device), batch.targets.to(self.device)
         positions = np.arange(len(images)) if batch.positions is None else batch.positions
+        # several processes must go through the model equally often
+        least = self.recipe.accumulation * size if self.world.size > 1 else 1
         return [
             Batch(images[part], targets[part], (), positions[part])
-            for part in (slice(i, i + size) for i in range(0, max(1, len(images)), size))
+            for part in (slice(i, i + size) for i in range(0, max(least, len(images)), size))
         ]
+
+    def _micro_batch_size(self) -> int:
+        return self.recipe.batch_size // self.recipe.accumulation // self.world.size
 
     def loss_of(self, model: nn.Module, part: Batch, whole_weight: Tensor | None = None) -> Tensor:
         """The loss of one micro-batch in the recipe's precision (`TargetLoss.forward`)."""
         bfloat16 = self.recipe.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            logits = model(part.images)
+            logits = model(part.images.to(self.dtype))
         if logits.shape != part.targets.shape:
             raise UserError(
                 f"The model gave outputs {list(logits.shape)} for targets "
@@ -132,16 +146,18 @@ class Update:
 
     def _backward(self, batch: Batch) -> float:
         """Gradients of the whole batch's mean loss, and that loss; the same for the same step."""
-        seed_draws(self.recipe.seed * 1_000_003 + self.state.step + STREAM, self.device)
-        weight = self.loss.weight(batch.targets.to(self.device))
+        seed = self.recipe.seed * 1_000_003 + self.state.step + STREAM
+        seed_draws(seed + self.world.rank * OTHER_PROCESS, self.device)
+        weight = self.world.sum_of(self.loss.weight(batch.targets.to(self.device)))
         total = 0.0
-        for part in self.micro_batches(batch):
+        parts = self.micro_batches(batch)
+        for number, part in enumerate(parts, 1):
             self.poll()
-            with self._dropping(part):
+            with self._dropping(part), summing(self.forward, now=number == len(parts)) as times:
                 loss = self.loss_of(self._model_for(part), part, weight)
-                loss.backward()
+                (loss * times).backward()
             total += loss.item()
-        return total
+        return self.world.sum(total)
 
     @contextmanager
     def _dropping(self, part: Batch) -> Iterator[None]:
@@ -161,15 +177,15 @@ class Update:
 
     def _model_for(self, part: Batch) -> nn.Module:
         """Batches that unreadable images made smaller are not worth compiling for."""
-        whole = len(part.images) == self.recipe.batch_size // self.recipe.accumulation
-        return self.forward if whole else self.state.model
+        whole = len(part.images) == self._micro_batch_size()
+        return self.forward if whole or self.world.size > 1 else self.state.model
 
     def _clip(self) -> float:
         parameters = self._with_gradient()
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.recipe.optimizer.clip:
             nn.utils.clip_grads_with_norm_(parameters, self.recipe.optimizer.clip, norm)
-        return float(norm)
+        return float(whole(norm))
 
     def _with_gradient(self) -> list[nn.Parameter]:
         return [p for p in self.parameters if p.grad is not None]

@@ -17,6 +17,7 @@ from tests.faults.fault import Fault, Trial, random_of
 MODULES = (
     *("kills", "saves", "power", "damage", "fuzz", "mismatches", "payloads", "images", "stuck"),
     *("poison", "signals", "disk", "resumes", "readers", "repeats", "soak", "words"),
+    "ranks",
 )
 """Each has `FAULTS`, a tuple of rows; no other module has."""
 
