@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from typing import TypeVar
 
-from mixerkit.training import launch
+from mixerkit import launch
 
 EXIT_DONE = 0
 EXIT_FAILED = 1

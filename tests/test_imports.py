@@ -16,7 +16,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mixerkit"
 
 FOUNDATION = {
-    "errors": set(), "spec": {"errors"}, "results": {"errors"}, "download": {"errors"},
+    "launch": set(), "errors": {"launch"}, "spec": {"errors"}, "results": {"errors"},
+    "download": {"errors"},
 }  # fmt: skip
 PARTS = {
     "model": set(),
@@ -36,7 +37,7 @@ HEAVY = {
     "timm", "matplotlib", "onnx", "onnxruntime", "openvino", "huggingface_hub", "datasets",
     "scipy", "sklearn", "torchvision", "pyarrow", "nncf",
 }  # fmt: skip
-WITHOUT_TORCH = ("spec/", "errors.py", "results.py", "download/", "model/cost.py")
+WITHOUT_TORCH = ("spec/", "errors.py", "launch.py", "results.py", "download/", "model/cost.py")
 WITHOUT_TORCH_AT_IMPORT = (*WITHOUT_TORCH, "__init__.py", "__main__.py", "cli/main.py")
 
 

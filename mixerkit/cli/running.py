@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mixerkit import launch
 from mixerkit.cli.program import command
 from mixerkit.errors import RunFailed, UserError
 from mixerkit.spec.recipe import Data, Init, Recipe
 from mixerkit.spec.recipes import RECIPES, recipe
-from mixerkit.training import launch
 
 if TYPE_CHECKING:
     from mixerkit.training.result import TrainingResult

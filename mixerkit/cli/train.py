@@ -3,10 +3,12 @@
 import io
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from mixerkit import launch
 from mixerkit.cli.arguments import (
     WITHOUT_PREFIX,
     Flag,
@@ -19,13 +21,12 @@ from mixerkit.cli.arguments import (
 )
 from mixerkit.cli.program import command
 from mixerkit.cli.running import located, recipe_named, run, run_where_free
-from mixerkit.cli.text import clock, pairs, percent
+from mixerkit.cli.text import clock, pairs, percent, plural, table
 from mixerkit.errors import EXIT_DONE, UserError, exit_code_for_signal
 from mixerkit.spec.mixer import MixerConfig, variant
 from mixerkit.spec.recipe import Recipe
 from mixerkit.spec.recipes import RECIPES
 from mixerkit.spec.shrink import shrunk
-from mixerkit.training import launch
 
 if TYPE_CHECKING:
     from mixerkit.training.result import TrainingResult
@@ -35,6 +36,8 @@ EXAMPLES = """\
   mixer train fashion-demo --duration "3 epochs" --optimizer.lr 0.01 --out runs/short
   mixer train photos-64 --data.source my-photos --model.depth 8
   mixer train photos-64 --data.source my-photos --model S/16
+  mixer train h14-jft --dry-run --devices 64 --memory 16
+  torchrun --nproc-per-node 8 -m mixerkit train b16-imagenet1k --data.root /data --out runs/b16
   mixer train b16-imagenet1k --data.root /data --shrink    # the whole way, at toy size
   mixer train my-recipe.yaml --json
   mixer train --resume runs/short
@@ -70,6 +73,11 @@ class Train:
     weights, measured on the held-out images alone; everything else as it is."""
     dry_run: Flag = False
     """Print what would happen and what it would cost; write nothing."""
+    devices: Annotated[int, shown_as("N")] = 0
+    """With --dry-run: how the memory of a step divides among N devices, and which strategy fits.
+    Nothing is built or read, so that any model can be planned anywhere."""
+    memory: Annotated[float, shown_as("GIB")] = 80.0
+    """With --devices: memory of each, in GiB."""
     json: Flag = False
     """Print the result as JSON, and everything else on stderr."""
 
@@ -81,13 +89,18 @@ def main(words: list[str]) -> int:
     from mixerkit.training.distributed import joined
 
     with joined() as world:
-        given = world.after_first(lambda: _parse(words))
-        return _carry_out(_after_restart(given))
+        return _carry_out(world.after_first(lambda: _after_restart(_parse(words))))
 
 
 def _carry_out(given: Train) -> int:
+    if given.devices and not given.dry_run:
+        raise UserError("--devices plans a run: say --dry-run too, or start it with torchrun.")
+    if given.dry_run and launch.rank():
+        return EXIT_DONE
+    if given.devices:
+        return show_division(given.settings, given.devices, given.memory, given.json)
     if given.dry_run:
-        return dry_run(given.settings, given.json) if launch.rank() == 0 else EXIT_DONE
+        return dry_run(given.settings, given.json)
     folder = given.resume or given.out
     return carry_out(given.settings, folder, given.recipe, bool(given.resume), given.json)
 
@@ -101,7 +114,7 @@ def _after_restart(given: Train) -> Train:
             "torchrun may start this run again, which then goes on in its folder: give one, "
             "--out FOLDER."
         )
-    goes_on = launch.was_restarted() and given.out and is_run(Path(given.out))
+    goes_on = launch.restarts() and given.out and is_run(Path(given.out))
     return replace(given, resume=given.out, out="") if goes_on else given
 
 
@@ -212,6 +225,42 @@ def dry_run(settings: Recipe, as_json: bool) -> int:
     else:
         print(f"{settings.name}: what would happen (nothing was written)\n")
         print(pairs(planned.rows()))
+    return EXIT_DONE
+
+
+def show_division(settings: Recipe, devices: int, memory: float, as_json: bool) -> int:
+    """Print how the memory of a step divides, and what fits."""
+    from mixerkit.training.division import divide
+
+    division = divide(settings, devices, memory)
+    if as_json:
+        print(json.dumps(division.as_dict(), indent=2))
+        return EXIT_DONE
+    print(
+        f"{settings.name} on {plural(devices, 'device')} of {memory:g} GiB: "
+        f"{division.parameters:,} parameters, {division.per_device} of {division.batch_size:,} "
+        f"images on each (nothing was built or written)\n"
+    )
+    head = ("strategy", "blocks", "micro-batches", "weights", "gradients", "optimiser", "average")
+    rows: list[Sequence[str]] = [(*head, "gathered", "casts", "activations", "GiB", "")]
+    for share in division.shares:
+        parts = (share.weights, share.gradients, share.optimizer, share.average, share.gathered)
+        figures = (*parts, share.casts, share.activations, share.total)
+        rows.append(
+            (
+                share.strategy if devices > 1 else "one process",
+                "computed twice" if share.activation_checkpointing else "kept",
+                f"{share.accumulation} of {division.micro_batch(share)}",
+                *(f"{figure / 2**30:.2f}" for figure in figures),
+                "fits" if division.fits(share) else "too large",
+            )
+        )
+    print(table(rows, left=2))
+    best = division.best
+    if best is None:
+        print("\nNone fits, with a tenth of the memory set aside: take more or larger devices.")
+    else:
+        print(f"\nTake: {best.settings() if devices > 1 else best.settings_alone()}")
     return EXIT_DONE
 
 

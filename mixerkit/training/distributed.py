@@ -9,9 +9,11 @@ from contextlib import contextmanager, nullcontext
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from mixerkit.training import launch
+from mixerkit import launch
 from mixerkit.training.sharding import is_sharded
 from mixerkit.training.world import World
 
@@ -24,15 +26,14 @@ def replicated(model: nn.Module, world: World) -> nn.Module:
     where it is divided, the model itself."""
     if world.size == 1 or is_sharded(model):
         return model
-    return DistributedDataParallel(model)
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
 @contextmanager
 def summing(model: nn.Module, now: bool) -> Iterator[int]:
-    """Around a forward and a backward pass of several that add up: `now`, at the last, their
-    gradients are summed over the processes. Gives what to multiply the loss by: DDP takes means."""
-    if is_sharded(model):
-        model.set_requires_gradient_sync(now)  # type: ignore[operator]
+    """Around a forward and a backward pass of several that add up: `now`, at the last, DDP sums
+    their gradients over the processes; FSDP does so every time, or all would have to be kept whole.
+    Gives what to multiply the loss by: DDP takes means."""
     if not isinstance(model, DistributedDataParallel):
         yield 1
         return
@@ -51,7 +52,11 @@ def joined() -> Iterator[World]:
     if torch.cuda.is_available():
         torch.cuda.set_device(launch.device_number())
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend)
+    store, rank, size = next(rendezvous("env://"))
+    # The launcher's store outlives processes that failed, and with it the addresses that they left
+    # there: those that are started again would talk to them, or wait for ever.
+    store = PrefixStore(f"start {launch.restarts()} of {size}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield World.here()
         dist.barrier()  # all leave together: none is missed by one that is still at work

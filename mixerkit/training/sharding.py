@@ -35,7 +35,7 @@ def shard(model: nn.Module) -> None:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether `shard` was called with it."""
-    return hasattr(model, "set_requires_gradient_sync")
+    return hasattr(model, "reshard")
 
 
 def divide_again(model: nn.Module) -> None:

@@ -40,6 +40,10 @@ class FiguresNotFinite(RunFailed):
         super().__init__(message)
         self.step = step
 
+    def __reduce__(self) -> tuple[type["FiguresNotFinite"], tuple[str, int]]:
+        """How another process of the run gets it."""
+        return FiguresNotFinite, (str(self), self.step)
+
 
 PARTS = ("model", "optimizer", "ema")
 Parts = dict[str, dict[str, Tensor]]

@@ -5,7 +5,6 @@ only where all of them come by; the first (rank 0) alone writes the run folder a
 of one is raised in all, so that none waits for another in vain.
 """
 
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mixerkit.errors import RunFailed, hush
+from mixerkit.errors import RunFailed, UserError, hush
 
 SIGNS_OF_LOSS = ("connection closed", "connection reset", "by peer", "timed out", "broken pipe")
 """What PyTorch's messages say then, whichever library talks."""
@@ -101,12 +100,12 @@ class World:
                 made[0] = make()
             except Exception as error:
                 failed = error
-                made[1] = _portable(error)
+                made[1] = _sent(error)
         dist.broadcast_object_list(made)
         if failed:
             raise failed
         if made[1]:
-            raise _received(made[1])
+            raise hush(made[1])
         result: T = made[0]
         return result
 
@@ -141,12 +140,13 @@ class World:
 
     def agree(self, error: Exception | None) -> None:
         """Raise in all processes what any of them gives here."""
-        found = self.all_say(_portable(error) if error else None)
-        failed = next((rank for rank, one in enumerate(found) if one), None)
-        if failed == self.rank and error:
+        found = self.all_say(_sent(error) if error else None)
+        first = next(((rank, one) for rank, one in enumerate(found) if one), None)
+        if first is None:
+            return
+        if error and first[0] == self.rank:
             raise error
-        if failed is not None:
-            raise _received(found[failed] or b"")
+        raise hush(first[1])
 
     @contextmanager
     def noticing_loss(self) -> Iterator[None]:
@@ -166,17 +166,17 @@ class World:
             ) from error
 
 
-def _portable(error: Exception) -> bytes:
-    """An error as bytes; one that cannot be taken apart, as a `RunFailed` of its text."""
-    try:
-        sent = pickle.dumps(error)
-        pickle.loads(sent)
-        return sent
-    except Exception:
-        return pickle.dumps(RunFailed(f"{type(error).__name__}: {error}"))
-
-
-def _received(sent: bytes) -> Exception:
-    """An error of another process, which says it itself."""
-    error: Exception = pickle.loads(sent)
-    return hush(error)
+def _sent(error: Exception) -> Exception:
+    """An error as it can be sent to another process: of a class that both know and that takes what
+    is sent; else a `RunFailed`, or `UserError`, of its text."""
+    kind, text = type(error), str(error)
+    if isinstance(error, OSError):
+        return OSError(error.errno, error.strerror, error.filename)
+    ours = [one for one in kind.__mro__ if one.__module__.startswith("mixerkit.")]
+    if any("__reduce__" in one.__dict__ for one in ours):
+        return error
+    if ours and not any("__init__" in one.__dict__ for one in ours):
+        return kind(text)
+    if isinstance(error, UserError):
+        return UserError(text)
+    return RunFailed(text if isinstance(error, RunFailed) else f"{kind.__name__}: {text}")

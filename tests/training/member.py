@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from mixerkit import launch
 from mixerkit.checkpoint.opening import is_run
 from mixerkit.spec.recipes import recipe
-from mixerkit.training import launch
 from mixerkit.training.distributed import joined
 from mixerkit.training.loop import train
 from tests.training.seen import log_into

@@ -28,9 +28,9 @@ def may_restart() -> bool:
     return _number("TORCHELASTIC_MAX_RESTARTS", 0) > 0
 
 
-def was_restarted() -> bool:
-    """Whether this process was started in the place of one that ended."""
-    return _number("TORCHELASTIC_RESTART_COUNT", 0) > 0
+def restarts() -> int:
+    """How often the launcher has started all processes again."""
+    return _number("TORCHELASTIC_RESTART_COUNT", 0)
 
 
 def _number(name: str, otherwise: int) -> int:
