@@ -59,9 +59,11 @@ def hush(error: Error) -> Error:
 
 def is_said_elsewhere(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, is for another process to say."""
-    while error is not None:
+    known: list[BaseException] = []  # an error may have been raised from itself
+    while error is not None and error not in known:
         if error.__dict__.get("is_said_elsewhere"):
             return True
+        known.append(error)
         error = error.__cause__
     return False
 

@@ -26,6 +26,8 @@ Study = Literal[
     "loading",
     "surgery",
     "training-memory",
+    "loader",
+    "regularisation",
 ]
 
 # Each module has `study(out, say, quick) -> rows`.
@@ -37,6 +39,8 @@ STUDIES = {
     "time-to-accuracy": "mixerkit.study.time_to_accuracy",
     "surgery": "mixerkit.study.surgery",
     "training-memory": "mixerkit.study.training_memory",
+    "loader": "mixerkit.study.loader",
+    "regularisation": "mixerkit.study.regularisation",
 }
 
 
@@ -44,14 +48,16 @@ STUDIES = {
 class Bench:
     """Measure on this machine: the `speed` of our models against timm's, ways to compute
     `token-mixing`, the `optimizers`, the training `time-to-accuracy` against timm's Mixer, the time
-    and memory of `loading` B/16, what `surgery` to other image sizes costs in accuracy, or the
-    memory and time of a training step of B/16 against timm's (`training-memory`).
+    and memory of `loading` B/16, what `surgery` to other image sizes costs in accuracy, the
+    memory and time of a training step of B/16 against timm's (`training-memory`), the speed of
+    the `loader` of JPEG files against timm's; or what `regularisation` does with few images.
 
     Close other programs first: the figures are only as quiet as the machine.
     """
 
     study: Annotated[tyro.conf.Positional[Study], shown_as("STUDY")]
-    """speed, token-mixing, optimizers, time-to-accuracy, loading, surgery, training-memory."""
+    """speed, token-mixing, optimizers, time-to-accuracy, loading, surgery, training-memory,
+    loader, regularisation."""
     quick: Flag = False
     """A short look instead of the full measurement."""
     out: Annotated[str, shown_as("PATH")] = ""

@@ -72,9 +72,22 @@ class BatchDraws:
             self._change(b, out_BIHW[b])
         return out_BIHW
 
+    def least(self, b: int, image_hw: tuple[int, int], hw: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) to which image `b` of `image_hw` may be scaled before its crop to `hw`
+        would have to be enlarged."""
+        left, top, right, bottom = self._box(b, *image_hw)
+        (height, width), (out_h, out_w) = image_hw, hw
+        return (
+            math.ceil(height * min(1.0, out_h / (bottom - top))),
+            math.ceil(width * min(1.0, out_w / (right - left))),
+        )
+
+    def _box(self, b: int, height: int, width: int) -> tuple[int, int, int, int]:
+        return inception_box(self.crop_place[b], height, width, self.augment.crop_area)
+
     def crop(self, b: int, image: Image.Image, interpolation: str, out_IHW: np.ndarray) -> None:
         """Fill `out_IHW` with an inception crop of the whole image, shifted and flipped."""
-        box = inception_box(self.crop_place[b], image.height, image.width, self.augment.crop_area)
+        box = self._box(b, image.height, image.width)
         size = (out_IHW.shape[2], out_IHW.shape[1])
         if self.augment.crop_antialias:
             resized = image.resize(size, FILTERS[interpolation], box=box)

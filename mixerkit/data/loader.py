@@ -57,7 +57,8 @@ class TrainLoader:
     `workers`: threads that decode and resize, 0 for one per processor; images that are in
     memory already need none. `memory`: GiB of decoded images that may be kept. `patience`:
     seconds without any image read, while one is waited for, after which `RunFailed` is raised.
-    `poll` is called while images are waited for, and may raise.
+    `poll` is called while images are waited for, and may raise. `scaled`: JPEGs are decoded at a
+    half, quarter or eighth of their size where that is enough.
 
     The first broken image raises `BrokenImage`. With `skip_broken` batches are smaller by the
     broken ones instead and name them, down to none at all.
@@ -80,6 +81,7 @@ class TrainLoader:
         skip_broken: bool = False,
         poll: Poll = nothing,
         part: tuple[int, int] = (0, 1),
+        scaled: bool = False,
     ) -> None:
         rank, parts = part
         if batch_size % parts:
@@ -100,7 +102,8 @@ class TrainLoader:
         self.own, self.positions = size, np.concatenate([own, others])
         self.reading = Reading(workers, patience, skip_broken, poll)
         self.steps_per_epoch = len(split) // batch_size
-        self.pixels = Pixels(split, preprocess, canvas, memory)
+        self.scaled = scaled
+        self.pixels = Pixels(split, preprocess, canvas, memory, scaled)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start`, `start + 1`, … of that epoch; the same ones however it began."""
@@ -170,7 +173,9 @@ class TrainLoader:
             return out_IHW
 
         if images is None:
-            return read(self.split.paths[index], self.preprocess, crop)
+            hw = self.preprocess.image_hw
+            least = partial(draws.least, b, hw=hw) if self.scaled else None
+            return read(self.split.paths[index], self.preprocess, crop, least)
         return crop(from_array(images[index]), self.preprocess)
 
 

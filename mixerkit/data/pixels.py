@@ -52,13 +52,20 @@ class Pixels:
     """uint8 [I, H', W'] of every item of a split, made by `prepare` (`fit` or `canvas`).
 
     Arrays that need no resizing are taken as they are. Everything else is made when it is
-    first asked for, and kept as long as the whole split fits into `memory` GiB.
+    first asked for, and kept as long as the whole split fits into `memory` GiB. `scaled`: JPEGs
+    are decoded no larger than needed.
     """
 
     def __init__(
-        self, split: ImageSplit, preprocess: Preprocess, prepare: Prepare, memory: float
+        self,
+        split: ImageSplit,
+        preprocess: Preprocess,
+        prepare: Prepare,
+        memory: float,
+        scaled: bool = False,
     ) -> None:
         self.split, self.preprocess, self.prepare = split, preprocess, prepare
+        self.least = partial(canvas_size, preprocess=preprocess) if scaled else None
         self.stored_NIHW = _stored(split, preprocess, prepare)
         self.keeps = _estimated_bytes(split, preprocess, prepare) <= memory * 2**30
         self.kept: list[np.ndarray | None] = [None] * len(split)
@@ -103,7 +110,7 @@ class Pixels:
     def _make(self, index: int) -> np.ndarray:
         """The pixels, decoded and resized now."""
         if self.split.images is None:
-            pixels = read(self.split.paths[index], self.preprocess, self.prepare)
+            pixels = read(self.split.paths[index], self.preprocess, self.prepare, self.least)
         else:
             pixels = self.prepare(from_array(self.split.images[index]), self.preprocess)
         if self.keeps:

@@ -15,10 +15,10 @@ from mixerkit.data.parquet import has_parquet, open_parquet
 from mixerkit.data.pets import open_pets
 from mixerkit.data.remote import is_address, open_address
 from mixerkit.data.shards import has_shards, open_shards
-from mixerkit.data.splits import ImageSplit, Splits, hold_out
+from mixerkit.data.splits import ImageSplit, Splits, hold_out, thin_out
 from mixerkit.errors import UserError, did_you_mean
 
-__all__ = ["SOURCES", "ImageSplit", "Source", "Splits", "hold_out", "open_source"]
+__all__ = ["SOURCES", "ImageSplit", "Source", "Splits", "hold_out", "open_source", "thin_out"]
 
 
 @dataclass(frozen=True)

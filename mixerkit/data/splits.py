@@ -115,6 +115,18 @@ def hold_out(splits: Splits, holdout: float, split_seed: int) -> Splits:
     return Splits(splits.train.subset(kept), validation, test, origin)
 
 
+def thin_out(splits: Splits, share: float, split_seed: int) -> Splits:
+    """Keep a `share` of the training images, of every class alike and at least one each; of a
+    smaller share, all are among those of a larger one. 1 changes nothing."""
+    if share == 1:
+        return splits
+    train = splits.train
+    least = len(np.unique(train.labels))
+    count = max(least, round(share * len(train)))
+    kept = np.setdiff1d(np.arange(len(train)), _stratified(train, len(train) - count, split_seed))
+    return replace(splits, train=train.subset(kept))
+
+
 def _count(train: ImageSplit, holdout: float) -> int:
     """The number of images to hold out; at least one and leaving one of each class."""
     count = round(holdout * len(train)) if holdout < 1 else int(holdout)

@@ -97,8 +97,11 @@ class Data:
     holdout: float = 0.0
     """Images of the training split kept for validation: a count, or a share below 1. 0 takes
     the source's own validation split."""
+    share: float = 1.0
+    """Share of the training images that are used, of every class alike, after some were held out:
+    for comparing how models learn from few."""
     split_seed: int = 0
-    """Fixes which images are held out, whatever the training seed."""
+    """Fixes which images are held out, and which are used, whatever the training seed."""
     resize: Literal["squash", "shortest", "none"] = "none"
     resize_to: int = 0
     interpolation: Literal["bilinear", "bicubic", "nearest", "box"] = "bilinear"
@@ -109,6 +112,10 @@ class Data:
     memory: float = 2.0
     """GiB of decoded images that each split may keep; larger splits are decoded in every epoch,
     and so are the training images when augment.crop is "inception"."""
+    scaled_decoding: bool = False
+    """Whether JPEGs for training are decoded at a half, quarter or eighth of their size where that
+    is at least as large as what is made of them: faster, and pixels differ a little
+    (`mixer bench loader`). Images that are measured are always decoded whole."""
     max_unreadable: float = 0.01
     """Share of a split's images, rounded up to whole ones, that may be broken: those are left out,
     never replaced, and named in the run's quarantine.jsonl. More stop the run; 0 stops it at the
@@ -123,6 +130,8 @@ class Data:
                 f"data.holdout must be a share below 1 or a whole number of images, found "
                 f"{self.holdout!r}."
             )
+        if not 0 < self.share <= 1:
+            raise UserError(f"data.share must be above 0 and at most 1, found {self.share!r}.")
         for name in ("resize_to", "workers", "memory"):
             if getattr(self, name) < 0:
                 raise UserError(f"data.{name} must not be negative.")

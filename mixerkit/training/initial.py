@@ -55,7 +55,7 @@ def first_stage(recipe: Recipe) -> Recipe | None:
         model=replace(named.model, num_classes=recipe.model.num_classes),
         data=replace(
             own, source=data.source, root=data.root, holdout=data.holdout,
-            split_seed=data.split_seed, workers=data.workers, memory=data.memory,
+            split_seed=data.split_seed, share=data.share, workers=data.workers, memory=data.memory,
             max_unreadable=data.max_unreadable, patience=data.patience,
         ),
         evaluate=replace(named.evaluate, test=False),

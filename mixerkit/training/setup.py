@@ -6,7 +6,7 @@ import numpy as np
 
 from mixerkit.data.loader import EvaluationLoader, TrainLoader
 from mixerkit.data.readers import Poll, nothing
-from mixerkit.data.sources import ImageSplit, Splits, hold_out, open_source
+from mixerkit.data.sources import ImageSplit, Splits, hold_out, open_source, thin_out
 from mixerkit.errors import UserError
 from mixerkit.spec.preprocess import Preprocess, preprocess_for
 from mixerkit.spec.recipe import Recipe, parse_duration
@@ -31,9 +31,10 @@ class Steps:
 
 
 def open_data(recipe: Recipe) -> tuple[Recipe, Splits]:
-    """The recipe's splits with images held out, and the recipe with as many classes."""
+    """The recipe's splits, with images held out or left out, and the recipe for their classes."""
     source = open_source(recipe.data.source, recipe.data.root)
     splits = hold_out(source, recipe.data.holdout, recipe.data.split_seed)
+    splits = thin_out(splits, recipe.data.share, recipe.data.split_seed)
     classes = len(splits.train.class_names)
     return replace(recipe, model=replace(recipe.model, num_classes=classes)), splits
 
@@ -60,6 +61,7 @@ def training_loader(
         skip_broken=recipe.data.max_unreadable > 0,
         poll=poll,
         part=part,
+        scaled=recipe.data.scaled_decoding,
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from mixerkit.data.splits import ImageSplit, Splits, hold_out
+from mixerkit.data.splits import ImageSplit, Splits, hold_out, thin_out
 from mixerkit.errors import UserError
 
 
@@ -72,3 +72,22 @@ def test_a_sources_own_validation_split():
 def test_shares_that_leave_nothing(holdout):
     with pytest.raises(UserError, match=r"data\.holdout"):
         hold_out(source([4, 4]), holdout, 0)
+
+
+def test_a_share_of_the_training_images_lies_inside_a_larger_one():
+    splits = source([30, 60, 90])
+    assert thin_out(splits, 1.0, 0) is splits
+    shares = [thin_out(splits, share, 3).train for share in (0.01, 0.1, 0.5)]
+    assert [np.bincount(train.labels).tolist() for train in shares] == [
+        [1, 1, 1], [3, 6, 9], [15, 30, 45],
+    ]  # fmt: skip
+    few, some, half = (set(ids(train)) for train in shares)
+    assert few < some < half
+    other = set(ids(thin_out(splits, 0.5, 4).train))
+    assert other != half
+
+
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=5), st.floats(0.001, 1))
+def test_every_class_keeps_an_image_and_its_part(sizes, share):
+    kept = np.bincount(thin_out(source(sizes), share, 0).train.labels, minlength=len(sizes))
+    assert (kept >= 1).all() and kept.sum() == max(len(sizes), round(share * sum(sizes)))

@@ -39,7 +39,10 @@ def test_what_another_process_says_is_known_through_what_is_made_of_it() -> None
             raise RunFailed("outer") from error
     except RunFailed as error:
         assert is_said_elsewhere(error)
-    assert not is_said_elsewhere(UserError("own"))
+    own = UserError("own")
+    assert not is_said_elsewhere(own)
+    own.__cause__ = own
+    assert not is_said_elsewhere(own)
 
 
 def test_alone_everything_is_done_at_once() -> None:
