@@ -29,7 +29,8 @@ STATE_KEYS = {"metrics_bytes": int, "metrics_sha256": str, "choices": dict}
 """What a state says besides its step, for the run's other files: how much of metrics.jsonl belongs
 to the checkpoint, and a copy of choices.json."""
 KEEP_AT_LEAST = 2
-Put = Callable[[Path], None]
+Put = Callable[[Path], int]
+"""Writes tensors as shards into a folder, and gives how many files they are."""
 
 
 class NoneUsable(UserError):
@@ -113,7 +114,7 @@ class Checkpoints:
         about |= environment(device)
         with atomic_folder(self.at(step), about, replace=True) as temporary:
             if put:
-                put(temporary)
+                about["shards"] = put(temporary)
             else:
                 write_tensors(temporary / TENSORS, tensors)
             (temporary / STATE).write_bytes(json_bytes(state))
@@ -268,6 +269,9 @@ def verify_checkpoint(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path, links=False)
     check_format(path, manifest)
     shards = tuple(name for name in manifest["files"] if is_shard(name))
+    expected = manifest["about"].get("shards", 0)
+    if len(shards) != expected:
+        raise UserError(f"{path} holds {len(shards)} shards of {expected}. Restore it from a copy.")
     names = (*(shards or (TENSORS,)), STATE, RECIPE)
     about = verify_folder(path, kind="checkpoint", must_list=names, links=False)
     if type(about.get("step")) is not int:

@@ -39,6 +39,7 @@ from mixerkit.checkpoint.stored import (
     must_not_be_told,
     ours,
 )
+from mixerkit.checkpoint.tensors import is_shard
 from mixerkit.checkpoint.zoo import fetch_published, packaged
 from mixerkit.errors import Unreadable, UserError, did_you_mean
 from mixerkit.spec.mixer import VARIANTS, is_variant
@@ -174,7 +175,7 @@ def _checkpoint(source: str | Path, told: Told) -> Stored | None:
 
 def _file(path: Path, told: Told) -> Stored:
     """A file of weights, with the config.json beside it where that belongs to it."""
-    if path.name == TENSORS and is_checkpoint(path.parent):
+    if (path.name == TENSORS or is_shard(path.name)) and is_checkpoint(path.parent):
         return at(path.parent, told)
     kind = _kind(path.parent) if path.suffix in (".safetensors", ".bin") else ""
     if kind == "timm":

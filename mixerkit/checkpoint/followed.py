@@ -11,9 +11,6 @@ class FollowedRun(RunFolder):
     def forget_stop(self) -> None:
         """Written by the first process, like all that follows."""
 
-    def save_choices(self, choices: dict[str, Any]) -> None:
-        self._choices = dict(choices)
-
     def log(self, row: dict[str, Any]) -> None:
         pass
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Annotated
 
+from mixerkit import launch
 from mixerkit.cli.arguments import (
     WITHOUT_PREFIX,
     Flag,
@@ -15,7 +16,7 @@ from mixerkit.cli.arguments import (
 )
 from mixerkit.cli.running import recipe_named
 from mixerkit.cli.train import carry_out, dry_run
-from mixerkit.errors import UserError
+from mixerkit.errors import EXIT_DONE, UserError
 from mixerkit.spec.mixer import Size
 from mixerkit.spec.recipe import Recipe
 
@@ -61,9 +62,26 @@ class Finetune:
 
 def main(words: list[str]) -> int:
     """Run `mixer finetune` with `words`."""
-    given = _parse(words)
+    if launch.processes() == 1 or wants_help(words):
+        return _carry_out(_parse(words))
+    from mixerkit.training.distributed import joined
+
+    with joined() as world:
+        world.first_says(_check_restarts)
+        return _carry_out(world.after_first(lambda: _parse(words)))
+
+
+def _check_restarts() -> None:
+    if launch.may_restart():
+        raise UserError(
+            "A run that torchrun may start again is begun with `mixer train RECIPE --init.source "
+            "SOURCE --out FOLDER`: leave --max-restarts out."
+        )
+
+
+def _carry_out(given: Finetune) -> int:
     if given.dry_run:
-        return dry_run(given.settings, given.json)
+        return dry_run(given.settings, given.json) if launch.rank() == 0 else EXIT_DONE
     return carry_out(given.settings, given.out, given.recipe, resume=False, as_json=given.json)
 
 

@@ -12,6 +12,7 @@ import warnings
 from importlib import import_module
 from typing import NoReturn
 
+from mixerkit import launch
 from mixerkit.cli.program import program
 from mixerkit.cli.streams import drop
 from mixerkit.cli.text import readable
@@ -42,6 +43,9 @@ COMMANDS = {
     "doctor": "what mixerkit found on this machine",
     "bench": "measure speed on this machine",
 }
+
+FOR_SEVERAL = ("train", "finetune")
+"""What `torchrun` may start."""
 
 USAGE = """\
 mixer: MLP-Mixer in PyTorch
@@ -87,6 +91,8 @@ def main(words: list[str] | None = None) -> int:
         drop(sys.stdout)
         return exit_code_for_signal(SIGPIPE)
     except OSError as error:
+        if is_said_elsewhere(error):
+            return EXIT_FAILED
         where = f"{error.filename}: " if error.filename else ""
         # the one error of the system that is always about what somebody typed
         code = EXIT_BAD_INPUT if error.errno == errno.ENAMETOOLONG else EXIT_FAILED
@@ -110,6 +116,11 @@ def _dispatch(words: list[str]) -> int:
         raise UserError(
             f"Unknown command '{words[0]}'.{did_you_mean(words[0], COMMANDS)} "
             f"Commands: {', '.join(COMMANDS)}."
+        )
+    if launch.processes() > 1 and words[0] not in FOR_SEVERAL:
+        raise UserError(
+            f"`mixer {words[0]}` is for one process: under torchrun there are "
+            f"{', '.join(f'`mixer {name}`' for name in FOR_SEVERAL)}."
         )
     command = import_module(f"mixerkit.cli.{words[0]}")
     return int(command.main(words[1:]))

@@ -45,6 +45,7 @@ EXAMPLES = """\
 """
 
 SWITCHES = ("--dry-run", "--json", "--shrink")
+DEVICE_MEMORY = 80.0  # GiB: of an A100 or H100
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class Train:
     devices: Annotated[int, shown_as("N")] = 0
     """With --dry-run: how the memory of a step divides among N devices, and which strategy fits.
     Nothing is built or read, so that any model can be planned anywhere."""
-    memory: Annotated[float, shown_as("GIB")] = 80.0
-    """With --devices: memory of each, in GiB."""
+    memory: Annotated[float, shown_as("GIB")] = 0.0
+    """With --devices: memory of each, in GiB; 80 if not given."""
     json: Flag = False
     """Print the result as JSON, and everything else on stderr."""
 
@@ -89,24 +90,33 @@ def main(words: list[str]) -> int:
     from mixerkit.training.distributed import joined
 
     with joined() as world:
-        return _carry_out(world.after_first(lambda: _after_restart(_parse(words))))
+        given = world.after_first(lambda: _parse(words))
+        if world.first_says(lambda: _goes_on(given)):
+            as_json = ["--json"] if given.json else []
+            given = world.after_first(lambda: _parse(["--resume", given.out, *as_json]))
+        return _carry_out(given)
 
 
 def _carry_out(given: Train) -> int:
     if given.devices and not given.dry_run:
         raise UserError("--devices plans a run: say --dry-run too, or start it with torchrun.")
+    if given.memory and not given.devices:
+        raise UserError("--memory is that of each of --devices N: say how many.")
     if given.dry_run and launch.rank():
         return EXIT_DONE
     if given.devices:
-        return show_division(given.settings, given.devices, given.memory, given.json)
+        return show_division(
+            given.settings, given.devices, given.memory or DEVICE_MEMORY, given.json
+        )
     if given.dry_run:
         return dry_run(given.settings, given.json)
     folder = given.resume or given.out
     return carry_out(given.settings, folder, given.recipe, bool(given.resume), given.json)
 
 
-def _after_restart(given: Train) -> Train:
-    """Where `torchrun` has started the processes again, the run goes on."""
+def _goes_on(given: Train) -> bool:
+    """Whether `torchrun` has started the processes again, so that the run that they began goes on,
+    by its own recipe."""
     from mixerkit.checkpoint.opening import is_run
 
     if launch.may_restart() and not (given.out or given.resume or given.dry_run):
@@ -114,8 +124,7 @@ def _after_restart(given: Train) -> Train:
             "torchrun may start this run again, which then goes on in its folder: give one, "
             "--out FOLDER."
         )
-    goes_on = launch.restarts() and given.out and is_run(Path(given.out))
-    return replace(given, resume=given.out, out="") if goes_on else given
+    return launch.restarts() > 0 and bool(given.out) and is_run(Path(given.out))
 
 
 def carry_out(settings: Recipe, folder: str, name: str, resume: bool, as_json: bool) -> int:
@@ -191,7 +200,7 @@ def _run_recipe(folder: str) -> Recipe:
     """The recipe of the run in `folder`, put back from its checkpoints where it is damaged."""
     from mixerkit.checkpoint.run import RunFolder
 
-    with RunFolder.open(Path(folder), writing=True) as run:
+    with RunFolder.open(Path(folder), writing=launch.rank() == 0) as run:
         return run.recipe()
 
 

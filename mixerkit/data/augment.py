@@ -85,14 +85,26 @@ class BatchDraws:
     def _box(self, b: int, height: int, width: int) -> tuple[int, int, int, int]:
         return inception_box(self.crop_place[b], height, width, self.augment.crop_area)
 
-    def crop(self, b: int, image: Image.Image, interpolation: str, out_IHW: np.ndarray) -> None:
-        """Fill `out_IHW` with an inception crop of the whole image, shifted and flipped."""
-        box = self._box(b, image.height, image.width)
+    def crop(
+        self,
+        b: int,
+        image: Image.Image,
+        interpolation: str,
+        out_IHW: np.ndarray,
+        stored_hw: tuple[int, int] | None = None,
+    ) -> None:
+        """Fill `out_IHW` with an inception crop of the whole image, shifted and flipped. Of one
+        that was made smaller in decoding: the box of the image as it is stored."""
+        height, width = stored_hw or (image.height, image.width)
+        down, across = image.height / height, image.width / width
+        left, top, right, bottom = self._box(b, height, width)
+        box = (left * across, top * down, right * across, bottom * down)
         size = (out_IHW.shape[2], out_IHW.shape[1])
         if self.augment.crop_antialias:
             resized = image.resize(size, FILTERS[interpolation], box=box)
         else:
-            resized = sampled(image.crop(box), size, interpolation)
+            whole_pixels = (round(box[0]), round(box[1]), round(box[2]), round(box[3]))
+            resized = sampled(image.crop(whole_pixels), size, interpolation)
         scaled = as_IHW(resized)
         top, left = self.shift_B2[b].tolist()
         window(scaled, top, left, bool(self.flip_B[b]), out_IHW)

@@ -165,17 +165,21 @@ class TrainLoader:
     def _crop(self, draws: BatchDraws, b: int) -> np.ndarray:
         """uint8 [I, H, W]: a crop of image `b` of a batch."""
         index, images = int(draws.indices[b]), self.split.images
+        stored: list[tuple[int, int]] = []  # the size in the file, where less may be decoded
 
         def crop(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
             out_IHW = np.zeros((preprocess.channels, *preprocess.image_hw), np.uint8)
             whole = in_channels(image, preprocess.channels)
-            draws.crop(b, whole, preprocess.interpolation, out_IHW)
+            draws.crop(b, whole, preprocess.interpolation, out_IHW, *stored)
             return out_IHW
 
+        def least(image_hw: tuple[int, int]) -> tuple[int, int]:
+            stored.append(image_hw)
+            return draws.least(b, image_hw, self.preprocess.image_hw)
+
         if images is None:
-            hw = self.preprocess.image_hw
-            least = partial(draws.least, b, hw=hw) if self.scaled else None
-            return read(self.split.paths[index], self.preprocess, crop, least)
+            path = self.split.paths[index]
+            return read(path, self.preprocess, crop, least if self.scaled else None)
         return crop(from_array(images[index]), self.preprocess)
 
 
@@ -207,20 +211,17 @@ class EvaluationLoader:
         self.batch_size, self.reading = batch_size, Reading(workers, patience, skip_broken, poll)
         self.pixels = Pixels(split, preprocess, fit, memory)
         self.unreadable: list[Unreadable] = []
-        self.batches_given = 0
-        """How many there were when all were last taken: none that would be empty."""
 
     def __len__(self) -> int:
         return -(-len(self.own) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self.unreadable, self.batches_given = [], 0
+        self.unreadable = []
         batches = np.split(self.own, range(self.batch_size, len(self.own), self.batch_size))
         for indices, images, unreadable in self.pixels.batches(batches, self.reading):
             self.unreadable += unreadable
             if not len(indices):
                 continue
-            self.batches_given += 1
             images_BIHW = np.array(images, order="C")  # one layout, however they are stored
             labels_B = torch.from_numpy(self.split.labels[indices])
             yield normalise(torch.from_numpy(images_BIHW), self.preprocess), labels_B

@@ -121,10 +121,16 @@ def thin_out(splits: Splits, share: float, split_seed: int) -> Splits:
     if share == 1:
         return splits
     train = splits.train
-    least = len(np.unique(train.labels))
-    count = max(least, round(share * len(train)))
-    kept = np.setdiff1d(np.arange(len(train)), _stratified(train, len(train) - count, split_seed))
-    return replace(splits, train=train.subset(kept))
+    sizes = np.bincount(train.labels, minlength=len(train.class_names))
+    draw = uniforms(split_seed, 0, np.arange(len(train)), 1, HOLD_OUT)[:, 0]
+    # Where each image stands in its class, as a share of it: the first of all classes come first.
+    order = np.lexsort((draw, train.labels))
+    place = np.empty(len(train))
+    place[order] = np.arange(len(train)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    share_before = np.where(place == 0, -1.0, (place + 0.5) / sizes[train.labels])
+    count = max(int((sizes > 0).sum()), round(share * len(train)))
+    kept = np.lexsort((draw, share_before))[:count]
+    return replace(splits, train=train.subset(np.sort(kept)))
 
 
 def _count(train: ImageSplit, holdout: float) -> int:

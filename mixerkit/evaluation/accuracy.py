@@ -61,7 +61,9 @@ def probabilities(
     found: list[tuple[Tensor, Tensor]] = []
     model.eval()
     try:
-        with torch.no_grad():  # what FSDP gathers here it uses in training too
+        # what a divided model gathers here it uses in training too
+        divided = hasattr(model, "reshard")
+        with torch.no_grad() if divided else torch.inference_mode():
             for images, labels in batches:
                 logits_BK: Tensor = model(images.to(like.device, like.dtype))
                 found.append((logits_BK.float().softmax(dim=1).cpu(), labels.long().cpu()))

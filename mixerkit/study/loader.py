@@ -34,8 +34,8 @@ from mixerkit.training.loop import train
 Say = Callable[[str], None]
 
 SIZES = {"ImageNet's size": (500, 375), "a camera's, made smaller": (1600, 1200)}
-COUNT, CLASSES, QUALITY = 512, 4, 95
-BATCH, ROUNDS = 64, 9
+COUNT, QUICK_COUNT, CLASSES, QUALITY = 512, 128, 4, 95
+BATCH, ROUNDS, QUICK_ROUNDS = 64, 9, 3
 TRAINING_STEPS = 20
 REFERENCE = "timm"
 
@@ -43,7 +43,7 @@ REFERENCE = "timm"
 def study(out: Path, say: Say, quick: bool = False) -> list[dict[str, Any]]:
     """Both loaders on files of each size, and the waiting share of a run, written to `out`."""
     rows: list[dict[str, Any]] = []
-    images, rounds = (128, 3) if quick else (COUNT, ROUNDS)
+    images, rounds = (QUICK_COUNT, QUICK_ROUNDS) if quick else (COUNT, ROUNDS)
     with tempfile.TemporaryDirectory() as temporary:
         for name, size in SIZES.items():
             folder = Path(temporary) / f"{size[0]}"
@@ -60,7 +60,8 @@ def study(out: Path, say: Say, quick: bool = False) -> list[dict[str, Any]]:
             difference = pixel_difference(folder)
             rows[-1] |= difference
             say(f"  scaled decoding changes a pixel by {difference['mean_difference']:.2f} of 255")
-        waiting = _waiting(Path(temporary) / str(SIZES["ImageNet's size"][0]), Path(temporary))
+        smallest = min(SIZES.values())
+        waiting = _waiting(Path(temporary) / f"{smallest[0]}", Path(temporary))
     say(f"a run of S/16 waits {waiting:.1%} of its time for images")
     write_results(
         out,
@@ -173,6 +174,7 @@ def _timms(folder: Path, workers: int) -> Callable[[], None]:
 
 def _measure(folder: Path, rounds: int) -> list[dict[str, Any]]:
     """A row for each loader; timm's first."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     images = len(open_source(str(folder)).train) // BATCH * BATCH
     seconds = []
@@ -184,6 +186,7 @@ def _measure(folder: Path, rounds: int) -> list[dict[str, Any]]:
         }
         found = interleave(loaders, rounds=rounds, warmup=1, clock=clock)
         seconds.append(compare(found, REFERENCE))
+    torch.set_num_threads(threads)
     own, together = seconds
     return [
         {

@@ -14,6 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from mixerkit import launch
+from mixerkit.errors import UserError
 from mixerkit.training.sharding import is_sharded
 from mixerkit.training.world import World
 
@@ -50,6 +51,11 @@ def joined() -> Iterator[World]:
     _end_with_parent()
     backend = "gloo"
     if torch.cuda.is_available():
+        if launch.device_number() >= torch.cuda.device_count():
+            raise UserError(
+                f"There are {launch.processes_here()} processes for the "
+                f"{torch.cuda.device_count()} devices of this machine: start one for each."
+            )
         torch.cuda.set_device(launch.device_number())
         backend = "cpu:gloo,cuda:nccl"
     store, rank, size = next(rendezvous("env://"))
@@ -57,9 +63,11 @@ def joined() -> Iterator[World]:
     # there: those that are started again would talk to them, or wait for ever.
     store = PrefixStore(f"start {launch.restarts()} of {size}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    world = World(rank, size)
     try:
-        yield World.here()
-        dist.barrier()  # all leave together: none is missed by one that is still at work
+        with world.noticing_loss():
+            yield world
+            dist.barrier()  # all leave together: none is missed by one that is still at work
     finally:
         dist.destroy_process_group()
 

@@ -73,7 +73,9 @@ class Failures:
         with self.saved_first():
             while found := self._next(batches):
                 batch, images, unreadable = found
-                self.quarantine.add(loader.split, unreadable)
+                if unreadable:
+                    with self.world.agreed():  # the first one writes them down
+                        self.quarantine.add(loader.split, unreadable)
                 if not images:
                     raise RunFailed(nothing_left(loader.split, unreadable))
                 yield batch

@@ -59,6 +59,7 @@ def first_stage(recipe: Recipe) -> Recipe | None:
             max_unreadable=data.max_unreadable, patience=data.patience,
         ),
         evaluate=replace(named.evaluate, test=False),
+        strategy=recipe.strategy,
         seed=recipe.seed,
         threads=recipe.threads,
     )  # fmt: skip

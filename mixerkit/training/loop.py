@@ -40,6 +40,7 @@ from mixerkit.training.setup import (
     open_data,
     training_loader,
 )
+from mixerkit.training.sharding import is_sharded
 from mixerkit.training.state import fresh_state
 from mixerkit.training.update import Update
 from mixerkit.training.world import World
@@ -69,7 +70,7 @@ def train(
     is lost.
     """
     world = World.here()
-    with world.noticing_loss():
+    with world.speaking_once():
         return _train(recipe, out, resume, model, watch or Silent(), world)
 
 
@@ -92,7 +93,7 @@ def _train(
         # What cannot run is refused before a folder is made.
         next(iter(loader.epoch(0)))
         if not resume:
-            _check_stage(first_stage(recipe), splits)
+            _check_stage(first_stage(recipe), splits, world)
         steps = count_steps(recipe, len(splits.train))
     if not resume:
         world.first_says(lambda: check_classes(loader))
@@ -142,9 +143,10 @@ def _opened(out: Path, recipe: Recipe, resume: bool, world: World) -> RunFolder:
     return RunFolder.open(out, writing=True) if resume else RunFolder.create(out, recipe)
 
 
-def _check_stage(stage: Recipe | None, splits: Splits) -> None:
+def _check_stage(stage: Recipe | None, splits: Splits, world: World) -> None:
     """`UserError` where what is trained first could not begin."""
     if stage:
+        _check_division(stage, world)
         training_loader(stage, splits)
         count_steps(stage, len(splits.train))
 
@@ -200,8 +202,8 @@ class _Training:
         self.watch, self.interrupt, self.world = watch, interrupt, World.here()
         self.class_names = splits.train.class_names
         self.choices = run.choices()
-        known = self.choices.get("processes", 1) == self.world.size
-        if threads := self.choices.get("threads", 0) if known and self.choices else recipe.threads:
+        alike = self.choices.get("processes", 1) == self.world.size
+        if threads := (self.choices.get("threads") if alike else None) or recipe.threads:
             torch.set_num_threads(threads)
         self.state = fresh_state(recipe, model)
         loss = TargetLoss(recipe.loss, class_counts(splits.train))
@@ -209,7 +211,12 @@ class _Training:
         self.log = Logbook(recipe, steps, run, self.state, watch)
         quarantine = Quarantine(recipe.data.max_unreadable, self.log.unreadable, watch.say)
         self.measuring = Measuring(recipe, splits, run, self.state, quarantine, interrupt)
-        quarantine.recall(run.quarantine(), self.measuring.is_broken)
+        quarantine.recall(
+            self.world.first_says(run.quarantine),
+            lambda name, index: self.world.first_says(
+                lambda: self.measuring.is_broken(name, index)
+            ),
+        )
         policy = recipe.not_finite
         self.failures = Failures(
             policy, run, self.state, self.log, quarantine, self._save, interrupt
@@ -225,6 +232,7 @@ class _Training:
         """Restore or start, train to the end or a signal. `initial`: the weights to start from, if
         they were read already."""
         test: Accuracy | None = None
+        stopped = False
         self._restore(initial)
         first, before = self.state.step, self.log.clock.seconds()
         with self.failures.told():
@@ -232,6 +240,7 @@ class _Training:
                 self._choose()
                 test = self._train()
             except Interrupted:
+                stopped = True
                 self._save()
                 self.run.note_stop(signal.Signals(self.interrupt.received).name)
         seconds = self.log.clock.seconds()
@@ -243,7 +252,8 @@ class _Training:
             images_per_second=images / (seconds - before) if images else 0.0,
             validation=self.measuring.validation,
             test=test,
-            interrupted=self.interrupt.received,
+            # of several processes, some may have received what came too late to stop any
+            interrupted=self.interrupt.received if stopped or self.world.size == 1 else 0,
         )
 
     def _restore(self, initial: dict[str, Tensor] | None) -> None:
@@ -309,7 +319,10 @@ class _Training:
         self.update.forward = replicated(model, self.world)
 
     def _compile_or_not(self) -> tuple[bool, str]:
-        """Whether to compile, and why; what is measured is measured by the first process alone."""
+        """Whether to compile, and why; what is measured is measured by the first process alone, and
+        not with a divided model, through which all must go together."""
+        if self.recipe.compile == "auto" and is_sharded(self.state.model):
+            return False, "compile: off (not measured with a model that is divided)"
         part = self.update.micro_batches(next(iter(self.loader.epoch(0))))[0]
         left = self.steps.total - self.state.step
 
@@ -399,5 +412,7 @@ class _Training:
             test = self.measuring.test()
         if test:
             self.log.accuracy("test", test)
+        if self.world.size > 1:
+            self.interrupt.heed(max(self.world.all_say(self.interrupt.received)))
         self.measuring.keep(test)
         return test

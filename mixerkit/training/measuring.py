@@ -121,14 +121,22 @@ class Measuring:
     def _in_step(self, loader: EvaluationLoader) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of a process's part, and empty ones until there are as many as any process
         has: through a divided model all go together."""
-        yield from loader
+        given, failed = 0, None
+        try:
+            for batch in loader:
+                given += 1
+                yield batch
+        except Exception as error:  # the others are on their way through the model
+            failed = error
         size, parts = self.recipe.evaluate.batch_size, self.world.size
         largest_part = -(-len(loader.split) // parts)
         most = -(-largest_part // size)
         config = self.recipe.model
         nothing = torch.zeros(0, config.in_channels, *config.image_hw)
-        for _ in range(most - loader.batches_given):
+        for _ in range(most - given):
             yield nothing, torch.zeros(0, dtype=torch.int64)
+        if failed:
+            raise failed
 
     def _of_all(
         self, loader: EvaluationLoader, found_NK: Tensor, labels_N: Tensor
@@ -137,7 +145,8 @@ class Measuring:
         the split: for the first process, of the images of all. What is broken goes to the
         quarantine of every process."""
         unreadable = [one for each in self.world.all_say(loader.unreadable) for one in each]
-        self.quarantine.add(loader.split, sorted(unreadable, key=lambda one: one.index))
+        with self.world.agreed():  # the first one writes them down
+            self.quarantine.add(loader.split, sorted(unreadable, key=lambda one: one.index))
         own = (loader.usable, found_NK, labels_N)
         if self.world.size == 1 or not (parts := self.world.first_hears(own)):
             return own

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mixerkit import launch
 from mixerkit.data.loader import EvaluationLoader, TrainLoader
-from mixerkit.data.readers import Poll, nothing
+from mixerkit.data.readers import Poll, nothing, processors
 from mixerkit.data.sources import ImageSplit, Splits, hold_out, open_source, thin_out
 from mixerkit.errors import UserError
 from mixerkit.spec.preprocess import Preprocess, preprocess_for
@@ -55,7 +56,7 @@ def training_loader(
         recipe.augment,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
-        workers=recipe.data.workers,
+        workers=_workers(recipe),
         memory=recipe.data.memory,
         patience=recipe.data.patience,
         skip_broken=recipe.data.max_unreadable > 0,
@@ -63,6 +64,12 @@ def training_loader(
         part=part,
         scaled=recipe.data.scaled_decoding,
     )
+
+
+def _workers(recipe: Recipe) -> int:
+    """Threads that decode images; processes on one machine share its processors."""
+    shared = max(1, processors() // launch.processes_here())
+    return recipe.data.workers or (0 if launch.processes_here() == 1 else shared)
 
 
 def evaluation_loader(
@@ -78,7 +85,7 @@ def evaluation_loader(
         split,
         preprocess_of(recipe, splits),
         batch_size=recipe.evaluate.batch_size,
-        workers=recipe.data.workers,
+        workers=_workers(recipe),
         memory=recipe.data.memory,
         patience=recipe.data.patience,
         skip_broken=recipe.data.max_unreadable > 0,

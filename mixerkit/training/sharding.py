@@ -77,14 +77,16 @@ def write_together(world: World, save: Callable[[Put], object], tensors: dict[st
 
     folders: list[Path | None] = []
 
-    def put(folder: Path) -> None:
+    def put(folder: Path) -> int:
         folders.append(folder)
         world.first_says(lambda: folder)
-        share(folder)
+        return share(folder)
 
-    def share(folder: Path) -> None:
+    def share(folder: Path) -> int:
+        files = 0
         with world.agreed():  # the first goes on when all are done
-            write_share(folder, tensors)
+            files = write_share(folder, tensors, world.rank)
+        return int(world.sum(files))
 
     with world.agreed():
         if world.is_first:

@@ -143,6 +143,7 @@ class TrainingState:
         A checkpoint that does not fit raises `UserError` and changes nothing. Of several processes
         all take the same."""
         newest = self.world.after_first(lambda: run.newest_checkpoint(before))
+        self._agree_on(newest[1]["step"] if newest else None)
         if newest is None:
             return False
         tensors, state = newest
@@ -158,7 +159,6 @@ class TrainingState:
                 f"{folder} does not fit the recipe of its run:\n  {lines}\nWithout that folder a "
                 f"resume goes on from the checkpoint before."
             )
-        self._agree_on(step)
         found(step)
         self._take(parts)
         self.step, self.losses, self.left_out = step, losses, left_out
@@ -166,8 +166,8 @@ class TrainingState:
         run.cut_metrics(state)
         return True
 
-    def _agree_on(self, step: int) -> None:
-        """All processes go on from the same step."""
+    def _agree_on(self, step: int | None) -> None:
+        """All processes found the same step to go on from, or none."""
         steps = self.world.all_say(step)
         if len(set(steps)) > 1:
             raise RunFailed(
@@ -271,6 +271,8 @@ def fresh_state(recipe: Recipe, model: nn.Module | None = None) -> TrainingState
     world = World.here()
     if recipe.strategy == "fsdp" and world.size > 1:
         shard(model)
+    if world.size > 1 and next(model.buffers(), None) is not None:
+        raise UserError("Of several processes each would have buffers of its own: train in one.")
     average = Average(model, recipe.ema) if recipe.ema else None
     optimizers = make_optimizers(model, recipe.optimizer, recipe.precision)
     return TrainingState(model, optimizers, average, world=world)

@@ -19,6 +19,9 @@ from mixerkit.errors import RunFailed, UserError, hush
 SIGNS_OF_LOSS = ("connection closed", "connection reset", "by peer", "timed out", "broken pipe")
 """What PyTorch's messages say then, whichever library talks."""
 
+AGREED = "was_agreed"
+"""Marks an error that one process raises for all, and says."""
+
 T = TypeVar("T")
 
 
@@ -100,6 +103,7 @@ class World:
                 made[0] = make()
             except Exception as error:
                 failed = error
+                error.__dict__[AGREED] = True
                 made[1] = _sent(error)
         dist.broadcast_object_list(made)
         if failed:
@@ -145,8 +149,20 @@ class World:
         if first is None:
             return
         if error and first[0] == self.rank:
+            error.__dict__[AGREED] = True
             raise error
         raise hush(first[1])
+
+    @contextmanager
+    def speaking_once(self) -> Iterator[None]:
+        """Inside, an error that all processes raise alike, such as of figures that are the same in
+        all, is left to the first to say. Not what was agreed on, nor the loss of another one."""
+        try:
+            yield
+        except (UserError, RunFailed) as error:
+            if not (self.is_first or isinstance(error, LostProcess) or _was_agreed(error)):
+                hush(error)
+            raise
 
     @contextmanager
     def noticing_loss(self) -> Iterator[None]:
@@ -171,7 +187,9 @@ def _sent(error: Exception) -> Exception:
     is sent; else a `RunFailed`, or `UserError`, of its text."""
     kind, text = type(error), str(error)
     if isinstance(error, OSError):
-        return OSError(error.errno, error.strerror, error.filename)
+        return OSError(*((error.errno, error.strerror, error.filename) if error.errno else (text,)))
+    if isinstance(error, IndexError):
+        return IndexError(text)
     ours = [one for one in kind.__mro__ if one.__module__.startswith("mixerkit.")]
     if any("__reduce__" in one.__dict__ for one in ours):
         return error
@@ -180,3 +198,14 @@ def _sent(error: Exception) -> Exception:
     if isinstance(error, UserError):
         return UserError(text)
     return RunFailed(text if isinstance(error, RunFailed) else f"{kind.__name__}: {text}")
+
+
+def _was_agreed(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, was agreed on."""
+    known: list[BaseException] = []
+    while error is not None and error not in known:
+        if error.__dict__.get(AGREED):
+            return True
+        known.append(error)
+        error = error.__cause__
+    return False

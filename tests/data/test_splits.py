@@ -87,7 +87,15 @@ def test_a_share_of_the_training_images_lies_inside_a_larger_one():
     assert other != half
 
 
-@given(st.lists(st.integers(1, 40), min_size=2, max_size=5), st.floats(0.001, 1))
-def test_every_class_keeps_an_image_and_its_part(sizes, share):
-    kept = np.bincount(thin_out(source(sizes), share, 0).train.labels, minlength=len(sizes))
-    assert (kept >= 1).all() and kept.sum() == max(len(sizes), round(share * sum(sizes)))
+SHARES = st.lists(st.floats(0.001, 1), min_size=2, max_size=2)
+
+
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=5), SHARES)
+def test_every_class_keeps_an_image_and_its_part(sizes, shares):
+    few, more = (thin_out(source(sizes), share, 0).train for share in sorted(shares))
+    assert set(ids(few)) <= set(ids(more))
+    for train, share in zip((few, more), sorted(shares), strict=True):
+        kept = np.bincount(train.labels, minlength=len(sizes))
+        assert (kept >= 1).all() and kept.sum() == max(len(sizes), round(share * sum(sizes)))
+        spare = kept - share * np.array(sizes)
+        assert kept.sum() == len(sizes) or (np.abs(spare) <= len(sizes)).all()

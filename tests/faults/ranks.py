@@ -212,7 +212,7 @@ FAULTS = (
         "nothing hangs; the same number of processes ends bitwise equal, another sees the same "
         "images and has the same losses within 1e-5",
         trials=30,
-        short=3,
+        short=2,
         run=killed_together,
         prepare=undisturbed,
     ),

@@ -14,9 +14,10 @@ import torch
 
 from mixerkit.checkpoint.load import load
 from mixerkit.checkpoint.rows import read_rows
+from mixerkit.checkpoint.run import RunFolder
 from mixerkit.checkpoint.verification import verify_run
 from mixerkit.errors import UserError
-from mixerkit.spec.recipe import Evaluate, Optimizer, Recipe, Save
+from mixerkit.spec.recipe import Evaluate, NotFinite, Optimizer, Recipe, Save
 from mixerkit.spec.strict import write_yaml
 from tests.training.runs import RECIPE
 from tests.training.seen import seen
@@ -42,7 +43,11 @@ OPTIMIZERS = {
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
 CASES: dict[str, Recipe] = {
     f"{name}-{strategy}-{precision}": replace(
-        BASE, optimizer=optimizer, strategy=strategy, precision=precision
+        BASE,
+        optimizer=optimizer,
+        strategy=strategy,
+        precision=precision,
+        compile="auto" if precision == "float32" else "off",  # which measures first
     )
     for name, optimizer in OPTIMIZERS.items()
     for strategy in ("ddp", "fsdp")
@@ -51,8 +56,9 @@ CASES: dict[str, Recipe] = {
 }
 
 
-def start_together(count: int, folder: Path) -> None:
-    """Have `count` processes train every recipe in `folder`, as torchrun starts them."""
+def start_together(count: int, folder: Path, fails: str = "") -> list[tuple[int, str]]:
+    """Have `count` processes train every recipe in `folder`, as torchrun starts them; the second
+    one `fails` in some way. The exit code of each, and what it complained of."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -68,6 +74,7 @@ def start_together(count: int, folder: Path) -> None:
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
                 "OMP_NUM_THREADS": "1",
+                "MEMBER_FAILS": fails,
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -75,9 +82,14 @@ def start_together(count: int, folder: Path) -> None:
         )
         for rank in range(count)
     ]
-    ends = [member.communicate(timeout=300) for member in members]
-    for member, (said, complained) in zip(members, ends, strict=True):
-        assert member.returncode == 0, said + complained
+    try:
+        complaints = [member.communicate(timeout=120)[1] for member in members]
+    finally:
+        for member in members:
+            member.kill()
+    ends = [(member.returncode, text) for member, text in zip(members, complaints, strict=True)]
+    assert fails or all(code == 0 for code, _ in ends), ends
+    return ends
 
 
 def put(folder: Path, recipes: dict[str, Recipe]) -> None:
@@ -86,13 +98,18 @@ def put(folder: Path, recipes: dict[str, Recipe]) -> None:
         (folder / f"{name}.yaml").write_text(write_yaml(recipe))
 
 
+BY_FOUR = ("muon-ddp-float64", "muon-fsdp-float64", "muon-fsdp-float32", "sgd-fsdp-float64")
+SHARED = [*((2, name) for name in CASES), *((4, name) for name in BY_FOUR)]
+"""(processes, case): all cases by two, and some by four."""
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Every case trained by one, two and four processes; FSDP by one is the plain model."""
+    """Cases trained by one, two and four processes; FSDP by one is the plain model."""
     folders = {}
     for count in (1, 2, 4):
         folders[count] = tmp_path_factory.mktemp(f"by-{count}")
-        put(folders[count], CASES)
+        put(folders[count], {name: CASES[name] for name in (CASES if count < 4 else BY_FOUR)})
         start_together(count, folders[count])
     return folders
 
@@ -102,8 +119,19 @@ def losses(run: Path) -> list[tuple[float, float]]:
     return [(row["loss"], row["gradient_norm"]) for row in rows]
 
 
-@pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("count", "name"), SHARED)
+def test_losses_and_norms_are_those_of_one_process(
+    runs: dict[int, Path], count: int, name: str
+) -> None:
+    alone, shared = losses(runs[1] / name), losses(runs[count] / name)
+    assert len(alone) == len(shared) == STEPS
+    assert alone[-1][0] < alone[0][0]
+    within = TOLERANCE[CASES[name].precision]
+    for one, other in zip(alone, shared, strict=True):
+        assert other == pytest.approx(one, rel=within, abs=within)
+
+
+@pytest.mark.parametrize(("count", "name"), SHARED)
 def test_the_same_images_are_seen(runs: dict[int, Path], count: int, name: str) -> None:
     found = seen(runs[count], f"{name}-")
     assert found == seen(runs[1], f"{name}-")
@@ -115,8 +143,7 @@ def figures(run: Path) -> list[dict]:
     return [row for row in rows if row["split"] != "train"]
 
 
-@pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("name", [name for name in CASES if "float64" in name])
+@pytest.mark.parametrize(("count", "name"), [each for each in SHARED if "float64" in each[1]])
 def test_every_image_is_measured_once(runs: dict[int, Path], count: int, name: str) -> None:
     alone, shared = figures(runs[1] / name), figures(runs[count] / name)
     assert [row["split"] for row in alone] == [*["validation"] * 3, "test"]
@@ -180,3 +207,28 @@ def test_a_sharded_checkpoint_is_a_model_and_is_verified(runs: dict[int, Path]) 
     finally:
         content[len(content) // 2] ^= 1
         shard.write_bytes(content)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("fails", ["reading", "measuring", "nan", "signal"])
+def test_what_fails_in_one_is_answered_by_all(tmp_path: Path, strategy: str, fails: str) -> None:
+    """Nothing hangs, and what was reached is saved."""
+    recipe = replace(
+        CASES[f"sgd-{strategy}-float64"],
+        not_finite=NotFinite("skip"),
+        evaluate=Evaluate(every="25 steps", batch_size=32, test=False),
+    )
+    put(tmp_path, {"run": recipe})
+    (first, said), (second, also) = start_together(2, tmp_path, fails)
+    with RunFolder.open(tmp_path / "run") as run:
+        saved, rows, state = run.checkpoints.steps(), run.metrics(), run.state()
+    if fails == "nan":
+        assert (first, second, state) == (0, 0, "finished")
+        assert [row["step"] for row in rows if row["split"] == "left out"] == [12]
+    elif fails == "signal":
+        assert (first, second, state) == (0, 0, "stopped")
+        assert saved[-1] == 11
+    else:
+        assert first and second and state == "stopped"
+        assert saved[-1] == (11 if fails == "reading" else 25)
+        assert "Step" in said and "is saved" in also

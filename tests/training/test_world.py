@@ -20,6 +20,8 @@ ERRORS = [
     (FiguresNotFinite("text", 7), FiguresNotFinite),
     (OSError(errno.ENOSPC, "full", "file"), OSError),
     (KeyError("text"), RunFailed),
+    (IndexError("text"), IndexError),
+    (OSError("text"), OSError),
 ]
 
 
