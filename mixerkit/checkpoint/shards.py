@@ -2,6 +2,7 @@
 process, in PyTorch's distributed form of safetensors, from which any number of processes read."""
 
 import errno
+import json
 import os
 import warnings
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ def write_share(folder: Path, tensors: dict[str, Tensor], rank: int) -> int:
     """
     try:
         save(
-            dict[str, Any](tensors),
+            dict[str, Any](sorted(tensors.items())),  # an optimiser's come in any order
             storage_writer=HuggingFaceStorageWriter(path=str(folder), save_distributed=True),
             planner=DefaultSavePlanner(dedup_save_to_lowest_rank=True),
         )
@@ -55,8 +56,22 @@ def write_share(folder: Path, tensors: dict[str, Tensor], rank: int) -> int:
         raise _first_cause(error) from error
     own = [path for path in shards_of(folder) if path.name.startswith(f"shard-{rank + 1:05}-")]
     for path in own:
+        _put_in_order(path)
         sync(path)
     return len(own)
+
+
+def _put_in_order(path: Path) -> None:
+    """Sort what safetensors writes about a file in any order, so that equal shares are equal
+    files."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:  # blanks at its end belong to the form
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def _first_cause(error: CheckpointException) -> Exception:
