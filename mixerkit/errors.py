@@ -49,19 +49,21 @@ class Refused(RuntimeError):
 
 
 Error = TypeVar("Error", bound=BaseException)
+SAID_ELSEWHERE = "is_said_elsewhere"
+"""Marks an error that another process says."""
 
 
-def hush(error: Error) -> Error:
-    """The error, marked as one that another process says."""
-    error.__dict__["is_said_elsewhere"] = True
+def marked(error: Error, mark: str) -> Error:
+    """The error, with a mark that is found on whatever is raised from it."""
+    error.__dict__[mark] = True
     return error
 
 
-def is_said_elsewhere(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is for another process to say."""
+def is_marked(error: BaseException | None, mark: str) -> bool:
+    """Whether an error, or what it came from, has the mark."""
     known: list[BaseException] = []  # an error may have been raised from itself
     while error is not None and error not in known:
-        if error.__dict__.get("is_said_elsewhere"):
+        if error.__dict__.get(mark):
             return True
         known.append(error)
         error = error.__cause__

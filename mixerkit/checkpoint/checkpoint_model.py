@@ -25,7 +25,7 @@ from mixerkit.checkpoint.mending import recipe_digest
 from mixerkit.checkpoint.opening import is_run
 from mixerkit.checkpoint.step_folders import step_of
 from mixerkit.checkpoint.stored import Stored
-from mixerkit.checkpoint.tensors import is_shard
+from mixerkit.checkpoint.tensors import shards_of
 from mixerkit.errors import UserError, warn
 from mixerkit.spec.preprocess import preprocess_for
 from mixerkit.spec.recipe import Recipe
@@ -128,7 +128,7 @@ def _weights(folder: Path) -> Path:
     whole = folder / TENSORS
     if whole.exists() or not folder.is_dir():
         return whole
-    return min((path for path in folder.iterdir() if is_shard(path.name)), default=whole)
+    return next(iter(shards_of(folder)), whole)
 
 
 def stored_checkpoint(folder: Path) -> Stored:

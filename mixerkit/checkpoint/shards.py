@@ -25,18 +25,13 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from mixerkit.checkpoint.files import sync
-from mixerkit.checkpoint.tensors import Shape, TensorFile, is_shard
+from mixerkit.checkpoint.tensors import Shape, TensorFile, shards_of
 from mixerkit.errors import RunFailed, UserError
 
 NAMES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.int64: "I64"}
 """safetensors' names of what a run keeps."""
 BROKEN = (SafetensorError, OSError, RuntimeError, LookupError, TypeError, ValueError)
 """What PyTorch's reader raises for files that are not whole, or not its own."""
-
-
-def shards_of(folder: Path) -> list[Path]:
-    """The files of a folder that hold shares of tensors, by rank."""
-    return sorted(path for path in folder.iterdir() if is_shard(path.name))
 
 
 def write_share(folder: Path, tensors: dict[str, Tensor], rank: int) -> int:

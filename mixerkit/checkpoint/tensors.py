@@ -47,6 +47,11 @@ def is_shard(name: str) -> bool:
     return re.fullmatch(r"shard-\d+-.*\.safetensors", name) is not None
 
 
+def shards_of(folder: Path) -> list[Path]:
+    """The files of a folder that hold shares of tensors, by rank."""
+    return sorted(path for path in folder.iterdir() if is_shard(path.name))
+
+
 def part_of(file: TensorFile, part: str) -> TensorFile:
     """The tensors whose names begin with `part`, under the rest of their names."""
     names = {name.removeprefix(part): name for name in file.shapes if name.startswith(part)}

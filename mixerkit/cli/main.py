@@ -20,12 +20,13 @@ from mixerkit.errors import (
     EXIT_BAD_INPUT,
     EXIT_DONE,
     EXIT_FAILED,
+    SAID_ELSEWHERE,
     Refused,
     RunFailed,
     UserError,
     did_you_mean,
     exit_code_for_signal,
-    is_said_elsewhere,
+    is_marked,
 )
 
 # Command → what it does. The module of the same name in this package has `main(words) -> int`.
@@ -80,7 +81,7 @@ def main(words: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except (UserError, RunFailed) as error:
-        if is_said_elsewhere(error):
+        if is_marked(error, SAID_ELSEWHERE):
             return error.exit_code
         return _say(f"error: {error}", error.exit_code)
     except Refused as error:
@@ -91,7 +92,7 @@ def main(words: list[str] | None = None) -> int:
         drop(sys.stdout)
         return exit_code_for_signal(SIGPIPE)
     except OSError as error:
-        if is_said_elsewhere(error):
+        if is_marked(error, SAID_ELSEWHERE):
             return EXIT_FAILED
         where = f"{error.filename}: " if error.filename else ""
         # the one error of the system that is always about what somebody typed

@@ -137,14 +137,18 @@ def carry_out(settings: Recipe, folder: str, name: str, resume: bool, as_json: b
         result, report = run(settings, Path(folder), resume=resume, console=console)
     else:
         result, report = run_where_free(settings, name, console)
-    if launch.rank():
-        pass
-    elif as_json:
+    if launch.rank() == 0:
+        _tell(settings, result, report, as_json)
+    return exit_code_for_signal(result.interrupted) if result.interrupted else EXIT_DONE
+
+
+def _tell(settings: Recipe, result: "TrainingResult", report: Path | None, as_json: bool) -> None:
+    """Print what a run came to, and commands that work on it from here."""
+    if as_json:
         print(json.dumps(_as_dict(result, report), indent=2))
     elif not result.interrupted:
         print("\n" + pairs(summary(result, report)))
         print("\n".join(["", "Next:", *(f"  {each}" for each in _next(settings, result.run))]))
-    return exit_code_for_signal(result.interrupted) if result.interrupted else EXIT_DONE
 
 
 def _next(settings: Recipe, folder: Path) -> list[str]:

@@ -6,15 +6,19 @@ what PyTorch and the device's libraries take for themselves, for which a tenth o
 aside, and peers of our model.
 """
 
+from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import cache
 from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mixerkit.errors import UserError
 from mixerkit.model.cost import cost
 from mixerkit.model.mixer import MlpMixer
+from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.optimizer import is_hidden_matrix
 
@@ -48,6 +52,10 @@ class Share:
         parts = (self.weights, self.gradients, self.optimizer, self.average)
         return sum(parts) + self.gathered + self.casts + self.activations
 
+    def fits(self, memory: float) -> bool:
+        """Whether it fits into so many GiB, with a tenth set aside."""
+        return self.total <= USABLE * memory * GIB
+
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return asdict(self) | {"total": self.total}
@@ -75,8 +83,8 @@ class Division:
     shares: tuple[Share, ...]
 
     def fits(self, share: Share) -> bool:
-        """Whether it fits, with a tenth set aside."""
-        return share.total <= USABLE * self.memory * GIB
+        """Whether it fits into the memory of a device."""
+        return share.fits(self.memory)
 
     @property
     def best(self) -> Share | None:
@@ -133,7 +141,7 @@ def _fewest(recipe: Recipe, devices: int, memory: float, strategy: str, twice: b
     per_device = recipe.batch_size // devices
     counts = [n for n in range(1, per_device + 1) if per_device % n == 0]
     shares = [share_of(recipe, devices, strategy, twice, count) for count in counts]
-    fitting = (share for share in shares if share.total <= USABLE * memory * GIB)
+    fitting = (share for share in shares if share.fits(memory))
     return next(fitting, shares[-1])
 
 
@@ -141,19 +149,18 @@ def share_of(
     recipe: Recipe, devices: int, strategy: str, activation_checkpointing: bool, accumulation: int
 ) -> Share:
     """The bytes of one way."""
-    with torch.device("meta"):
-        shapes = {name: tuple(p.shape) for name, p in MlpMixer(recipe.model).named_parameters()}
+    parameters = _parameters(recipe.model)
     divided = strategy == "fsdp" and devices > 1
 
-    def kept(shape: tuple[int, ...]) -> int:
+    def kept(shape: torch.Size) -> int:
         """Numbers of a parameter on the first device, which has the most rows."""
         rows = -(-shape[0] // devices) if divided else shape[0]
         return rows * prod(shape[1:])
 
-    sizes = {name: kept(shape) for name, shape in shapes.items()}
+    sizes = {name: kept(parameter.shape) for name, parameter in parameters.items()}
     own = 4 * sum(sizes.values())
     half = recipe.precision == "bfloat16"
-    matrices = sum(prod(shape) for shape in shapes.values() if len(shape) > 1)
+    matrices = sum(p.numel() for p in parameters.values() if p.ndim > 1)
     sam = bool(recipe.optimizer.sam)
     return Share(
         strategy,
@@ -161,38 +168,44 @@ def share_of(
         accumulation,
         weights=own * (2 if sam else 1),
         gradients=own * (2 if sam else 1),
-        optimizer=sum(_state(recipe, name, shapes[name], size) for name, size in sizes.items()),
+        optimizer=sum(_state(recipe, name, parameters[name], size) for name, size in sizes.items()),
         average=own if recipe.ema else 0,
-        gathered=_gathered(recipe, shapes) if divided else 0,
+        gathered=_gathered(recipe, parameters) if divided else 0,
         casts=2 * matrices if half else 0,
         activations=_activations(recipe, devices, activation_checkpointing, accumulation),
     )
 
 
-def _state(recipe: Recipe, name: str, shape: tuple[int, ...], size: int) -> int:
+@cache
+def _parameters(config: MixerConfig) -> dict[str, Tensor]:
+    """Every parameter by name, without any numbers."""
+    with torch.device("meta"):
+        return dict(MlpMixer(config).named_parameters())
+
+
+def _state(recipe: Recipe, name: str, parameter: Tensor, size: int) -> int:
     """Bytes that the optimiser keeps of one parameter, of which `size` numbers are here."""
     spec = recipe.optimizer
     if spec.name == "sgd":
         return 4 * size if spec.momentum else 0
-    if spec.name == "muon" and is_hidden_matrix(name, torch.empty(shape, device="meta")):
+    if spec.name == "muon" and is_hidden_matrix(name, parameter):
         return 4 * size
     return 8 * size + 4  # two means, and the number of updates
 
 
-def _gathered(recipe: Recipe, shapes: dict[str, tuple[int, ...]]) -> int:
+def _gathered(recipe: Recipe, parameters: dict[str, Tensor]) -> int:
     """What FSDP has whole at the peak: what is in no block; two blocks, of which one is fetched
     ahead; a block's gradients and their copy to be sent; and for Muon all matrices of one shape,
     before and after."""
-    of_blocks = {n: prod(s) for n, s in shapes.items() if n.startswith("blocks.")}
-    rest = sum(prod(s) for n, s in shapes.items() if n not in of_blocks)
-    block = sum(size for n, size in of_blocks.items() if n.startswith("blocks.0."))
+    rest = sum(p.numel() for name, p in parameters.items() if not name.startswith("blocks."))
+    block = sum(p.numel() for name, p in parameters.items() if name.startswith("blocks.0."))
     step = 4 * (rest + 4 * block)
     if recipe.optimizer.name != "muon":
         return step
-    groups: dict[tuple[int, ...], int] = {}
-    for name, shape in shapes.items():
-        if is_hidden_matrix(name, torch.empty(shape, device="meta")):
-            groups[shape] = groups.get(shape, 0) + prod(shape)
+    groups: Counter[torch.Size] = Counter()
+    for name, parameter in parameters.items():
+        if is_hidden_matrix(name, parameter):
+            groups[parameter.shape] += parameter.numel()
     return max(step, 3 * 4 * max(groups.values(), default=0))
 
 

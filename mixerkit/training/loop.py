@@ -35,8 +35,11 @@ from mixerkit.training.same import check_same
 from mixerkit.training.setup import (
     Steps,
     check_classes,
+    check_division,
     class_counts,
+    classes_text,
     count_steps,
+    images_text,
     open_data,
     training_loader,
 )
@@ -44,8 +47,6 @@ from mixerkit.training.sharding import is_sharded
 from mixerkit.training.state import fresh_state
 from mixerkit.training.update import Update
 from mixerkit.training.world import World
-
-NAMES_SHOWN = 10
 
 
 def train(
@@ -82,13 +83,13 @@ def _train(
     asked = recipe.model.num_classes
     recipe, splits = world.after_first(lambda: open_data(recipe))  # the first one may fetch it
     watch.say(f"data: {splits.origin}")
-    watch.say(_classes(splits.train.class_names, asked))
-    watch.say(_images(splits))
+    watch.say(classes_text(splits.train.class_names, asked))
+    watch.say(images_text(splits))
     interrupt = Interrupt(alone=world.size == 1)
     initial: dict[str, Tensor] | None = None
     with world.agreed():
         part = (world.rank, world.size)
-        _check_division(recipe, world)
+        check_division(recipe, world.size)
         loader = training_loader(recipe, splits, interrupt.poll, part)
         # What cannot run is refused before a folder is made.
         next(iter(loader.epoch(0)))
@@ -121,16 +122,6 @@ def _train(
             return training.run_all(initial)
 
 
-def _check_division(recipe: Recipe, world: World) -> None:
-    """Every process gets equal micro-batches."""
-    parts = recipe.accumulation * world.size
-    if recipe.batch_size % parts:
-        raise UserError(
-            f"batch_size {recipe.batch_size} must be a multiple of {parts}: of the {world.size} "
-            f"processes times accumulation {recipe.accumulation}."
-        )
-
-
 def _initial(recipe: Recipe, class_names: tuple[str, ...], world: World) -> dict[str, Tensor]:
     """`initial_weights` in every process; the first one may have to fetch them."""
     return world.after_first(lambda: initial_weights(recipe, class_names))
@@ -146,7 +137,7 @@ def _opened(out: Path, recipe: Recipe, resume: bool, world: World) -> RunFolder:
 def _check_stage(stage: Recipe | None, splits: Splits, world: World) -> None:
     """`UserError` where what is trained first could not begin."""
     if stage:
-        _check_division(stage, world)
+        check_division(stage, world.size)
         training_loader(stage, splits)
         count_steps(stage, len(splits.train))
 
@@ -168,20 +159,6 @@ def _train_first(recipe: Recipe, run: RunFolder, watch: Watcher) -> TrainingResu
     else:
         watch.say(f"first:  {stage.name} is trained; the run itself begins")
     return first
-
-
-def _classes(names: tuple[str, ...], asked: int) -> str:
-    """How many classes there are, the first few by name."""
-    shown = ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
-    differs = "" if len(names) == asked else f"; the recipe has {asked}, the data decide"
-    return f"classes: {len(names)} ({shown}){differs}"
-
-
-def _images(splits: Splits) -> str:
-    """How many images there are in each split."""
-    others = (("held out", splits.validation), ("for the test", splits.test))
-    shown = [f"{len(split):,} {what}" for what, split in others if split is not None]
-    return ", ".join([f"images: {len(splits.train):,} for training", *shown])
 
 
 class _Training:

@@ -13,6 +13,7 @@ from mixerkit.spec.preprocess import Preprocess, preprocess_for
 from mixerkit.spec.recipe import Recipe, parse_duration
 
 LOG_ROWS = 200
+NAMES_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,20 @@ def open_data(recipe: Recipe) -> tuple[Recipe, Splits]:
     splits = thin_out(splits, recipe.data.share, recipe.data.split_seed)
     classes = len(splits.train.class_names)
     return replace(recipe, model=replace(recipe.model, num_classes=classes)), splits
+
+
+def classes_text(names: tuple[str, ...], asked: int) -> str:
+    """How many classes there are, the first few by name."""
+    shown = ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
+    differs = "" if len(names) == asked else f"; the recipe has {asked}, the data decide"
+    return f"classes: {len(names)} ({shown}){differs}"
+
+
+def images_text(splits: Splits) -> str:
+    """How many images there are in each split."""
+    others = (("held out", splits.validation), ("for the test", splits.test))
+    shown = [f"{len(split):,} {what}" for what, split in others if split is not None]
+    return ", ".join([f"images: {len(splits.train):,} for training", *shown])
 
 
 def preprocess_of(recipe: Recipe, splits: Splits) -> Preprocess:
@@ -68,8 +83,7 @@ def training_loader(
 
 def _workers(recipe: Recipe) -> int:
     """Threads that decode images; processes on one machine share its processors."""
-    shared = max(1, processors() // launch.processes_here())
-    return recipe.data.workers or (0 if launch.processes_here() == 1 else shared)
+    return recipe.data.workers or max(1, processors() // launch.processes_here())
 
 
 def evaluation_loader(
@@ -118,6 +132,16 @@ def count_steps(recipe: Recipe, samples: int) -> Steps:
         max(1, steps(recipe.evaluate.every)),
         max(1, steps(recipe.save.every)),
     )
+
+
+def check_division(recipe: Recipe, processes: int) -> None:
+    """`UserError` unless every process gets equal micro-batches."""
+    parts = recipe.accumulation * processes
+    if recipe.batch_size % parts:
+        raise UserError(
+            f"batch_size {recipe.batch_size} must be a multiple of {parts}: of the {processes} "
+            f"processes times accumulation {recipe.accumulation}."
+        )
 
 
 def check_classes(loader: TrainLoader) -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mixerkit.errors import RunFailed, UserError, hush
+from mixerkit.errors import SAID_ELSEWHERE, RunFailed, UserError, is_marked, marked
 
 SIGNS_OF_LOSS = ("connection closed", "connection reset", "by peer", "timed out", "broken pipe")
 """What PyTorch's messages say then, whichever library talks."""
@@ -102,14 +102,13 @@ class World:
             try:
                 made[0] = make()
             except Exception as error:
-                failed = error
-                error.__dict__[AGREED] = True
+                failed = marked(error, AGREED)
                 made[1] = _sent(error)
         dist.broadcast_object_list(made)
         if failed:
             raise failed
         if made[1]:
-            raise hush(made[1])
+            raise marked(made[1], SAID_ELSEWHERE)
         result: T = made[0]
         return result
 
@@ -149,9 +148,8 @@ class World:
         if first is None:
             return
         if error and first[0] == self.rank:
-            error.__dict__[AGREED] = True
-            raise error
-        raise hush(first[1])
+            raise marked(error, AGREED)
+        raise marked(first[1], SAID_ELSEWHERE)
 
     @contextmanager
     def speaking_once(self) -> Iterator[None]:
@@ -160,8 +158,9 @@ class World:
         try:
             yield
         except (UserError, RunFailed) as error:
-            if not (self.is_first or isinstance(error, LostProcess) or _was_agreed(error)):
-                hush(error)
+            own = isinstance(error, LostProcess) or is_marked(error, AGREED)
+            if not (self.is_first or own):
+                marked(error, SAID_ELSEWHERE)
             raise
 
     @contextmanager
@@ -198,14 +197,3 @@ def _sent(error: Exception) -> Exception:
     if isinstance(error, UserError):
         return UserError(text)
     return RunFailed(text if isinstance(error, RunFailed) else f"{kind.__name__}: {text}")
-
-
-def _was_agreed(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, was agreed on."""
-    known: list[BaseException] = []
-    while error is not None and error not in known:
-        if error.__dict__.get(AGREED):
-            return True
-        known.append(error)
-        error = error.__cause__
-    return False

@@ -1,10 +1,8 @@
 """`mixer train` under torchrun, as people type it."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,18 +10,17 @@ import pytest
 
 from mixerkit.checkpoint.opening import is_run, state_of
 from mixerkit.spec.strict import write_yaml
-from tests.faults.child import ROOT
+from tests.faults.child import environment
+from tests.faults.ranks import torchrun
 from tests.faults.sample import MUON
 
 
-def torchrun(folder: Path, *words: str, options: tuple[str, ...] = ()) -> subprocess.Popen:
+def start(folder: Path, *words: str, options: tuple[str, ...] = ()) -> subprocess.Popen:
     """`torchrun --nproc-per-node 2 -m mixerkit WORDS` in `folder`."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.Popen(
-        [*launcher, "--nproc-per-node=2", *options, "-m", "mixerkit", *words],
+        torchrun(2, "mixerkit", list(words), *options),
         cwd=folder,
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"},
+        env=environment() | {"GLOO_SOCKET_IFNAME": "lo"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -41,7 +38,7 @@ def torchrun(folder: Path, *words: str, options: tuple[str, ...] = ()) -> subpro
 )
 def test_a_mistake_is_said_once(tmp_path, words, options, said):
     (tmp_path / "recipe.yaml").write_text(write_yaml(MUON))
-    process = torchrun(tmp_path, *words, options=options)
+    process = start(tmp_path, *words, options=options)
     _, complained = process.communicate(timeout=120)
     assert process.returncode != 0
     starts = 2 if options else 1
@@ -55,7 +52,7 @@ def test_a_mistake_is_said_once(tmp_path, words, options, said):
 def test_a_signal_stops_all_saved_and_json_is_printed_once(tmp_path):
     (tmp_path / "recipe.yaml").write_text(write_yaml(MUON))
     long = ["train", "recipe.yaml", "--duration", "5000 steps", "--out", "run"]
-    process = torchrun(tmp_path, *long)
+    process = start(tmp_path, *long)
     end = time.monotonic() + 120
     while not (is_run(tmp_path / "run") and list((tmp_path / "run").glob("checkpoints/*"))):
         assert time.monotonic() < end and process.poll() is None
@@ -67,7 +64,7 @@ def test_a_signal_stops_all_saved_and_json_is_printed_once(tmp_path):
     recipe = (tmp_path / "run" / "recipe.yaml").read_text()
     assert "5000 steps" in recipe
 
-    process = torchrun(tmp_path, "train", "recipe.yaml", "--json", "--out", "whole")
+    process = start(tmp_path, "train", "recipe.yaml", "--json", "--out", "whole")
     out, complained = process.communicate(timeout=120)
     assert process.returncode == 0, complained
     told = json.loads(out)

@@ -116,7 +116,7 @@ def start_command(
         process = subprocess.Popen(
             [sys.executable, "-m", "mixerkit", *words],
             cwd=folder,
-            env=_environment() | (environment or {}),
+            env=environment() | (environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
@@ -146,7 +146,7 @@ def _heeding_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, offline, with one thread; `mixerkit` is the one beside these tests."""
     inherited = {name: text for name, text in os.environ.items() if name != "MIXERKIT_DEBUG"}
     settings = {"MIXERKIT_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -161,7 +161,7 @@ class _Server:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.forks"],
             cwd=ROOT,
-            env=_environment(),
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -18,7 +18,7 @@ from mixerkit.checkpoint.lock import holder
 from mixerkit.checkpoint.opening import is_run
 from mixerkit.checkpoint.rows import read_rows
 from mixerkit.spec.strict import write_yaml
-from tests.faults.child import PATIENCE, ROOT
+from tests.faults.child import PATIENCE, environment
 from tests.faults.fault import Fault, Trial
 from tests.faults.sample import MUON, STEPS, assert_same_end
 from tests.training.seen import seen
@@ -67,6 +67,12 @@ class Together:
         return self.log.read_text(errors="replace")
 
 
+def torchrun(count: int, program: str, words: list[str], *options: str) -> list[str]:
+    """The command that starts so many processes of `program` with `words`."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*launcher, f"--nproc-per-node={count}", *options, "-m", program, *words]
+
+
 def start(folder: Path, strategy: str, count: int, restarts: int = 0) -> Together:
     """Begin the run in `folder`, or go on with it, by so many processes."""
     folder.mkdir(exist_ok=True)
@@ -75,20 +81,12 @@ def start(folder: Path, strategy: str, count: int, restarts: int = 0) -> Togethe
     else:
         (folder / "recipe.yaml").write_text(write_yaml(RECIPES[strategy]))
         words = ["train", "recipe.yaml", "--out", "run"]
-    program = ["-m", "tests.training.seen", *words]
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     log = folder / "output"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, *launcher, f"--max-restarts={restarts}", *program],
+            torchrun(count, "tests.training.seen", words, f"--max-restarts={restarts}"),
             cwd=folder,
-            env=os.environ
-            | {
-                "OMP_NUM_THREADS": "1",
-                "MIXERKIT_OFFLINE": "1",
-                "PYTHONPATH": str(ROOT),
-                "GLOO_SOCKET_IFNAME": "lo",
-            },
+            env=environment() | {"GLOO_SOCKET_IFNAME": "lo"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

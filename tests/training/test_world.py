@@ -8,7 +8,7 @@ import pytest
 
 from mixerkit.checkpoint.checkpoints import NoneUsable
 from mixerkit.checkpoint.lock import Taken
-from mixerkit.errors import RunFailed, UserError, hush, is_said_elsewhere
+from mixerkit.errors import SAID_ELSEWHERE, RunFailed, UserError, is_marked, marked
 from mixerkit.training.state import FiguresNotFinite
 from mixerkit.training.world import LostProcess, World, _sent
 
@@ -36,15 +36,15 @@ def test_errors_arrive_as_what_they_are(error: Exception, kind: type) -> None:
 def test_what_another_process_says_is_known_through_what_is_made_of_it() -> None:
     try:
         try:
-            raise hush(UserError("inner"))
+            raise marked(UserError("inner"), SAID_ELSEWHERE)
         except UserError as error:
             raise RunFailed("outer") from error
     except RunFailed as error:
-        assert is_said_elsewhere(error)
+        assert is_marked(error, SAID_ELSEWHERE)
     own = UserError("own")
-    assert not is_said_elsewhere(own)
+    assert not is_marked(own, SAID_ELSEWHERE)
     own.__cause__ = own
-    assert not is_said_elsewhere(own)
+    assert not is_marked(own, SAID_ELSEWHERE)
 
 
 def test_alone_everything_is_done_at_once() -> None:
