@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "mixerkit"
 
 FOUNDATION = {
     "launch": set(), "errors": {"launch"}, "spec": {"errors"}, "results": {"errors"},
-    "download": {"errors"},
+    "download": {"errors"}, "device": {"errors"},
 }  # fmt: skip
 PARTS = {
     "model": set(),

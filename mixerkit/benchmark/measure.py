@@ -116,6 +116,16 @@ def peak_memory(call: Call) -> int | None:
     return max(0, _status_bytes("VmHWM") - before)
 
 
+def peak_device_memory(call: Call) -> int:
+    """Bytes by which PyTorch's tensors on the GPU grow at the worst moment of one call."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    return torch.cuda.max_memory_allocated() - before
+
+
 def in_fresh_process(code: str) -> Any:
     """What a program prints as JSON on its last line, run by this Python in a new process."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

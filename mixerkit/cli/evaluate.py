@@ -147,6 +147,7 @@ def _measure(
     """The accuracy on the images that can be used, and the others."""
     from mixerkit.data.decode import BrokenImage
     from mixerkit.data.loader import EvaluationLoader
+    from mixerkit.device import device_here, memory_told
     from mixerkit.evaluation.accuracy import evaluate
 
     if given.batch_size < 1:
@@ -164,7 +165,8 @@ def _measure(
         skip_broken=given.skip_broken,
     )
     try:
-        accuracy = evaluate(model, loader, names)
+        with memory_told(lambda: f"Give a --batch-size below {given.batch_size}."):
+            accuracy = evaluate(model.to(device_here()), loader, names)
     except BrokenImage as error:
         raise UserError(
             f"{error} Or give --skip-broken: it measures the others, and says which were left out."

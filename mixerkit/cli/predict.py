@@ -56,9 +56,10 @@ def main(words: list[str]) -> int:
     given = parse(Predict, words, command="predict", examples=EXAMPLES)
     paths = list(find_images(given.files))
     from mixerkit.checkpoint.load import load
+    from mixerkit.device import device_here, memory_told
     from mixerkit.inference.predictor import predict_files
 
-    model = load(given.model, image_size=given.image_size)
+    model = load(given.model, image_size=given.image_size).to(device_here())
     predictions = predict_files(
         model,
         paths,
@@ -71,10 +72,11 @@ def main(words: list[str]) -> int:
         print(f"assumed: {note}", file=sys.stderr)
     errors: list[str] = []
     found = _telling_errors(predictions, errors)
-    if given.json:
-        _print_json(found)
-    else:
-        _print_table(found, paths, model.preprocess.class_names if model.preprocess else ())
+    with memory_told(lambda: f"Give a --batch-size below {given.batch_size}."):
+        if given.json:
+            _print_json(found)
+        else:
+            _print_table(found, paths, model.preprocess.class_names if model.preprocess else ())
     return _exit_code(len(errors), len(paths))
 
 

@@ -15,6 +15,7 @@ from mixerkit.spec.mixer import MixerConfig
 
 MOST_THREADS = 1024
 UNITS = ("epoch", "step", "sample", "%")
+Precision = Literal["float32", "bfloat16", "float64"]
 
 
 @dataclass(frozen=True)
@@ -323,7 +324,7 @@ class Recipe:
     """Micro-batches into which a batch is cut."""
     ema: float = 0.0
     """Decay of the exponential moving average of the weights; 0 is off."""
-    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    precision: Precision = "float32"
     """"bfloat16" computes in it and keeps weights in float32; "float64" is for comparing two ways
     of computing the same."""
     compile: Literal["auto", "on", "off"] = "auto"

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixerkit.device import GIB
 from mixerkit.errors import UserError
 from mixerkit.model.cost import cost
 from mixerkit.model.mixer import MlpMixer
@@ -22,9 +23,10 @@ from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.optimizer import is_hidden_matrix
 
-GIB = 2**30
 USABLE = 0.9
 """Share of a device's memory that the figures may fill."""
+CLEARLY_LESS = 0.7
+"""Of what was too much, by these figures, what is worth a try."""
 SMALLEST = 4
 """Images in a micro-batch below which cutting it up costs more than computing blocks twice."""
 
@@ -134,6 +136,23 @@ def divide(recipe: Recipe, devices: int, memory: float) -> Division:
     )
     parameters = cost(recipe.model).parameters
     return Division(recipe.name, parameters, devices, memory, recipe.batch_size, shares)
+
+
+def to_fit(recipe: Recipe, devices: int, memory: float | None) -> str:
+    """What to say to somebody whose step did not fit into `memory` GiB (None: nobody knows how
+    many), whatever the closed forms say: a way that takes clearly less than the recipe's own."""
+    twice, parts = recipe.activation_checkpointing, recipe.accumulation
+    own = share_of(recipe, devices, recipe.strategy, twice, parts).total / GIB
+    less = CLEARLY_LESS * own / USABLE
+    best = divide(recipe, devices, less if memory is None else min(less, memory)).best
+    if best is None:
+        return f"A step needs about {own:.1f} GiB: take a smaller model, or more devices."
+    settings = best.settings() if devices > 1 else best.settings_alone()
+    return (
+        f"A step needs about {own:.1f} GiB, and {best.total / GIB:.1f} GiB with {settings}, which "
+        f"gives the same updates: start again with that. `mixer train RECIPE --dry-run "
+        f"--devices {devices} --memory GIB` shows other ways."
+    )
 
 
 def _fewest(recipe: Recipe, devices: int, memory: float, strategy: str, twice: bool) -> Share:

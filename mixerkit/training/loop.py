@@ -16,12 +16,15 @@ from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import Batch, TrainLoader
 from mixerkit.data.quarantine import Quarantine
 from mixerkit.data.sources import Splits
+from mixerkit.device import memory_here, memory_told
 from mixerkit.errors import UserError, warn
 from mixerkit.evaluation.accuracy import Accuracy
+from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.advice import on_schedule
 from mixerkit.training.compilation import choose_compile
 from mixerkit.training.distributed import replicated
+from mixerkit.training.division import to_fit
 from mixerkit.training.failures import Failures, WentBack
 from mixerkit.training.images import contents_of
 from mixerkit.training.initial import first_stage, initial_weights
@@ -212,7 +215,7 @@ class _Training:
         stopped = False
         self._restore(initial)
         first, before = self.state.step, self.log.clock.seconds()
-        with self.failures.told():
+        with self.failures.told(), memory_told(self._how_to_fit):
             try:
                 self._choose()
                 test = self._train()
@@ -232,6 +235,12 @@ class _Training:
             # of several processes, some may have received what came too late to stop any
             interrupted=self.interrupt.received if stopped or self.world.size == 1 else 0,
         )
+
+    def _how_to_fit(self) -> str:
+        """What may help where memory is too small."""
+        if isinstance(self.state.model, MlpMixer):
+            return to_fit(self.recipe, self.world.size, memory_here())
+        return "Start again with a larger --accumulation: it cuts the batch into smaller parts."
 
     def _restore(self, initial: dict[str, Tensor] | None) -> None:
         """Take the newest checkpoint, if there is one, and the time spent until then."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.checkpoint.tensors import not_finite
+from mixerkit.device import device_here
 from mixerkit.errors import RunFailed, UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.recipe import Recipe
@@ -251,13 +252,6 @@ def _figures(state: dict[str, Any], folder: Path) -> tuple[list[tuple[float, flo
 
 def _described(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-
-
-def device_here() -> torch.device:
-    """Where this process trains: of several on a machine, each on a device of its own."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
 
 
 def fresh_state(recipe: Recipe, model: nn.Module | None = None) -> TrainingState:

@@ -7,11 +7,11 @@ import torch
 
 from mixerkit.results import read_results
 from mixerkit.study.training_memory import (
-    BATCH,
+    FULL,
     IN_QUICK,
+    Contender,
     noise,
     our_step,
-    recipe_of,
     study,
     timm_step,
 )
@@ -42,9 +42,9 @@ def test_both_take_a_step_of_the_same_kind(checkpointing, monkeypatch):
             made.append(self)
 
     monkeypatch.setattr(torch.optim, "AdamW", Noted)
-    recipe = recipe_of("S/32", 1, checkpointing)
+    recipe = Contender("mixerkit", checkpointing=checkpointing).recipe(FULL)
     recipe = replace(recipe, model=replace(recipe.model, width=16, depth=2))
-    assert noise(recipe).images.shape == (BATCH, 3, 224, 224)
+    assert noise(recipe).images.shape == (FULL.batch_size, 3, 224, 224)
     for step_of in (our_step, timm_step):
         step = step_of(recipe)
         kernels = [p for group in made[-1].param_groups for p in group["params"] if p.ndim >= 2]

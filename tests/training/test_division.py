@@ -13,7 +13,7 @@ from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import variant
 from mixerkit.spec.recipe import Optimizer, Recipe
 from mixerkit.spec.recipes import recipe
-from mixerkit.training.division import GIB, USABLE, divide, share_of
+from mixerkit.training.division import CLEARLY_LESS, GIB, USABLE, divide, share_of, to_fit
 from mixerkit.training.state import fresh_state
 from tests.training.tracked import CASES, LARGE
 
@@ -126,3 +126,29 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
         divide(recipe("b16-imagenet1k"), 3, 16.0)
     with pytest.raises(UserError, match="above 0"):
         divide(recipe("b16-imagenet1k"), 0, 16.0)
+
+
+@pytest.mark.parametrize("memory", [None, 3.0, 1e6])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_advice_after_a_step_that_did_not_fit(devices: int, memory: float | None) -> None:
+    """It takes clearly less, also where the closed forms thought that there was room."""
+    asked = Recipe(model=variant("B/16"), optimizer=Optimizer(name="adamw"), batch_size=64)
+    own = share_of(asked, devices, "ddp", False, 1).total
+    text = to_fit(asked, devices, memory)
+    words = text.split("with ")[1].split(",")[0].split()
+    named = dict(zip(words[::2], words[1::2], strict=False))
+    share = share_of(
+        asked,
+        devices,
+        named.get("--strategy", "ddp"),
+        "--activation-checkpointing" in words,
+        int(named["--accumulation"]),
+    )
+    assert f"{share.total / GIB:.1f} GiB with {' '.join(words)}" in text
+    assert share.total <= CLEARLY_LESS * own
+    assert memory is None or share.total <= USABLE * memory * GIB
+
+
+def test_no_advice_where_nothing_fits() -> None:
+    asked = Recipe(model=variant("B/16"), optimizer=Optimizer(name="adamw"), batch_size=8)
+    assert "take a smaller model, or more devices" in to_fit(asked, 1, 0.5)

@@ -227,3 +227,14 @@ def test_a_plan_counts_what_sharpness_aware_minimisation_takes() -> None:
     assert without.sam_bytes == 0 and found.sam_bytes == 2 * found.weights_bytes
     steps, before = [dict(one.rows())["steps"] for one in (found, without)]
     assert steps == f"{before}, each computed twice"
+
+
+def test_a_step_that_does_not_fit_into_memory_says_what_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("mixerkit.training.update.Update._backward", full)
+    with pytest.raises(RunFailed, match=r"A step needs about .* GiB with --accumulation 5"):
+        train(RECIPE, tmp_path / "run")
