@@ -196,9 +196,10 @@ def _says(config: MixerConfig, part: Part) -> str:
     name = part.name.removeprefix("block 1 ")
     tokens = f"{S} → {config.token_width} → {S}"
     channels = f"{C} → {config.channel_width} → {C}"
+    maps_of_tokens = {"mlp": tokens, "linear": f"{S} → {S}"}
     maps = {
         "patch embedding": "one linear map for all patches",
-        "token mixing": f"{S} → {S}" if config.token_mixer == "linear" else tokens,
+        "token mixing": maps_of_tokens.get(config.token_mixer, config.token_mixer),
         "channel mixing": f"{C} → {C}" if config.channel_mixer == "linear" else channels,
         "head": f"{C} → {K}",
     }

@@ -15,7 +15,7 @@ from mixerkit.errors import Unreadable, UserError
 from mixerkit.insight import curves, figures
 from mixerkit.insight.complete import check_evaluation, check_rows, check_timings
 from mixerkit.insight.story import RunFacts, tell
-from mixerkit.insight.weights import patch_filters, token_units
+from mixerkit.insight.weights import has_token_weights, patch_filters, token_units
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.recipe import Recipe
 
@@ -119,7 +119,7 @@ def _weight_figures(model: MlpMixer | None) -> dict[str, bytes]:
         return {}
     title = "Patch-embedding filters, low frequencies first"
     drawn = {"filters": figures.weight_sheet(patch_filters(model), title)}
-    for i in range(min(BLOCKS_DRAWN, model.config.depth)):
+    for i in range(min(BLOCKS_DRAWN, model.config.depth) if has_token_weights(model) else 0):
         linear = model.config.token_mixer == "linear"
         what = "Token-mixing weights" if linear else "Token-mixing units"
         columns = model.config.tile_grid[1] if linear else 0

@@ -48,6 +48,11 @@ def patch_filters(model: MlpMixer) -> Pictures:
     return Pictures(_to_unit_range(ordered.sum(axis=1)), order_C)
 
 
+def has_token_weights(model: MlpMixer) -> bool:
+    """Whether there is something for `token_units` to draw."""
+    return model.config.token_mixer in ("mlp", "linear")
+
+
 def token_units(model: MlpMixer, block: int) -> Pictures:
     """The token-mixing units of a block, each one's input weights on the token grid (figure 5).
 

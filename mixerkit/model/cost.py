@@ -1,12 +1,16 @@
 """What a Mixer costs, in closed form and without PyTorch: parameters, MACs, activation bytes.
 
-A MAC is one multiply-add of a matrix product; norms, activations and additions are not
-counted, as in the field's tables. Letters as in `mixer.py`.
+A MAC is one multiply-add of a matrix product or a convolution; norms, activations, gates and
+additions are not counted, as in the field's tables. A Fourier transform counts half its operations.
+Letters as in `mixer.py`; G groups of channels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import log2
 
 from mixerkit.spec.mixer import MixerConfig
+from mixerkit.spec.token_mixers import KERNEL
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,9 @@ def cost(config: MixerConfig) -> Cost:
     S, C = config.num_patches, config.width
     patch_h, patch_w = config.patch_hw
     patch = config.in_channels * patch_h * patch_w
-    parts = [Part("patch embedding", (S, C), C * patch + C, S * patch * C, S * patch)]
+    positions = config.tile_patches * C if config.token_mixer == "attention" else 0
+    stem = C * patch + C + positions
+    parts = [Part("patch embedding", (S, C), stem, S * patch * C, S * patch)]
     for i in range(config.depth):
         parts += _block(config, f"block {i + 1}")
     parts.append(_norm(config, "last norm"))
@@ -77,12 +83,92 @@ def _norm(config: MixerConfig, name: str) -> Part:
 
 def _token_mixing(config: MixerConfig, name: str) -> Part:
     """Tiles share the parameters; each costs what one does."""
-    S, C, T, shape = config.tile_patches, config.width, config.token_width, config.num_patches
-    tiles = config.num_patches // S
-    if config.token_mixer == "linear":
-        return Part(name, (shape, C), S * S + S, tiles * S * S * C, tiles * S * C)
-    saved = tiles * (S * C + 2 * T * C)
-    return Part(name, (shape, C), 2 * S * T + T + S, tiles * 2 * S * T * C, saved)
+    tiles = config.num_patches // config.tile_patches
+    found = TOKEN_MIXING[config.token_mixer](config)
+    shape = (config.num_patches, config.width)
+    return Part(name, shape, found.parameters, tiles * found.macs, tiles * found.saved)
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Token mixing of one tile: `Part`'s figures."""
+
+    parameters: int
+    macs: int
+    saved: int
+
+
+def _mlp(config: MixerConfig, groups: int = 1) -> Mixing:
+    """Two matrices for each of `groups` groups of channels."""
+    S, C, T = config.tile_patches, config.width, config.token_width
+    return Mixing(groups * (2 * S * T + T + S), 2 * S * T * C, S * C + 2 * T * C)
+
+
+def _linear(config: MixerConfig) -> Mixing:
+    S, C = config.tile_patches, config.width
+    return Mixing(S * S + S, S * S * C, S * C)
+
+
+def _gated(config: MixerConfig) -> Mixing:
+    """fc1 and fc2 (C → 2C, C → C), the norm of one half, the gate along the tokens."""
+    S, C = config.tile_patches, config.width
+    parameters = (2 * C * C + 2 * C) + 2 * C + (S * S + S) + (C * C + C)
+    return Mixing(parameters, 3 * S * C * C + S * S * C, 8 * S * C + 2 * S)
+
+
+def _attention(config: MixerConfig) -> Mixing:
+    """Of each head PyTorch keeps queries, keys, values, outputs and a number for each token."""
+    S, C, G = config.tile_patches, config.width, config.token_groups
+    parameters = 4 * C * C + 4 * C
+    return Mixing(parameters, 4 * S * C * C + 2 * S * S * C, 5 * S * C + G * S)
+
+
+def _fourier_macs(values: int, length: int) -> int:
+    """About what a Fast Fourier Transform of real values takes along axes of `length` in all: half
+    of 5 · N · log2 N operations for N complex values, two of them a MAC."""
+    return round(1.25 * values * log2(length))
+
+
+def _fourier(config: MixerConfig) -> Mixing:
+    S, C = config.tile_patches, config.width
+    return Mixing(0, _fourier_macs(S * C, S * C), 0)
+
+
+def _global_filter(config: MixerConfig) -> Mixing:
+    """There and back; keeps its input and the spectrum."""
+    S, C = config.tile_patches, config.width
+    rows, columns = config.tile_grid
+    filters = 2 * rows * (columns // 2 + 1) * C
+    return Mixing(filters, 2 * _fourier_macs(S * C, S), S * C + filters)
+
+
+def _depthwise(config: MixerConfig) -> Mixing:
+    S, C, area = config.tile_patches, config.width, KERNEL * KERNEL
+    return Mixing(C * area + C, S * C * area, 2 * S * C)
+
+
+def _circulant(config: MixerConfig) -> Mixing:
+    """A kernel and a bias; computed as the whole matrix, which is also kept."""
+    S, C = config.tile_patches, config.width
+    return Mixing(S + 1, S * S * C, S * C)
+
+
+TOKEN_MIXING: dict[str, Callable[[MixerConfig], Mixing]] = {
+    "mlp": _mlp,
+    "linear": _linear,
+    "gated": _gated,
+    "attention": _attention,
+    "pool": lambda config: Mixing(0, 0, config.tile_patches * config.width),
+    "fourier": _fourier,
+    "global-filter": _global_filter,
+    "depthwise": _depthwise,
+    "shift": lambda config: Mixing(0, 0, 0),
+    "random": lambda config: Mixing(0, config.tile_patches**2 * config.width, 0),
+    "circulant": _circulant,
+    "untied": lambda config: _mlp(config, config.width),
+    "grouped": lambda config: _mlp(config, config.token_groups),
+    "identity": lambda config: Mixing(0, 0, 0),
+}
 
 
 def _channel_mixing(config: MixerConfig, name: str) -> Part:

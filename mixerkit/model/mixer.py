@@ -26,6 +26,8 @@ class PatchEmbedding(nn.Module):
     A convolution with stride P, written as the matrix product that it is; `weight` keeps the
     convolution's shape [C, I, P, P]. Tokens are in raster order. An image of K tiles becomes K
     samples of S/K tokens each, [B·K, S/K, C]: the blocks then mix every tile on its own.
+
+    For attention, which would not know where a token is, learned `positions` [S/K, C] are added.
     """
 
     def __init__(self, config: MixerConfig) -> None:
@@ -34,6 +36,9 @@ class PatchEmbedding(nn.Module):
         self.tile_grid, self.tiles, self.pad = config.tile_grid, config.tiles_hw, config.pad
         self.weight = nn.Parameter(torch.empty(config.width, config.in_channels, *self.patch_hw))
         self.bias = nn.Parameter(torch.empty(config.width))
+        self.positions: nn.Parameter | None = None
+        if config.token_mixer == "attention":
+            self.positions = nn.Parameter(torch.empty(config.tile_patches, config.width))
 
     def forward(self, x_BIHW: Tensor) -> Tensor:
         channels = self.weight.shape[1]
@@ -51,7 +56,8 @@ class PatchEmbedding(nn.Module):
         x = x_BIHW.reshape(batch, channels, down, rows, patch_h, across, columns, patch_w)
         x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)
         x_BSQ = x.reshape(batch * down * across, tokens, pixels)
-        return F.linear(x_BSQ, self.weight.flatten(1), self.bias)
+        x_BSC = F.linear(x_BSQ, self.weight.flatten(1), self.bias)
+        return x_BSC if self.positions is None else x_BSC + self.positions
 
     def in_raster(self, x_BSC: Tensor) -> Tensor:
         """Tokens of an image's tiles, [B·K, S/K, C], in raster order over the image: [B, S, C]."""
@@ -234,19 +240,30 @@ def drop_path_rate(config: MixerConfig, index: int) -> float:
     return config.drop_path * index / max(1, config.depth - 1)
 
 
+SMALL_STARTS = {"positions": 0.02, "filter": 0.02, "gate.weight": 1e-3}
+"""End of a kernel's name → its standard deviation, where that is not by its fan-in."""
+
+
+def _fan_in(kernel: Tensor) -> int:
+    """Numbers that each output is a sum over; [G, T, S] holds a matrix for each of G groups."""
+    return kernel.shape[-1] if kernel.ndim == 3 else kernel[0].numel()
+
+
 @torch.no_grad()
 def initialize(model: MlpMixer) -> None:
     """All initialisation (big_vision's): kernels LeCun normal (truncated at two deviations),
-    biases 0, LayerNorm 1 and 0, head kernel 0 and head bias `head_bias`."""
+    biases 0, LayerNorm 1 and 0, head kernel 0 and head bias `head_bias`; what other token mixers
+    have of their own as their authors start it (`SMALL_STARTS`; gMLP's gate is open)."""
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
-            is_scale = name.endswith("norm.weight")
-            nn.init.constant_(parameter, 1.0 if is_scale else 0.0)
+            is_one = name.endswith(("norm.weight", "gate.bias"))
+            nn.init.constant_(parameter, 1.0 if is_one else 0.0)
         elif name.startswith("head."):
             nn.init.zeros_(parameter)
         else:
-            fan_in = parameter[0].numel()
-            deviation = math.sqrt(1 / fan_in) / 0.87962566103423978  # of the cut-off normal
+            small = next((v for end, v in SMALL_STARTS.items() if name.endswith(end)), None)
+            deviation = small or math.sqrt(1 / _fan_in(parameter))
+            deviation /= 0.87962566103423978  # of the cut-off normal
             nn.init.trunc_normal_(parameter, std=deviation, a=-2 * deviation, b=2 * deviation)
     if isinstance(model.head, nn.Linear):
         nn.init.constant_(model.head.bias, model.config.head_bias)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mixerkit.errors import UserError
 from mixerkit.spec.mixer import MixerConfig, Size, as_pair, collapsed
+from mixerkit.spec.token_mixers import TOKEN_MIXERS
 
 Tensors = dict[str, Tensor]
 Model = tuple[MixerConfig, Tensors]
@@ -31,7 +32,15 @@ TOKEN_AXES: dict[str, tuple[str, ...]] = {
     "token_mixing.fc2.bias": ("tokens out",),
     "token_mixing.fc.weight": ("tokens out", "tokens in"),
     "token_mixing.fc.bias": ("tokens out",),
+    "token_mixing.gate.weight": ("tokens out", "tokens in"),
+    "token_mixing.gate.bias": ("tokens out",),
+    "stem.positions": ("tokens out", "channels"),
 }
+RESAMPLED = ("mlp", "linear", "gated", "attention")
+"""Token mixers whose tensors for another grid are made by this table; others have none that depend
+on it, or cannot be moved."""
+SEPARATED = ("mlp", "linear")
+"""Those that do on separate tiles what a dense model can do."""
 
 
 # -- K times the size (paper, appendix C) -----------------------------------------------------
@@ -70,6 +79,12 @@ def separate(config: MixerConfig, tensors: Tensors) -> Model:
     tiles = config.tiles_hw[0] * config.tiles_hw[1]
     if tiles == 1:
         return config, dict(tensors)
+    if config.token_mixer not in SEPARATED:
+        raise UserError(
+            f"Tiles mixed apart become one dense model for the token mixers "
+            f"{' and '.join(SEPARATED)}, found {config.token_mixer}: keep the tiles "
+            f"(enlargement=shared)."
+        )
     raster = raster_of_tiles(config)
     width = config.token_width * (tiles if config.token_mixer == "mlp" else 1)
     spread = {"hidden": None, "tokens in": raster, "tokens out": raster}
@@ -104,10 +119,9 @@ def _token_tensors(tensors: Tensors) -> list[tuple[str, Tensor, tuple[str, ...]]
     """(name, tensor, axes) of every tensor with an axis over tokens or token-mixing units."""
     found = []
     for name, tensor in tensors.items():
-        if name.startswith("blocks."):
-            axes = TOKEN_AXES.get(name.split(".", 2)[2])
-            if axes:
-                found.append((name, tensor, axes))
+        axes = TOKEN_AXES.get(name.split(".", 2)[2] if name.startswith("blocks.") else name)
+        if axes:
+            found.append((name, tensor, axes))
     return found
 
 
@@ -146,6 +160,13 @@ def resample(
     resized = replace(config, image_size=pair)
     if resized.grid == config.grid:
         return resized, dict(tensors)
+    mixer = config.token_mixer
+    if TOKEN_MIXERS[mixer].grid_sized and mixer not in RESAMPLED:
+        raise UserError(
+            f"Weights of the token mixer {mixer} cannot be moved to another number of patches: "
+            f"use an image_size that is a multiple of the model's own, as tiles that share them "
+            f"(enlargement=shared)."
+        )
     old, new = config.tile_grid, resized.tile_grid
     factors = _resizing(old, new, method)
     changed = {}

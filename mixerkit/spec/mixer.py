@@ -10,8 +10,13 @@ from typing import Any, Literal
 
 from mixerkit.errors import UserError, unknown
 from mixerkit.spec.choices import check_choices, check_whole
+from mixerkit.spec.token_mixers import IN_GROUPS
 
 Size = int | tuple[int, int]
+TokenMixerName = Literal[
+    "mlp", "linear", "gated", "attention", "pool", "fourier", "global-filter", "depthwise",
+    "shift", "random", "circulant", "untied", "grouped", "identity",
+]  # fmt: skip
 
 
 def as_pair(size: Size) -> tuple[int, int]:
@@ -41,7 +46,9 @@ class MixerConfig:
     does not divide and pads them with zeros as Flax's SAME does; `norm=False` takes every
     LayerNorm out (the article's teaching form). `tiles` (a number, or down and across) cuts the
     image into parts whose tokens are mixed apart with the same weights (paper, appendix C):
-    `token_width` and the token mixing's matrices are those of one tile.
+    `token_width` and the token mixing's matrices are those of one tile. `token_mixer`: a name of
+    `spec/token_mixers.py`; `token_groups`: the heads of attention, or the groups of channels of
+    "grouped".
     """
 
     image_size: Size = 224
@@ -52,7 +59,8 @@ class MixerConfig:
     token_width: int = 384
     channel_width: int = 3072
     num_classes: int = 1000
-    token_mixer: Literal["mlp", "linear"] = "mlp"
+    token_mixer: TokenMixerName = "mlp"
+    token_groups: int = 1
     channel_mixer: Literal["mlp", "linear"] = "mlp"
     norm: bool = True
     norm_eps: float = 1e-6
@@ -70,6 +78,7 @@ class MixerConfig:
         object.__setattr__(self, "tiles", collapsed(self.tiles, "tiles", "number of tiles"))
         for name in ("in_channels", "width", "depth", "token_width", "channel_width"):
             check_whole(name, getattr(self, name), least=1)
+        check_whole("token_groups", self.token_groups, least=1)
         check_whole("num_classes", self.num_classes, least=0)
         for name in ("dropout", "drop_path"):
             rate = getattr(self, name)
@@ -79,6 +88,7 @@ class MixerConfig:
             raise UserError(f"norm_eps must be positive, found {self.norm_eps!r}.")
         check_choices(self)
         self._check_grid()
+        self._check_groups()
 
     def _check_grid(self) -> None:
         for side, image, patch in zip(
@@ -99,6 +109,17 @@ class MixerConfig:
         for side, cells, tiles in zip(("rows", "columns"), self.grid, self.tiles_hw, strict=True):
             if cells % tiles:
                 raise UserError(f"{cells} {side} of patches cannot be cut into {tiles} tiles.")
+
+    def _check_groups(self) -> None:
+        if self.token_groups > 1 and self.token_mixer not in IN_GROUPS:
+            raise UserError(
+                f"token_groups is for the token mixers {' and '.join(IN_GROUPS)}, found "
+                f"{self.token_groups} with {self.token_mixer}: leave it at 1."
+            )
+        if self.width % self.token_groups:
+            raise UserError(
+                f"width {self.width} must be a multiple of token_groups, found {self.token_groups}."
+            )
 
     @property
     def image_hw(self) -> tuple[int, int]:

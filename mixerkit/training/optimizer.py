@@ -14,8 +14,8 @@ from mixerkit.training.sharding import placed_like
 def make_optimizers(
     model: nn.Module, spec: Optimizer, precision: str = "float32"
 ) -> list[torch.optim.Optimizer]:
-    """The optimisers of `spec`; weight decay touches kernels (two or more axes) only. Muon makes
-    its updates orthogonal in the recipe's `precision`."""
+    """The optimisers of `spec`; weight decay touches kernels only (`is_kernel`). Muon makes its
+    updates orthogonal in the recipe's `precision`."""
     hidden = [p for name, p in model.named_parameters() if is_hidden_matrix(name, p)]
     if spec.name == "muon" and not hidden:
         raise UserError(
@@ -23,10 +23,10 @@ def make_optimizers(
             "optimizer.name=adamw."
         )
     taken = {id(p) for p in hidden} if spec.name == "muon" else set()
-    rest = [p for p in model.parameters() if id(p) not in taken]
+    rest = [(is_kernel(name, p), p) for name, p in model.named_parameters() if id(p) not in taken]
     groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": spec.weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for kernel, p in rest if kernel], "weight_decay": spec.weight_decay},
+        {"params": [p for kernel, p in rest if not kernel], "weight_decay": 0.0},
     ]
     if spec.name == "sgd":
         return [DecoupledSgd(groups, lr=spec.lr, momentum=spec.momentum)]
@@ -53,6 +53,11 @@ class DecoupledSgd(torch.optim.SGD):
         super().step()
         for group, decay in zip(self.param_groups, decays, strict=True):
             group["weight_decay"] = decay
+
+
+def is_kernel(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay is for it: two or more axes, and no table of positions."""
+    return parameter.ndim >= 2 and not name.endswith("positions")
 
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:

@@ -265,7 +265,8 @@ def fresh_state(recipe: Recipe, model: nn.Module | None = None) -> TrainingState
     world = World.here()
     if recipe.strategy == "fsdp" and world.size > 1:
         shard(model)
-    if world.size > 1 and next(model.buffers(), None) is not None:
+    changing = not isinstance(model, MlpMixer) and next(model.buffers(), None) is not None
+    if world.size > 1 and changing:  # a Mixer's are constants
         raise UserError("Of several processes each would have buffers of its own: train in one.")
     average = Average(model, recipe.ema) if recipe.ema else None
     optimizers = make_optimizers(model, recipe.optimizer, recipe.precision)

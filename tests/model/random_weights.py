@@ -35,6 +35,8 @@ def random_mixer(config: MixerConfig, dtype: torch.dtype = torch.float64) -> Mlp
         model = MlpMixer(config)
     model = model.to(dtype).to_empty(device="cpu").eval()
     randomise(model)
+    for buffer in model.buffers():  # of the token mixer random: rows that are means
+        buffer.copy_(torch.rand_like(buffer).softmax(dim=1))
     return model
 
 
