@@ -148,18 +148,23 @@ def save_model(
     about: dict[str, Any],
     replace: bool = False,
     vouched: dict[str, Any] | None = None,
+    half: bool = False,
 ) -> None:
     """Write a model folder: model.safetensors, config.json and manifest.json.
 
     `about` is free JSON (recipe, data, figures). An existing folder is refused, unless
-    `replace`. `vouched`: what else the manifest is to say, of files outside the folder. Weights
-    other than finite float32 raise `UserError`.
+    `replace`. `vouched`: what else the manifest is to say, of files outside the folder. `half`:
+    store float16, rounded, in half the bytes; `load` gives float32 all the same. Weights other than
+    finite float32, or too large for `half`, raise `UserError`.
     """
     tensors = dict(model.state_dict())
     others = [name for name, tensor in tensors.items() if tensor.dtype != torch.float32]
     if others:
         raise UserError(f"Models are saved as float32, found other numbers in: {listed(others)}.")
     check_finite(tensors, "The model")
+    if half:
+        tensors = {name: tensor.half() for name, tensor in tensors.items()}
+        check_finite(tensors, "The model in float16, which ends at 65,504,")
     check_agreement(model.config, preprocess, "This model")
     content = {
         "format": "mixerkit",

@@ -14,6 +14,7 @@ EXAMPLES = """\
   mixer convert Mixer-B_16.npz b16                    # our folder: weights, settings, preprocessing
   mixer convert zoo:b16-imagenet1k-google b16-448 --image-size 448
   mixer convert runs/fashion-demo demo.npz            # the authors' names and order of axes
+  mixer convert runs/fashion-demo small --half
   mixer convert timm.safetensors wide --native-size 96 160 --gelu tanh
 """
 
@@ -51,6 +52,9 @@ class Convert:
     """What the weights were trained with, where the file does not say it."""
     native_size: Size | None = None
     """Image size of a file whose tokens form no square."""
+    half: Flag = False
+    """Store float16 in our folder: half the bytes, each weight rounded to three digits or so. It is
+    computed in float32 all the same; measure what it costs with `mixer evaluate`."""
     json: Flag = False
     """Print JSON."""
 
@@ -67,10 +71,12 @@ def main(words: list[str]) -> int:
         )
     if layout == "mixerkit" and out.suffix in (".pth", ".pt", ".bin", ".ckpt"):
         raise UserError(f"{out.suffix} files can run code and are not written: give a folder.")
+    if given.half and layout != "mixerkit":
+        raise UserError("--half is for our own folder: leave it out, or give a folder.")
     if not out.parent.is_dir():
         raise UserError(f"No folder {out.parent} to write {out.name} in.")
     from mixerkit.checkpoint.convert import write_layout
-    from mixerkit.checkpoint.load import load, save_model
+    from mixerkit.checkpoint.load import ORIGIN, load, save_model
     from mixerkit.model.surgery import DEFAULT_METHOD
     from mixerkit.spec.preprocess import Preprocess
 
@@ -88,7 +94,10 @@ def main(words: list[str]) -> int:
     if layout == "mixerkit":
         config = model.config
         fresh = Preprocess(image_size=config.image_size, channels=config.in_channels)
-        save_model(out, model, model.preprocess or fresh, model.about)
+        about = model.about
+        if given.half:  # what was measured, was measured with other numbers
+            about = {name: about[name] for name in ORIGIN if name in about} | {"stored": "float16"}
+        save_model(out, model, model.preprocess or fresh, about, half=given.half)
         lost: list[str] = []
     else:
         lost = write_layout(out, model, layout)

@@ -15,6 +15,8 @@ from mixerkit.spec.zoo import PUBLISHED
 from tests.checkpoint import published
 from tests.checkpoint.published import TINY
 
+PACKAGED = {"fashion-demo", "fashion-best"}
+
 
 @pytest.fixture
 def npz(tmp_path):
@@ -25,13 +27,13 @@ def test_the_zoo_is_listed_with_what_each_model_is(capsys):
     assert main(["zoo"]) == 0
     rows, legend = capsys.readouterr().out.split("\n\n")
     lines = rows.splitlines()
-    assert len(lines) == 1 + 1 + len(PUBLISHED)
+    assert len(lines) == 1 + len(PACKAGED) + len(PUBLISHED)
     assert all(f"{column}:" in legend for column in ("ReaL", "here"))
     row = next(line for line in lines if "b16-imagenet1k-google" in line)
     assert "ImageNet-1k from scratch" in row and "76.44" in row and "228.47" in row
     assert main(["zoo", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert set(rows) == {"fashion-demo", *PUBLISHED}
+    assert set(rows) == PACKAGED | set(PUBLISHED)
     assert rows["fashion-demo"].keys() == rows["b16-imagenet1k-google"].keys()
 
 
@@ -59,7 +61,7 @@ def test_here_says_which_files_are_fetched(capsys, monkeypatch, tmp_path):
     assert main(["zoo"]) == 0
     lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
     assert [line.split()[0] for line in lines if line.endswith(" yes")] == [
-        "fashion-demo", "s32-gsam-google",
+        *sorted(PACKAGED), "s32-gsam-google",
     ]  # fmt: skip
 
 
@@ -151,3 +153,32 @@ def test_a_file_of_a_thousand_classes_predicts_names(tmp_path, capsys):
         capsys.readouterr()
         assert main(["predict", str(tmp_path / "cat.png"), "--model", str(source)]) == 0
         assert "tabby" in capsys.readouterr().out
+
+
+def test_half_as_many_bytes_are_read_as_float32(npz, tmp_path, capsys):
+    assert main(["convert", "zoo:fashion-demo", str(tmp_path / "whole")]) == 0
+    assert main(["convert", "zoo:fashion-demo", str(tmp_path / "half"), "--half"]) == 0
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.52 * sizes[0]
+    whole, half = (load(tmp_path / name).state_dict() for name in ("whole", "half"))
+    for name, tensor in whole.items():
+        assert half[name].dtype == torch.float32
+        assert torch.equal(half[name], tensor.half().float()), name
+    whole, half = (load(tmp_path / name).about for name in ("whole", "half"))
+    assert whole.keys() - half.keys() == {"validation", "test"}  # measured with other numbers
+    assert half["stored"] == "float16"
+    assert main(["convert", str(npz), str(tmp_path / "half.npz"), "--half"]) == 2
+    assert "--half is for our own folder" in capsys.readouterr().err
+
+
+def test_weights_too_large_for_half_are_refused(npz, tmp_path, capsys):
+    assert main(["convert", str(npz), str(tmp_path / "whole")]) == 0
+    model = load(tmp_path / "whole")
+    with torch.no_grad():
+        model.head.bias[0] = 1e5
+    from mixerkit.checkpoint.load import save_model
+    from mixerkit.errors import UserError
+
+    with pytest.raises(UserError, match=r"float16, which ends at 65,504, .*head\.bias"):
+        save_model(tmp_path / "half", model, model.preprocess, {}, half=True)
+    assert not (tmp_path / "half").exists()
