@@ -5,6 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+SHARED := -n auto --dist loadscope # a process for each processor, a module of tests to one of them
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test faults bench clean
@@ -19,13 +20,13 @@ check: .venv/dev.stamp ## lint, types and the fast tests: what to run while work
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m mypy
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest $(SHARED) -m "not slow"
 
 test: .venv/dev.stamp ## everything that a change must pass, offline
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m mypy
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(SHARED)
 
 faults: .venv/dev.stamp ## the whole fault programme, about an hour; TMPDIR=/dev/shm is faster
 	@$(BIN)/python -m tests.faults --out results/faults.json

@@ -32,7 +32,7 @@ def memory_told(advice: Callable[[], str]) -> Iterator[None]:
     """Around what may need more memory than there is: a `RunFailed` says so, and gives `advice`."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
         memory = memory_here()
@@ -45,6 +45,5 @@ def memory_told(advice: Callable[[], str]) -> Iterator[None]:
         raise RunFailed(f"{where} {advice()}") from error
 
 
-def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or NO_MEMORY_ON_PROCESSOR in str(error)
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or NO_MEMORY_ON_PROCESSOR in str(error)

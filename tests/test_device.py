@@ -17,17 +17,11 @@ def too_much_on_the_processor() -> None:
     torch.empty(2**60)
 
 
-def too_much_for_python() -> None:
-    raise MemoryError
-
-
 def too_much_on_a_gpu() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
 
-@pytest.mark.parametrize(
-    "demand", [too_much_on_the_processor, too_much_for_python, too_much_on_a_gpu]
-)
+@pytest.mark.parametrize("demand", [too_much_on_the_processor, too_much_on_a_gpu])
 def test_full_memory_is_one_clear_error(demand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with (

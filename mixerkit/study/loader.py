@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 SIZES = {"ImageNet's size": (500, 375), "a camera's, made smaller": (1600, 1200)}
 COUNT, QUICK_COUNT, CLASSES, QUALITY = 512, 128, 4, 95
 BATCH, ROUNDS, QUICK_ROUNDS = 64, 9, 3
-TRAINING_STEPS = 20
+TRAINING_STEPS, TRAINING_BATCH = 20, 32
 REFERENCE = "timm"
 
 
@@ -106,7 +106,15 @@ def recipe_for(folder: Path, scaled: bool = False) -> Recipe:
     return Recipe(
         name="loader",
         model=variant("S/16", num_classes=CLASSES),
-        data=Data(source=str(folder), holdout=8, memory=0.0, scaled_decoding=scaled, workers=1),
+        data=Data(
+            source=str(folder),
+            holdout=8,
+            resize="shortest",  # of those that are measured
+            resize_to=256,
+            memory=0.0,
+            scaled_decoding=scaled,
+            workers=1,
+        ),
         augment=Augment(crop="inception"),
         optimizer=Optimizer(name="adamw"),
         evaluate=Evaluate(every="100000 steps", test=False),
@@ -219,7 +227,7 @@ def _waiting(folder: Path, out: Path) -> float:
         recipe,
         data=replace(recipe.data, workers=0),
         duration=f"{TRAINING_STEPS} steps",
-        batch_size=32,
+        batch_size=TRAINING_BATCH,
         compile="off",
     )
     result = train(recipe, out / "run")

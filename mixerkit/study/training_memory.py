@@ -80,10 +80,9 @@ CONTENDERS = {
     REFERENCE: Contender("timm"),
     "timm, its activation checkpointing": Contender("timm", checkpointing=True),
     "mixerkit": Contender("mixerkit"),
-    "mixerkit, 2 micro-batches": Contender("mixerkit", 2),
     "mixerkit, 4 micro-batches": Contender("mixerkit", 4),
+    "mixerkit, 8 micro-batches": Contender("mixerkit", 8),
     "mixerkit, activation checkpointing": Contender("mixerkit", checkpointing=True),
-    "mixerkit, 2 micro-batches, activation checkpointing": Contender("mixerkit", 2, True),
 }
 COMPILED = {
     "timm, compiled": Contender("timm", compiled=True),
