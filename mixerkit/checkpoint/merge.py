@@ -131,7 +131,10 @@ def differences(wanted: Sizes, found: Sizes) -> list[str]:
     return lines
 
 
-FUNCTION = ("gelu", "norm_eps", "patch_size", "tile_grid", "pad", "token_mixer", "channel_mixer")
+FUNCTION = (
+    "gelu", "norm_eps", "patch_size", "tile_grid", "pad", "token_mixer", "token_groups",
+    "channel_mixer",
+)  # fmt: skip
 """What changes a model's outputs and need not show in the shapes."""
 
 

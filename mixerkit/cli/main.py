@@ -37,12 +37,14 @@ COMMANDS = {
     "evaluate": "accuracy, calibration and the figures of every class",
     "predict": "the likeliest classes of image files",
     "info": "the walk of shapes through a model, its parameters and its cost",
+    "visualize": "the paper's pictures of a model's weights, and numbers for what they show",
     "recipes": "the recipes that come with mixerkit",
     "runs": "your runs: how far, how good, whether every file is sound; a report again",
     "zoo": "the published models: what they are, and fetching them",
     "convert": "a model in another layout, or for another resolution",
     "doctor": "what mixerkit found on this machine",
     "bench": "measure speed on this machine",
+    "study": "many runs that differ in one thing or two, and what it does to them",
 }
 
 FOR_SEVERAL = ("train", "finetune")

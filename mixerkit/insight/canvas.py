@@ -95,6 +95,22 @@ def png_bytes(figure: Any) -> bytes:
     return file.getvalue()
 
 
+def svg_bytes(figure: Any) -> bytes:
+    """The figure as an SVG file, the same for the same figure."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    file = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "mixerkit", "svg.fonttype": "none"}):
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
+    return file.getvalue()
+
+
+def image_bytes(figure: Any, kind: str) -> bytes:
+    """The figure as a file of that kind, "png" or "svg"."""
+    return svg_bytes(figure) if kind == "svg" else png_bytes(figure)
+
+
 def percent(share: float) -> str:
     """A share as people read it: 0.9153 → "91.5 %", with a space that does not break."""
     return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"

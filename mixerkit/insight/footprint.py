@@ -3,6 +3,8 @@
 Letters: S tokens, C channels.
 """
 
+import itertools
+
 import numpy as np
 import torch
 from torch import nn
@@ -17,7 +19,8 @@ def footprint(mixing: nn.Module, config: MixerConfig, seed: int = 0) -> np.ndarr
 
     Exactly 0 where there is no influence, whatever the input.
     """
-    like = next(mixing.parameters(), torch.zeros(0, dtype=torch.float64))
+    own = itertools.chain(mixing.parameters(), mixing.buffers())
+    like = next(own, torch.zeros(0, dtype=torch.float64))
     generator = torch.Generator().manual_seed(seed)
     shape = (1, config.tile_patches, config.width)
     x_1SC = torch.randn(shape, generator=generator).to(like).requires_grad_()

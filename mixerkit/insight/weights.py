@@ -60,12 +60,17 @@ def token_units(model: MlpMixer, block: int) -> Pictures:
     token mixer has no hidden units: its S pictures are drawn in raster order, picture s showing
     which patches token s gathers from.
     """
-    mixing = model.blocks[block].get_submodule("token_mixing")
-    weight_TS = _token_weight(mixing).weight.detach().float().cpu().numpy()
-    units_Thw = weight_TS.reshape(len(weight_TS), *model.config.tile_grid)
-    linear = isinstance(mixing, TokenLinear)
+    units_Thw = token_weights(model, block)
+    linear = model.config.token_mixer == "linear"
     order_T = np.arange(len(units_Thw)) if linear else pair_opposites(units_Thw)
     return Pictures(_to_unit_range(units_Thw[order_T]), order_T)
+
+
+def token_weights(model: MlpMixer, block: int) -> np.ndarray:
+    """Each token-mixing unit's input weights on the token grid of a tile, [T, h, w]."""
+    mixing = model.blocks[block].get_submodule("token_mixing")
+    weight_TS = _token_weight(mixing).weight.detach().float().cpu().numpy()
+    return weight_TS.reshape(len(weight_TS), *model.config.tile_grid)
 
 
 def _token_weight(mixing: nn.Module) -> nn.Linear:

@@ -110,7 +110,7 @@ def _linear(config: MixerConfig) -> Mixing:
 
 
 def _gated(config: MixerConfig) -> Mixing:
-    """fc1 and fc2 (C → 2C, C → C), the norm of one half, the gate along the tokens."""
+    """Maps in and out (C → 2C, C → C), the norm of one half, the gate along the tokens."""
     S, C = config.tile_patches, config.width
     parameters = (2 * C * C + 2 * C) + 2 * C + (S * S + S) + (C * C + C)
     return Mixing(parameters, 3 * S * C * C + S * S * C, 8 * S * C + 2 * S)

@@ -160,24 +160,24 @@ class RandomMatrix(nn.Module):
 
 
 class GatedTokens(nn.Module):
-    """gMLP's unit: fc2(u ⊙ (W · norm(v) + b)) with (u, v) = gelu(fc1(x)) and W along the tokens.
+    """gMLP's unit: proj_out(u ⊙ (W · norm(v) + b)) with (u, v) = gelu(proj_in(x)), W along tokens.
 
     W starts near 0 and b at 1, so that at first nothing is mixed.
     """
 
     def __init__(self, config: MixerConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.width, 2 * config.width)
+        self.proj_in = nn.Linear(config.width, 2 * config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.gate = nn.Linear(config.tile_patches, config.tile_patches)
-        self.fc2 = nn.Linear(config.width, config.width)
+        self.proj_out = nn.Linear(config.width, config.width)
         self.act = Gelu(config.gelu)
         self.drop = dropout(config.dropout)
 
     def forward(self, x_BSC: Tensor) -> Tensor:
-        u_BSC, v_BSC = self.act(self.fc1(x_BSC)).chunk(2, dim=-1)
+        u_BSC, v_BSC = self.act(self.proj_in(x_BSC)).chunk(2, dim=-1)
         gate_BSC = across_tokens(self.norm(v_BSC), self.gate)
-        return self.drop(self.fc2(u_BSC * gate_BSC))
+        return self.drop(self.proj_out(u_BSC * gate_BSC))
 
 
 class Attention(nn.Module):

@@ -49,7 +49,7 @@ TOKEN_MIXERS: dict[str, TokenMixer] = {
     ),
     "fourier": TokenMixer(
         "the real part of the Fourier transform along tokens and channels",
-        "Lee-Thorp et al. 2022, FNet, section 3.2; scaled to keep the size of what it is given",
+        "Lee-Thorp et al. 2022, FNet, section 3.2; scaled by 1/√(SC), the unitary transform",
         fixed=True,
         mixes_channels=True,
         grid_sized=False,

@@ -20,7 +20,8 @@ STEPS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum and decoupled weight decay, for 2-D parameters only.
+    """Muon with Nesterov momentum and decoupled weight decay, for matrices, and stacks of them
+    [G, T, S], whose matrices are updated each on its own.
 
     `lr` is scaled by sqrt(max(1, rows / columns)), torch's "original" adjustment. `dtype` is what
     updates are made orthogonal in; momentum and weights keep their own.
@@ -35,7 +36,7 @@ class Muon(torch.optim.Optimizer):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(params, dict(lr=lr, weight_decay=weight_decay, momentum=momentum))
-        if any(p.ndim != 2 for group in self.param_groups for p in group["params"]):
+        if any(p.ndim not in (2, 3) for group in self.param_groups for p in group["params"]):
             raise ValueError("Muon takes matrices only; give other parameters to AdamW.")
         self.dtype = dtype
 
@@ -60,9 +61,10 @@ class Muon(torch.optim.Optimizer):
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
         # of a divided matrix every process needs all rows for this, and keeps its own
         stacked = torch.stack([whole(matrix) for matrix in ahead])
-        updates = orthogonalise(stacked.to(self.dtype)).to(momenta[0].dtype)
+        each_NRC = stacked.flatten(0, -3).to(self.dtype)
+        updates = orthogonalise(each_NRC).to(momenta[0].dtype).view_as(stacked)
         placed = [placed_like(u, p) for u, p in zip(updates.unbind(), matrices, strict=True)]
-        rows, columns = matrices[0].shape
+        rows, columns = matrices[0].shape[-2:]
         scale = group["lr"] * max(1.0, rows / columns) ** 0.5
         torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(matrices, placed, alpha=-scale)

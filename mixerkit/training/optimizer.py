@@ -56,13 +56,13 @@ class DecoupledSgd(torch.optim.SGD):
 
 
 def is_kernel(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay is for it: two or more axes, and no table of positions."""
-    return parameter.ndim >= 2 and not name.endswith("positions")
+    """Whether weight decay is for it: two or more axes, and no table of positions, nor timm's."""
+    return parameter.ndim >= 2 and not name.endswith(("positions", "pos_embed", "cls_token"))
 
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
-    """Whether a parameter is a matrix inside a block: what Muon is for."""
-    return parameter.ndim == 2 and name.startswith("blocks.")
+    """Whether a parameter is a matrix inside a block, or a stack of them: what Muon is for."""
+    return parameter.ndim in (2, 3) and name.startswith("blocks.")
 
 
 def set_learning_rates(

@@ -1,18 +1,24 @@
 """Every token mixer: its definition, its counts, who can influence whom, and that it learns."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from mixerkit.checkpoint.load import load_weights, save_model
+from mixerkit.errors import UserError
 from mixerkit.insight.footprint import footprint
 from mixerkit.model.cost import cost
 from mixerkit.model.mixer import MixerBlock, MlpMixer
+from mixerkit.model.surgery import resample
 from mixerkit.model.token_mixers import TOKEN_MIXER_CLASSES
 from mixerkit.spec.mixer import MixerConfig, TokenMixerName
+from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.token_mixers import IN_GROUPS, KERNEL, POOL, TOKEN_MIXERS
+from mixerkit.training.muon import Muon
 from tests.model.random_weights import random_images, random_mixer, randomise
 from tests.model.test_cost import image_shape, kept_for_backward, multiply_adds, real_parameters
 from tests.model.token_oracles import ORACLES
@@ -210,9 +216,51 @@ def test_attention_is_timms_vision_transformer() -> None:
 
 @pytest.mark.parametrize("mixer", ["mlp", "pool"])
 def test_groups_are_for_those_that_have_them(mixer: str) -> None:
-    from mixerkit.errors import UserError
-
     with pytest.raises(UserError, match=r"token_groups is for .*attention.*found 2 with"):
         config_of(mixer, token_groups=2)
     with pytest.raises(UserError, match="width 12 must be a multiple of token_groups, found 5"):
         config_of("attention", token_groups=5)
+
+
+def test_the_footprint_of_a_matrix_that_is_kept_in_float32() -> None:
+    config = config_of("random")
+    assert (footprint(MixerBlock(config, 0).token_mixing, config) > 0).all()
+
+
+def test_muon_updates_each_matrix_of_a_stack_on_its_own() -> None:
+    one = torch.nn.Parameter(torch.randn(3, 7, 5))
+    others = [torch.nn.Parameter(matrix.clone()) for matrix in one.detach()]
+    stack, apart = Muon([one], lr=0.1), Muon(others, lr=0.1)
+    for _ in range(3):
+        one.grad = torch.randn_like(one)
+        for other, gradient in zip(others, one.grad, strict=True):
+            other.grad = gradient.clone()
+        stack.step()
+        apart.step()
+    torch.testing.assert_close(one.detach(), torch.stack([other.detach() for other in others]))
+
+
+def test_weights_for_other_heads_are_refused(tmp_path: Path) -> None:
+    """Their shapes are the same."""
+    model = MlpMixer(config_of("attention"))
+    save_model(tmp_path / "model", model, Preprocess(image_size=(12, 20), channels=2), {})
+    with pytest.raises(UserError, match=r"token_groups: the model has 2, the weights .* 3"):
+        load_weights(MlpMixer(config_of("attention", token_groups=2)), tmp_path / "model")
+
+
+@pytest.mark.parametrize("mixer", ["linear", "attention", "gated", "pool", "identity"])
+def test_weights_go_to_another_image_size(mixer: str) -> None:
+    """To a grid twice as fine by resampling: nearly the same of a smooth image."""
+    config = config_of(mixer)
+    model = random_mixer(config)
+    larger, tensors = resample(config, dict(model.state_dict()), (24, 40), "bilinear")
+    other = MlpMixer(larger).double().eval()
+    other.load_state_dict(tensors)
+    assert other(random_images(larger)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("mixer", ["random", "circulant", "global-filter", "untied", "grouped"])
+def test_weights_that_cannot_be_moved_say_so(mixer: str) -> None:
+    model = random_mixer(config_of(mixer))
+    with pytest.raises(UserError, match=rf"token mixer {mixer} cannot be moved"):
+        resample(model.config, dict(model.state_dict()), (24, 40))

@@ -33,10 +33,10 @@ def linear(x, w, grid, groups):
 
 
 def gated(x, w, grid, groups):
-    both = gelu(x @ w["fc1.weight"].T + w["fc1.bias"])
+    both = gelu(x @ w["proj_in.weight"].T + w["proj_in.bias"])
     u, v = both[:, : x.shape[1]], both[:, x.shape[1] :]
     gate = w["gate.weight"] @ normed(v, w) + w["gate.bias"][:, None]
-    return (u * gate) @ w["fc2.weight"].T + w["fc2.bias"]
+    return (u * gate) @ w["proj_out.weight"].T + w["proj_out.bias"]
 
 
 def attention(x, w, grid, groups):

@@ -1,0 +1,58 @@
+"""The rows of a study, averaged over seeds: means with intervals."""
+
+from collections.abc import Sequence
+from statistics import mean, median, stdev
+from typing import Any
+
+from mixerkit.study.grid import Configuration
+
+Row = dict[str, Any]
+
+T_975 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+)  # fmt: skip
+"""97.5 % points of Student's t for 1, 2, … 20 degrees of freedom."""
+FIGURES = ("held_out_accuracy", "test_accuracy", "training_loss")
+
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Half of the 95 % interval of a mean; None of a single value."""
+    count = len(values)
+    if count < 2:
+        return None
+    freedom = count - 1
+    # beyond the table, by the first terms of the expansion around the normal distribution
+    beyond = 1.95996 + 2.3723 / freedom + 2.82 / freedom**2
+    t = T_975[freedom - 1] if freedom <= len(T_975) else beyond
+    return t * stdev(values) / count**0.5
+
+
+def averaged(rows: list[tuple[Configuration, Row]]) -> list[Row]:
+    """A row for each arm, in the order of the configurations: its levels, mean figures with half of
+    their 95 % intervals, costs, and what each seed gave. Runs that failed are left out."""
+    arms: dict[tuple[tuple[str, str], ...], list[Row]] = {}
+    for one, row in rows:
+        if "error" not in row:
+            arms.setdefault(tuple(one.arm.items()), []).append(row)
+    return [_average(dict(levels), some) for levels, some in arms.items()]
+
+
+def _average(levels: dict[str, str], rows: list[Row]) -> Row:
+    found: Row = {**levels, "levels": levels, "runs": len(rows)}
+    for name in FIGURES:
+        values = [row[name] for row in rows]
+        known = None not in values
+        found[name] = mean(values) if known else None
+        found[f"{name}_half_width"] = half_width(values) if known else None
+    found |= {name: rows[0][name] for name in ("parameters", "macs", "training_macs")}
+    found["seconds"] = median(row["seconds"] for row in rows)
+    each = ("seed", "held_out_accuracy", "test_accuracy", "seconds")
+    return found | {"each": [{name: row[name] for name in each} for row in rows]}
+
+
+def ranked_by(arms: list[Row]) -> str:
+    """The figure that arms are compared by: the accuracy on held-out images, or on the test images
+    where some run held none out."""
+    held_out = all(arm["held_out_accuracy"] is not None for arm in arms)
+    return "held_out_accuracy" if held_out else "test_accuracy"

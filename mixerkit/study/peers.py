@@ -1,0 +1,117 @@
+"""Models of timm in the place of a recipe's own, and what any model costs."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from mixerkit.benchmark.peers import timm_mixer
+from mixerkit.errors import UserError, how_to_install, unknown
+from mixerkit.model.cost import cost
+from mixerkit.spec.mixer import MixerConfig
+
+SIZES = ("image_size", "in_channels", "num_classes", "width", "depth")
+OF_VIT = (
+    *SIZES, "patch_size", "channel_width", "token_width", "token_mixer", "token_groups", "gelu",
+    "norm_eps",
+)  # fmt: skip
+"""Settings of a Mixer that a ViT has too, or has nothing to do with; others must be as they are in
+a new `MixerConfig`."""
+OF_RESNET = (*OF_VIT,)
+
+
+def vision_transformer(config: MixerConfig) -> nn.Module:
+    """timm's ViT of a Mixer's shape, with a class token; `token_groups` heads."""
+    _check("vit", config, OF_VIT)
+    build: Any = _timm("vision_transformer").VisionTransformer
+    model: nn.Module = build(
+        img_size=config.image_hw,
+        patch_size=config.patch_hw,
+        in_chans=config.in_channels,
+        num_classes=config.num_classes,
+        embed_dim=config.width,
+        depth=config.depth,
+        num_heads=config.token_groups,
+        # half a unit more: timm takes the whole part of ratio × width
+        mlp_ratio=(config.channel_width + 0.5) / config.width,
+        act_layer=partial(nn.GELU, approximate="tanh" if config.gelu == "tanh" else "none"),
+        norm_layer=partial(nn.LayerNorm, eps=config.norm_eps),
+    )
+    return model
+
+
+def resnet(config: MixerConfig) -> nn.Module:
+    """timm's ResNet of basic blocks for small images: `depth` blocks in each of four stages of
+    `width` (an even number), 2, 4 and 8 times `width` channels, behind timm's deep stem, which here
+    has neither stride nor pooling."""
+    _check("resnet", config, OF_RESNET)
+    if config.width % 2:
+        raise UserError(f"The width of a ResNet must be even here, found {config.width}.")
+    timm = _timm("resnet")
+    build: Any = timm.ResNet
+    model: Any = build(
+        timm.BasicBlock,
+        (config.depth,) * 4,
+        num_classes=config.num_classes,
+        in_chans=config.in_channels,
+        channels=tuple(config.width * factor for factor in (1, 2, 4, 8)),
+        stem_type="deep",
+        stem_width=config.width // 2,
+    )
+    model.conv1[0].stride = (1, 1)
+    model.maxpool = nn.Identity()
+    return model
+
+
+def _check(peer: str, config: MixerConfig, known: tuple[str, ...]) -> None:
+    """Refuse settings that the peer would ignore."""
+    plain = MixerConfig()
+    found = [
+        f"{field.name}={getattr(config, field.name)!r}"
+        for field in fields(config)
+        if field.name not in known and getattr(config, field.name) != getattr(plain, field.name)
+    ]
+    if found:
+        raise UserError(f"The peer {peer} has no counterpart of {', '.join(found)}.")
+
+
+def _timm(module: str) -> Any:
+    try:
+        from timm import models
+    except ImportError as error:
+        raise UserError(
+            f"timm is needed for this comparison and is not installed: {how_to_install('timm')}"
+        ) from error
+    return getattr(models, module)
+
+
+PEERS: dict[str, Callable[[MixerConfig], nn.Module]] = {
+    "mixer": timm_mixer,
+    "vit": vision_transformer,
+    "resnet": resnet,
+}
+
+
+def peer_of(name: str, config: MixerConfig) -> nn.Module:
+    """The peer of that name, with fresh weights, in the sizes that `config` names."""
+    if name not in PEERS:
+        raise unknown("peer", name, PEERS)
+    return PEERS[name](config)
+
+
+def cost_of(peer: str, config: MixerConfig) -> tuple[int, int]:
+    """(parameters, multiply-adds of one image) of the model itself, in closed form, or of a peer as
+    PyTorch counts them, on no device: there attention is the products that it is."""
+    if not peer:
+        priced = cost(config)
+        return priced.parameters, priced.macs
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = peer_of(peer, config).to("meta").eval()
+    image = torch.empty(1, config.in_channels, *config.image_hw, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(image)
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2

@@ -1,0 +1,259 @@
+"""A study at work: each configuration is one run folder, whoever trains it.
+
+    study.json                 what the study is; all who work on it must mean the same
+    runs/CONFIGURATION/        one run
+    claims/CONFIGURATION/lock  held by the process that works on it, until its row is written
+    rows/CONFIGURATION.json    what it came to
+
+Any number of processes, on any machines that share the folder, can work on one study: each takes
+what nobody works on and nobody has finished. A run that was killed is gone on with. A run whose
+figures became NaN has its row too; what else goes wrong may be this machine's fault, so the
+configuration is left for others, or for later.
+"""
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mixerkit.checkpoint.documents import json_bytes, read_json
+from mixerkit.checkpoint.files import make_folder, write_atomic
+from mixerkit.checkpoint.lock import Lock, Taken, holder
+from mixerkit.checkpoint.opening import is_run
+from mixerkit.checkpoint.run import RunFolder
+from mixerkit.errors import UserError
+from mixerkit.spec.strict import to_dict
+from mixerkit.study.grid import Configuration, Study
+from mixerkit.study.peers import cost_of, peer_of
+from mixerkit.training.interrupt import Interrupt, Interrupted
+from mixerkit.training.loop import train
+from mixerkit.training.progress import Progress, Silent, Watcher
+from mixerkit.training.result import TrainingResult
+from mixerkit.training.state import FiguresNotFinite
+
+Say = Callable[[str], None]
+Row = dict[str, Any]
+
+SECONDS_BETWEEN_LOOKS = 5.0
+"""While others work on all that is left."""
+
+
+@dataclass
+class StudyFolder:
+    """A study and where it is worked on."""
+
+    study: Study
+    path: Path
+    configurations: list[Configuration] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.configurations = self.study.configurations()
+
+    def begin(self) -> None:
+        """Make the folder, or see that it is of this study."""
+        if self.is_begun():
+            return
+        for name in ("rows", "runs", "claims"):
+            make_folder(self.path / name)
+        write_atomic(self.path / "study.json", json_bytes(self._described()))
+
+    def is_begun(self) -> bool:
+        """Whether somebody has begun it; `UserError` where the folder is another study's."""
+        file = self.path / "study.json"
+        if not file.exists():
+            return False
+        if read_json(file) != self._described():
+            raise UserError(
+                f"{self.path} holds another study, or this one with other settings ({file} says "
+                f"which): give another --folder, or take that one away."
+            )
+        return True
+
+    def _described(self) -> dict[str, Any]:
+        return {
+            "name": self.study.name,
+            "configurations": {
+                one.name: {"levels": one.levels, "peer": one.peer, "recipe": to_dict(one.recipe)}
+                for one in self.configurations
+            },
+        }
+
+    def run_of(self, one: Configuration) -> Path:
+        """Its run folder."""
+        return self.path / "runs" / one.name
+
+    def claim_of(self, one: Configuration) -> Path:
+        """The folder whose lock says who works on it."""
+        return self.path / "claims" / one.name
+
+    def _row_file(self, one: Configuration) -> Path:
+        return self.path / "rows" / f"{one.name}.json"
+
+    def row_of(self, one: Configuration) -> Row | None:
+        """What it came to; None as long as that is not known."""
+        path = self._row_file(one)
+        return read_json(path) if path.exists() else None
+
+    def rows(self) -> list[tuple[Configuration, Row]]:
+        """What is known so far, in the order of the configurations."""
+        found = ((one, self.row_of(one)) for one in self.configurations)
+        return [(one, row) for one, row in found if row is not None]
+
+    def note(self, one: Configuration, row: Row) -> None:
+        """Write down what it came to; by who holds its claim."""
+        write_atomic(self._row_file(one), json_bytes(row))
+
+    def forget_failures(self) -> int:
+        """Let runs whose figures became NaN be tried again, and say how many those are."""
+        failed = [one for one, row in self.rows() if "error" in row]
+        for one in failed:
+            self._row_file(one).unlink(missing_ok=True)
+        return len(failed)
+
+
+@dataclass
+class Work:
+    """One process's part in a study. `given_up`: configurations that this process could not train,
+    and why; `stopped`: the signal that ended it, or 0."""
+
+    folder: StudyFolder
+    say: Say
+    watch: Watcher = field(default_factory=Silent)
+    given_up: dict[str, str] = field(default_factory=dict)
+    stopped: int = 0
+    _waits_for: str = ""
+
+    def do(self) -> None:
+        """Train what nobody has trained until nothing is left that this process can train."""
+        self.folder.begin()
+        interrupt = Interrupt()
+        watch = _Forwarding(self.watch, interrupt)
+        with interrupt.listening():
+            try:
+                while self._pass(interrupt, watch):
+                    self._wait(interrupt)
+            except Interrupted:
+                self.stopped = interrupt.received
+
+    def _left(self) -> list[Configuration]:
+        folder = self.folder
+        undone = [one for one in folder.configurations if one.name not in self.given_up]
+        return [one for one in undone if folder.row_of(one) is None]
+
+    def _pass(self, interrupt: Interrupt, watch: Watcher) -> bool:
+        """Go through what is left once; whether somebody else still works on some of it."""
+        for one in self._left():
+            interrupt.poll()
+            claim = self.folder.claim_of(one)
+            if holder(claim):
+                continue
+            make_folder(claim)
+            try:
+                lock = Lock(claim)
+            except Taken:
+                continue
+            try:
+                self._claimed(one, watch, interrupt)
+            finally:
+                lock.release()
+        return bool(self._left())
+
+    def _claimed(self, one: Configuration, watch: Watcher, interrupt: Interrupt) -> None:
+        """Train a configuration that nobody else works on, unless it was finished just now."""
+        if self.folder.row_of(one) is not None:
+            return
+        try:
+            row = self._train(one, watch, interrupt)
+        except Exception as error:  # whatever it is, others may not meet it, and the rest goes on
+            name = (
+                "" if isinstance(error, UserError | RuntimeError) else f"{type(error).__name__}: "
+            )
+            self.given_up[one.name] = f"{name}{error}"
+            self.say(f"given up: {one.name}: {self.given_up[one.name].splitlines()[0]}")
+            return
+        self.folder.note(one, row)
+        done, count = len(self.folder.rows()), len(self.folder.configurations)
+        self.say(f"{done} of {count}: {one.name}: {sentence(row)}")
+
+    def _train(self, one: Configuration, watch: Watcher, interrupt: Interrupt) -> Row:
+        path = self.folder.run_of(one)
+        about = {"configuration": one.name, "levels": one.levels, "seed": one.recipe.seed}
+        torch.manual_seed(one.recipe.seed)
+        model = peer_of(one.peer, one.recipe.model) if one.peer else None
+        try:
+            result = train(one.recipe, path, resume=is_run(path), model=model, watch=watch)
+        except FiguresNotFinite as error:
+            return about | {"error": str(error)}
+        if result.interrupted:
+            interrupt.heed(result.interrupted)
+        return about | figures(one, path, result)
+
+    def _wait(self, interrupt: Interrupt) -> None:
+        """Look again in a while; say once for whom."""
+        others = {holder(self.folder.claim_of(one)) for one in self._left()} - {None}
+        text = ", ".join(sorted(str(other) for other in others))
+        if text and text != self._waits_for:
+            self._waits_for = text
+            self.say(f"waiting for {text}")
+        until = time.monotonic() + SECONDS_BETWEEN_LOOKS
+        while time.monotonic() < until:
+            interrupt.poll()
+            time.sleep(0.1)
+
+
+class _Forwarding:
+    """A watcher that hands a signal that came while a run was set up to the run."""
+
+    def __init__(self, watch: Watcher, interrupt: Interrupt) -> None:
+        self.watch, self.interrupt, self.forwarded = watch, interrupt, False
+
+    def say(self, line: str) -> None:
+        """Pass it on."""
+        self.watch.say(line)
+
+    def progress(self, now: Progress) -> None:
+        """Pass it on."""
+        self.watch.progress(now)
+        if self.interrupt.received and not self.forwarded:
+            self.forwarded = True
+            signal.raise_signal(self.interrupt.received)
+
+
+def figures(one: Configuration, path: Path, result: TrainingResult) -> Row:
+    """What a row holds of a run that came to its end."""
+    with RunFolder.open(path) as run:
+        rows, model = run.metrics(), run.recipe().model
+    last = {row["split"]: row for row in rows}
+    parameters, macs = cost_of(one.peer, model)
+    return {
+        "config": to_dict(model),
+        "peer": one.peer,
+        "parameters": parameters,
+        "macs": macs,
+        # backward takes twice the forward pass
+        "training_macs": 3 * macs * result.steps * one.recipe.batch_size,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "training_loss": last["train"]["loss"],
+        "held_out_accuracy": last["validation"]["top1"] if "validation" in last else None,
+        "held_out_nll": last["validation"]["nll"] if "validation" in last else None,
+        "test_accuracy": last["test"]["top1"] if "test" in last else None,
+        "test_nll": last["test"]["nll"] if "test" in last else None,
+    }
+
+
+def sentence(row: Row) -> str:
+    """A row for a person."""
+    if "error" in row:
+        return f"failed: {row['error'].splitlines()[0]}"
+    for split in ("held_out", "test"):
+        if (found := row[f"{split}_accuracy"]) is not None:
+            accuracy = f"{split.replace('_', '-')} {100 * found:.2f} %"
+            break
+    else:
+        accuracy = "not measured"
+    return f"{accuracy}, {row['parameters']:,} parameters, {row['seconds']:.0f} s"
