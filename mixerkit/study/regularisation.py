@@ -8,15 +8,17 @@ training images that were held out, and on training images as they are; the test
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from mixerkit.checkpoint.load import load
 from mixerkit.checkpoint.run import RunFolder
+from mixerkit.errors import UserError
 from mixerkit.evaluation.accuracy import Accuracy, evaluate
 from mixerkit.insight.canvas import can_draw, new_figure, png_bytes, style
-from mixerkit.results import write_results
+from mixerkit.results import read_results, write_results
 from mixerkit.spec.recipe import Augment, Evaluate, Optimizer, Recipe, Save
 from mixerkit.spec.recipes import recipe
 from mixerkit.training.loop import train
@@ -88,17 +90,49 @@ def on_training_images(settings: Recipe, run: Path) -> Accuracy:
 
 
 def study(out: Path, say: Say, quick: bool = False) -> list[dict[str, Any]]:
-    """Every arm and share, written to `out` after each run, and a figure beside it."""
+    """Every arm and share, written to `out` after each run, and a figure beside it. Rows that are
+    in `out` already, of the same settings, are kept: it goes on where it was stopped."""
     shares, seeds, steps = (QUICK_SHARES, (0,), 40) if quick else (SHARES, SEEDS, STEPS)
-    rows: list[dict[str, Any]] = []
+    rows = known_rows(out, steps)
+    done = {(row["share"], row["regularisation"], row["seed"]) for row in rows}
+    say(f"{len(done)} of {len(shares) * len(ARMS) * len(seeds)} runs are done")
     with tempfile.TemporaryDirectory() as temporary:
-        for share in shares:
-            for arm in ARMS:
-                for seed in seeds:
-                    rows.append(one_run(arm, share, seed, steps, Path(temporary)))
-                    say(sentence(rows[-1]))
-                    keep(out, rows, steps, quick)
+        for seed, share, arm in product(seeds, shares, ARMS):  # the first seed is complete first
+            if (share, arm, seed) in done:
+                continue
+            row = one_run(arm, share, seed, steps, Path(temporary))
+            rows = sorted([*rows, row], key=place)
+            say(sentence(row))
+            keep(out, rows, steps, quick)
     return rows
+
+
+def place(row: dict[str, Any]) -> tuple[float, int, int]:
+    """Where a row belongs among others."""
+    return row["share"], ARMS.index(row["regularisation"]), row["seed"]
+
+
+def known_rows(out: Path, steps: int) -> list[dict[str, Any]]:
+    """The rows of an earlier part of the study."""
+    if not out.exists():
+        return []
+    before = read_results(out)
+    if before["settings"] != described(steps):
+        raise UserError(f"{out} was measured with other settings: give another --out.")
+    rows: list[dict[str, Any]] = before["rows"]
+    return rows
+
+
+def described(steps: int) -> dict[str, Any]:
+    """What all runs have in common."""
+    return {
+        "model": "N/7",
+        "steps": steps,
+        "batch_size": recipe("fashion-demo").batch_size,
+        "optimizer": "adamw",
+        "learning_rate": RATE,
+        "held_out_images": HOLDOUT,
+    }
 
 
 def sentence(row: dict[str, Any]) -> str:
@@ -116,14 +150,7 @@ def keep(out: Path, rows: list[dict[str, Any]], steps: int, quick: bool) -> None
         out,
         name="regularisation",
         command="mixer bench regularisation" + (" --quick" if quick else ""),
-        settings={
-            "model": "N/7",
-            "steps": steps,
-            "batch_size": recipe("fashion-demo").batch_size,
-            "optimizer": "adamw",
-            "learning_rate": RATE,
-            "held_out_images": HOLDOUT,
-        },
+        settings=described(steps),
         rows=rows,
     )
     if can_draw():

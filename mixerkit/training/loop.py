@@ -83,7 +83,8 @@ def _train(
 ) -> TrainingResult:
     if model is not None and (recipe.init.source or recipe.init.recipe):
         raise UserError("init is for the recipe's own model: load weights into yours first.")
-    asked = recipe.model.num_classes
+    fresh_head = recipe.init.source and recipe.init.head == "fresh"
+    asked = None if fresh_head else recipe.model.num_classes
     recipe, splits = world.after_first(lambda: open_data(recipe))  # the first one may fetch it
     watch.say(f"data: {splits.origin}")
     watch.say(classes_text(splits.train.class_names, asked))

@@ -41,10 +41,10 @@ def open_data(recipe: Recipe) -> tuple[Recipe, Splits]:
     return replace(recipe, model=replace(recipe.model, num_classes=classes)), splits
 
 
-def classes_text(names: tuple[str, ...], asked: int) -> str:
-    """How many classes there are, the first few by name."""
+def classes_text(names: tuple[str, ...], asked: int | None) -> str:
+    """How many classes there are, the first few by name, and whether so many were `asked` for."""
     shown = ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
-    differs = "" if len(names) == asked else f"; the recipe has {asked}, the data decide"
+    differs = "" if asked in (None, len(names)) else f"; the recipe has {asked}, the data decide"
     return f"classes: {len(names)} ({shown}){differs}"
 
 

@@ -66,6 +66,7 @@ def test_a_run_from_start_to_report_and_prediction(mixer, photos, here, words):
     code, out, err = mixer("finetune", SOURCE, "--data", "photos", *words, *common)
     assert (code, err) == (0, "")
     assert f"weights: {SOURCE}, the head fresh" in out and "accuracy" in out
+    assert "the recipe has" not in out  # its head was never meant
     run = here / "runs" / "finetune"
     with RunFolder.open(run) as opened:
         assert opened.recipe().init.source == SOURCE

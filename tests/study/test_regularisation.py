@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from mixerkit.errors import UserError
 from mixerkit.spec.recipes import recipe
 from mixerkit.study import regularisation
 from mixerkit.study.regularisation import ALL, ARMS, PAPER, PLAIN, settings_of
@@ -27,10 +30,20 @@ def test_a_quick_study_has_a_row_for_each_arm_and_a_picture(tmp_path, monkeypatc
     monkeypatch.setattr(regularisation, "QUICK_SHARES", (0.5,))
     lines: list[str] = []
     rows = regularisation.study(tmp_path / "a.json", lines.append, quick=True)
-    assert [row["regularisation"] for row in rows] == list(ARMS) and len(lines) == 3
+    assert [row["regularisation"] for row in rows] == list(ARMS) and len(lines) == 4
     for row in rows:
         assert row["images"] == 250  # half of those of the 600 that are not held out
         assert row["course"][-1][0] == 40
         assert row["course"][-1][1] == row["held_out_accuracy"] <= row["best_held_out_accuracy"]
     assert json.loads((tmp_path / "a.json").read_text())["rows"] == rows
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    # a study that was stopped after its second run goes on with the third
+    stored = json.loads((tmp_path / "a.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps(stored | {"rows": rows[:2]}))
+    lines.clear()
+    again = regularisation.study(tmp_path / "a.json", lines.append, quick=True)
+    assert lines[0] == "2 of 3 runs are done" and len(lines) == 2
+    assert again == rows
+    monkeypatch.setattr(regularisation, "RATE", 1.0)
+    with pytest.raises(UserError, match="measured with other settings"):
+        regularisation.study(tmp_path / "a.json", lines.append, quick=True)
