@@ -27,7 +27,7 @@ from mixerkit.training.setup import evaluation_loader, open_data
 Say = Callable[[str], None]
 
 SHARES, QUICK_SHARES = (0.03, 0.1, 0.3, 1.0), (0.03,)
-STEPS, CURVE_POINTS, SEEDS = 4000, 20, (0, 1)
+STEPS, CURVE_POINTS, SEEDS = 4000, 20, (0,)
 HOLDOUT, MEASURED = 5000, 5000
 PLAIN, PAPER, ALL = "none", "decay, mixup, depth", "and RandAugment"
 ARMS = (PLAIN, PAPER, ALL)
