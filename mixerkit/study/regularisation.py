@@ -177,6 +177,7 @@ def figure(rows: list[dict[str, Any]]) -> bytes:
             panel.set_ylim(0.2, 1.2)
         panels[0].set_ylabel("held-out loss, nats")
         _draw_ends(panels[-1], rows, shares)
+        panels[0].legend(*panels[-1].get_legend_handles_labels(), fontsize=7)
         return png_bytes(canvas)
 
 
@@ -195,4 +196,3 @@ def _draw_ends(panel: Any, rows: list[dict[str, Any]], shares: list[float]) -> N
     panel.set_xticks(shares, [f"{100 * share:g}" for share in shares])
     panel.set_xlabel("% of the training images")
     panel.set_title("accuracy at the end, %")
-    panel.legend(fontsize=6)
