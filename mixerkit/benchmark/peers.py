@@ -22,16 +22,11 @@ def timm_mixer(config: MixerConfig) -> nn.Module:
     paper's kind of stochastic depth.
     """
     _check_expressible(config)
-    try:
-        from timm.models.mlp_mixer import MlpMixer as TimmMixer
-    except ImportError as error:
-        raise UserError(
-            f"timm is needed for this comparison and is not installed: {how_to_install('timm')}"
-        ) from error
     width = config.width
     # Half a unit more: timm takes the whole part of ratio × width.
     ratios = ((config.token_width + 0.5) / width, (config.channel_width + 0.5) / width)
-    build: Any = TimmMixer  # its hints are narrower than what it takes: pairs, partials
+    # its hints are narrower than what it takes: pairs, partials
+    build: Any = timm_models().mlp_mixer.MlpMixer
     model: nn.Module = build(
         num_classes=config.num_classes,
         img_size=config.image_hw,
@@ -46,6 +41,17 @@ def timm_mixer(config: MixerConfig) -> nn.Module:
         drop_path_rate=config.drop_path,
     )
     return model
+
+
+def timm_models() -> Any:
+    """The package `timm.models`, or an error that says how to install it."""
+    try:
+        from timm import models
+    except ImportError as error:
+        raise UserError(
+            f"timm is needed for this comparison and is not installed: {how_to_install('timm')}"
+        ) from error
+    return models
 
 
 def copy_to_timm(model: MlpMixer) -> nn.Module:

@@ -47,6 +47,7 @@ def main(words: list[str]) -> int:
     given = parse(Visualize, words, command="visualize", examples=EXAMPLES)
     from mixerkit.checkpoint.load import load
     from mixerkit.insight.canvas import HOW_TO_DRAW, can_draw
+    from mixerkit.insight.figures import filters_sheet
     from mixerkit.insight.weights import has_token_weights
 
     if not can_draw():
@@ -56,7 +57,7 @@ def main(words: list[str]) -> int:
     for block in blocks:
         if not 1 <= block <= model.config.depth:
             raise UserError(f"The model has blocks 1 to {model.config.depth}, found {block}.")
-    pictures = _filters(model)
+    pictures = {"filters.png": filters_sheet(model)}
     found: list[Structure] = []
     if has_token_weights(model):
         from mixerkit.insight.units import structure
@@ -83,31 +84,18 @@ def main(words: list[str]) -> int:
     return EXIT_DONE
 
 
-def _filters(model: "MlpMixer") -> dict[str, bytes]:
-    from mixerkit.insight.figures import weight_sheet
-    from mixerkit.insight.weights import patch_filters
-
-    title = "Patch-embedding filters, low frequencies first"
-    return {"filters.png": weight_sheet(patch_filters(model), title)}
-
-
 def _token_mixing(
     model: "MlpMixer", blocks: tuple[int, ...], svg: bool, found: "list[Structure]"
 ) -> dict[str, bytes]:
     """File name → picture of `blocks`, and of all in one chart."""
-    from mixerkit.insight.figures import weight_sheet
+    from mixerkit.insight.figures import units_sheet
     from mixerkit.insight.unit_figures import mixing_matrix, structure_chart
     from mixerkit.insight.units import effective_mixing
-    from mixerkit.insight.weights import token_units
 
-    linear = model.config.token_mixer == "linear"
-    what = "Token-mixing weights" if linear else "Token-mixing units"
-    columns = model.config.tile_grid[1] if linear else 0
     drawn: dict[str, bytes] = {}
     kinds = ("png", "svg") if svg else ("png",)
     for block in blocks:
-        units = token_units(model, block - 1)
-        drawn[f"units-{block}.png"] = weight_sheet(units, f"{what}, block {block}", columns)
+        drawn[f"units-{block}.png"] = units_sheet(model, block - 1)
         matrix = effective_mixing(model, block - 1)
         for kind in kinds:
             title = f"Which token adds to which, block {block}"

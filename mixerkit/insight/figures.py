@@ -20,7 +20,14 @@ from mixerkit.insight.canvas import (
     short,
     style,
 )
-from mixerkit.insight.weights import Pictures, contact_sheet, sheet_columns
+from mixerkit.insight.weights import (
+    Pictures,
+    contact_sheet,
+    patch_filters,
+    sheet_columns,
+    token_units,
+)
+from mixerkit.model.mixer import MlpMixer
 
 PNG_URI = "data:image/png;base64,"
 
@@ -147,6 +154,19 @@ def decode_image(uri: str) -> np.ndarray:
     content = io.BytesIO(base64.b64decode(uri.removeprefix(PNG_URI)))
     with Image.open(content, formats=["PNG"]) as image:
         return np.asarray(image if image.mode == "L" else image.convert("RGB"))
+
+
+def filters_sheet(model: MlpMixer) -> bytes:
+    """The patch embedding (figure 7 of the paper)."""
+    return weight_sheet(patch_filters(model), "Patch-embedding filters, low frequencies first")
+
+
+def units_sheet(model: MlpMixer, block: int) -> bytes:
+    """The token mixing of a block (figures 5 and 6); a linear one as the patches lie."""
+    linear = model.config.token_mixer == "linear"
+    what = "Token-mixing weights" if linear else "Token-mixing units"
+    columns = model.config.tile_grid[1] if linear else 0
+    return weight_sheet(token_units(model, block), f"{what}, block {block + 1}", columns)
 
 
 def weight_sheet(pictures: Pictures, title: str, columns: int = 0) -> bytes:

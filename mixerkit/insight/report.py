@@ -15,7 +15,7 @@ from mixerkit.errors import Unreadable, UserError
 from mixerkit.insight import curves, figures
 from mixerkit.insight.complete import check_evaluation, check_rows, check_timings
 from mixerkit.insight.story import RunFacts, tell
-from mixerkit.insight.weights import has_token_weights, patch_filters, token_units
+from mixerkit.insight.weights import has_token_weights
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.recipe import Recipe
 
@@ -117,12 +117,7 @@ def _accuracy_figures(evaluation: Mapping[str, Any] | None) -> dict[str, bytes]:
 def _weight_figures(model: MlpMixer | None) -> dict[str, bytes]:
     if model is None:
         return {}
-    title = "Patch-embedding filters, low frequencies first"
-    drawn = {"filters": figures.weight_sheet(patch_filters(model), title)}
+    drawn = {"filters": figures.filters_sheet(model)}
     for i in range(min(BLOCKS_DRAWN, model.config.depth) if has_token_weights(model) else 0):
-        linear = model.config.token_mixer == "linear"
-        what = "Token-mixing weights" if linear else "Token-mixing units"
-        columns = model.config.tile_grid[1] if linear else 0
-        sheet = figures.weight_sheet(token_units(model, i), f"{what}, block {i + 1}", columns)
-        drawn[f"token-units-{i + 1}"] = sheet
+        drawn[f"token-units-{i + 1}"] = figures.units_sheet(model, i)
     return drawn

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mixerkit.errors import UserError
-from mixerkit.insight.weights import token_weights
+from mixerkit.insight.weights import cosines, frequencies, token_weights
 from mixerkit.model.mixer import MlpMixer
 
 LOCAL = 0.5
@@ -94,10 +94,7 @@ def spreads(units_Nhw: np.ndarray) -> np.ndarray:
 
 def nearest_negative(units_Nhw: np.ndarray) -> np.ndarray:
     """[N]: each unit's smallest cosine with any other."""
-    flat_NS = units_Nhw.reshape(len(units_Nhw), -1).astype(float)
-    length_N1 = np.linalg.norm(flat_NS, axis=1, keepdims=True)
-    unit_NS = flat_NS / np.where(length_N1 > 0, length_N1, 1.0)
-    cosine_NN = unit_NS @ unit_NS.T
+    cosine_NN = cosines(units_Nhw)
     np.fill_diagonal(cosine_NN, np.inf)
     smallest_N: np.ndarray = cosine_NN.min(axis=1)
     return smallest_N
@@ -117,8 +114,7 @@ def neighbour_correlation(units_Nhw: np.ndarray) -> np.ndarray:
 def energy_by_frequency(units_Nhw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Share of all units' power in `BANDS` equal bands of spatial frequency, the first one with the
     constant; and the same of white noise, which is each band's share of all frequencies."""
-    height, width = units_Nhw.shape[1:]
-    frequency_hw = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
+    frequency_hw = frequencies(*units_Nhw.shape[1:])
     band_hw = np.minimum((frequency_hw / 0.7072 * BANDS).astype(int), BANDS - 1)
     power_hw = (np.abs(np.fft.fft2(units_Nhw.astype(float))) ** 2).sum(axis=0)
     energy = np.bincount(band_hw.ravel(), power_hw.ravel(), minlength=BANDS)

@@ -92,7 +92,7 @@ def mean_frequency(pictures: np.ndarray) -> np.ndarray:
     """
     stacked = pictures.reshape(len(pictures), -1, *pictures.shape[-2:])
     height, width = stacked.shape[-2:]
-    frequency_hw = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
+    frequency_hw = frequencies(height, width)
     power_Nhw = (np.abs(np.fft.fft2(stacked.astype(np.float64))) ** 2).sum(axis=1)
     total_N = power_Nhw.sum(axis=(1, 2))
     weighted_N = (power_Nhw * frequency_hw).sum(axis=(1, 2))
@@ -101,14 +101,29 @@ def mean_frequency(pictures: np.ndarray) -> np.ndarray:
     return frequency_N
 
 
+def frequencies(height: int, width: int) -> np.ndarray:
+    """[h, w]: the spatial frequency of each coefficient of `np.fft.fft2`, in cycles per pixel."""
+    frequency_hw: np.ndarray = np.hypot(
+        np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
+    )
+    return frequency_hw
+
+
+def cosines(pictures_Nhw: np.ndarray) -> np.ndarray:
+    """[N, N]: how alike two pictures are, whatever their strength: 1 the same, -1 opposite, 0 for a
+    picture that is zero everywhere."""
+    flat_NS = pictures_Nhw.reshape(len(pictures_Nhw), -1).astype(np.float64)
+    length_N1 = np.linalg.norm(flat_NS, axis=1, keepdims=True)
+    unit_NS = np.divide(flat_NS, length_N1, out=np.zeros_like(flat_NS), where=length_N1 > 0)
+    alike_NN: np.ndarray = unit_NS @ unit_NS.T
+    return alike_NN
+
+
 def pair_opposites(pictures_Nhw: np.ndarray) -> np.ndarray:
     """Indices [N]: the lowest frequency left, then the picture left that is closest to its
     negative (both at length 1, so that strength does not count), and so on."""
     by_frequency = [int(i) for i in np.argsort(mean_frequency(pictures_Nhw), kind="stable")]
-    flat_NS = pictures_Nhw.reshape(len(pictures_Nhw), -1).astype(np.float64)
-    length_N1 = np.linalg.norm(flat_NS, axis=1, keepdims=True)
-    unit_NS = np.divide(flat_NS, length_N1, out=np.zeros_like(flat_NS), where=length_N1 > 0)
-    likeness_NN = unit_NS @ unit_NS.T
+    likeness_NN = cosines(pictures_Nhw)
     order: list[int] = []
     while by_frequency:
         first = by_frequency.pop(0)

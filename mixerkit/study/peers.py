@@ -8,25 +8,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from mixerkit.benchmark.peers import timm_mixer
-from mixerkit.errors import UserError, how_to_install, unknown
+from mixerkit.benchmark.peers import timm_mixer, timm_models
+from mixerkit.errors import UserError, unknown
 from mixerkit.model.cost import cost
 from mixerkit.spec.mixer import MixerConfig
 
-SIZES = ("image_size", "in_channels", "num_classes", "width", "depth")
-OF_VIT = (
-    *SIZES, "patch_size", "channel_width", "token_width", "token_mixer", "token_groups", "gelu",
-    "norm_eps",
+KNOWN = (
+    "image_size", "in_channels", "num_classes", "width", "depth", "patch_size", "channel_width",
+    "token_width", "token_mixer", "token_groups", "gelu", "norm_eps",
 )  # fmt: skip
-"""Settings of a Mixer that a ViT has too, or has nothing to do with; others must be as they are in
+"""Settings of a Mixer that a peer has too, or has nothing to do with; others must be as they are in
 a new `MixerConfig`."""
-OF_RESNET = (*OF_VIT,)
 
 
 def vision_transformer(config: MixerConfig) -> nn.Module:
     """timm's ViT of a Mixer's shape, with a class token; `token_groups` heads."""
-    _check("vit", config, OF_VIT)
-    build: Any = _timm("vision_transformer").VisionTransformer
+    _check("vit", config)
+    build: Any = timm_models().vision_transformer.VisionTransformer
     model: nn.Module = build(
         img_size=config.image_hw,
         patch_size=config.patch_hw,
@@ -47,10 +45,10 @@ def resnet(config: MixerConfig) -> nn.Module:
     """timm's ResNet of basic blocks for small images: `depth` blocks in each of four stages of
     `width` (an even number), 2, 4 and 8 times `width` channels, behind timm's deep stem, which here
     has neither stride nor pooling."""
-    _check("resnet", config, OF_RESNET)
+    _check("resnet", config)
     if config.width % 2:
         raise UserError(f"The width of a ResNet must be even here, found {config.width}.")
-    timm = _timm("resnet")
+    timm = timm_models().resnet
     build: Any = timm.ResNet
     model: Any = build(
         timm.BasicBlock,
@@ -66,26 +64,16 @@ def resnet(config: MixerConfig) -> nn.Module:
     return model
 
 
-def _check(peer: str, config: MixerConfig, known: tuple[str, ...]) -> None:
+def _check(peer: str, config: MixerConfig) -> None:
     """Refuse settings that the peer would ignore."""
     plain = MixerConfig()
     found = [
         f"{field.name}={getattr(config, field.name)!r}"
         for field in fields(config)
-        if field.name not in known and getattr(config, field.name) != getattr(plain, field.name)
+        if field.name not in KNOWN and getattr(config, field.name) != getattr(plain, field.name)
     ]
     if found:
         raise UserError(f"The peer {peer} has no counterpart of {', '.join(found)}.")
-
-
-def _timm(module: str) -> Any:
-    try:
-        from timm import models
-    except ImportError as error:
-        raise UserError(
-            f"timm is needed for this comparison and is not installed: {how_to_install('timm')}"
-        ) from error
-    return getattr(models, module)
 
 
 PEERS: dict[str, Callable[[MixerConfig], nn.Module]] = {

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mixerkit.data.sources import Splits
+from mixerkit.device import GIB
 from mixerkit.model.cost import cost
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.initial import first_stage, initial_weights
@@ -23,7 +24,6 @@ from mixerkit.training.state import TrainingState, fresh_state
 from mixerkit.training.update import Update
 
 WARM_UP_STEPS, MEASURED_STEPS = 2, 8
-GIB = 2**30
 
 
 @dataclass(frozen=True)
