@@ -36,7 +36,7 @@ RESERVED = (
     "held_out_accuracy", "test_accuracy", "training_loss",
 )  # fmt: skip
 """What a row of averages says besides its levels."""
-PEERS = ("mixer", "vit", "resnet")
+PEERS = ("mixer", "vit", "resnet", "resnet-7x7")
 """Models of timm (`peers.py`)."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SEED = "seed"

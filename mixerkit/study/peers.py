@@ -5,10 +5,9 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
-from mixerkit.benchmark.peers import timm_mixer, timm_models
+from mixerkit.benchmark.peers import counted, timm_mixer, timm_models
 from mixerkit.errors import UserError, unknown
 from mixerkit.model.cost import cost
 from mixerkit.spec.mixer import MixerConfig
@@ -45,21 +44,32 @@ def resnet(config: MixerConfig) -> nn.Module:
     """timm's ResNet of basic blocks for small images: `depth` blocks in each of four stages of
     `width` (an even number), 2, 4 and 8 times `width` channels, behind timm's deep stem, which here
     has neither stride nor pooling."""
-    _check("resnet", config)
     if config.width % 2:
         raise UserError(f"The width of a ResNet must be even here, found {config.width}.")
+    model = _resnet("resnet", config, stem_type="deep", stem_width=config.width // 2)
+    model.conv1[0].stride = (1, 1)
+    return model
+
+
+def resnet_7x7(config: MixerConfig) -> nn.Module:
+    """The same stages behind timm's stem for large images: 64 filters of 7 × 7 with stride 2, which
+    can be looked at; here without the pooling that follows it there."""
+    return _resnet("resnet-7x7", config)
+
+
+def _resnet(peer: str, config: MixerConfig, **stem: Any) -> Any:
+    """timm's ResNet of basic blocks with such a stem, and without pooling behind it."""
+    _check(peer, config)
     timm = timm_models().resnet
     build: Any = timm.ResNet
-    model: Any = build(
+    model = build(
         timm.BasicBlock,
         (config.depth,) * 4,
         num_classes=config.num_classes,
         in_chans=config.in_channels,
         channels=tuple(config.width * factor for factor in (1, 2, 4, 8)),
-        stem_type="deep",
-        stem_width=config.width // 2,
+        **stem,
     )
-    model.conv1[0].stride = (1, 1)
     model.maxpool = nn.Identity()
     return model
 
@@ -80,6 +90,7 @@ PEERS: dict[str, Callable[[MixerConfig], nn.Module]] = {
     "mixer": timm_mixer,
     "vit": vision_transformer,
     "resnet": resnet,
+    "resnet-7x7": resnet_7x7,
 }
 
 
@@ -92,14 +103,8 @@ def peer_of(name: str, config: MixerConfig) -> nn.Module:
 
 def cost_of(peer: str, config: MixerConfig) -> tuple[int, int]:
     """(parameters, multiply-adds of one image) of the model itself, in closed form, or of a peer as
-    PyTorch counts them, on no device: there attention is the products that it is."""
+    PyTorch counts them."""
     if not peer:
         priced = cost(config)
         return priced.parameters, priced.macs
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model = peer_of(peer, config).to("meta").eval()
-    image = torch.empty(1, config.in_channels, *config.image_hw, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image)
-    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
+    return counted(peer_of(peer, config).to("meta"), (config.in_channels, *config.image_hw))
