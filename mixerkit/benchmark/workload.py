@@ -44,22 +44,8 @@ class Workload:
         return models()[self.model]
 
     def call(self, model: nn.Module) -> Call:
-        """The workload on `model`, ready to be timed. Equal images and labels every time."""
-        generator = torch.Generator().manual_seed(0)
-        config = self.config
-        images = torch.randn(self.batch, config.in_channels, *config.image_hw, generator=generator)
-        labels = torch.randint(config.num_classes, (self.batch,), generator=generator)
-
-        def forward() -> None:
-            with torch.inference_mode():
-                model(images)
-
-        def training() -> None:
-            model.zero_grad(set_to_none=True)
-            F.cross_entropy(model(images), labels).backward()
-
-        model.train(self.mode == "training")
-        return training if self.mode == "training" else forward
+        """The workload on `model`, ready to be timed."""
+        return workload(model, self.config, self.batch, self.mode)
 
     def peak_memory(self, model: nn.Module) -> int | None:
         """Bytes that one call adds to the process at worst, gradients of the weights included."""
@@ -71,3 +57,22 @@ class Workload:
     def describe(self) -> dict[str, str | int]:
         """The first columns of a results row."""
         return {"model": self.model, "batch": self.batch, "mode": self.mode}
+
+
+def workload(model: nn.Module, config: MixerConfig, batch: int, mode: Mode) -> Call:
+    """A pass of `model`, which takes images and gives classes as `config` says, ready to be timed.
+    Equal images and labels every time."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, config.in_channels, *config.image_hw, generator=generator)
+    labels = torch.randint(config.num_classes, (batch,), generator=generator)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            model(images)
+
+    def training() -> None:
+        model.zero_grad(set_to_none=True)
+        F.cross_entropy(model(images), labels).backward()
+
+    model.train(mode == "training")
+    return training if mode == "training" else forward

@@ -41,7 +41,7 @@ class Study:
     folder: Annotated[str, shown_as("FOLDER")] = ""
     """Where its runs are; runs/studies/NAME if not given."""
     out: Annotated[str, shown_as("PATH")] = ""
-    """Results file with all rows and averages, written at the end."""
+    """Results file with all averages, and figures beside it; FOLDER/results.json if not given."""
     dry_run: Flag = False
     """List the configurations and what they cost; write nothing."""
     look: Flag = False
@@ -63,8 +63,10 @@ def main(words: list[str]) -> int:
             f"Which study? It comes first: `mixer study NAME`, one of {', '.join(STUDIES)}, or a "
             f"YAML file."
         )
-    if sum((given.dry_run, given.look, given.again)) > 1 or (given.dry_run and given.out):
-        raise UserError("--dry-run, --look and --again exclude one another, and --dry-run --out.")
+    if sum((given.dry_run, given.look, given.again)) > 1:
+        raise UserError("--dry-run, --look and --again exclude one another.")
+    if given.out and (given.dry_run or given.look):
+        raise UserError("--out is written by the study itself: leave --dry-run or --look out.")
     plan = study_named(name)
     if given.dry_run:
         return show_plan(plan, given.json)
@@ -129,6 +131,10 @@ def _work(folder: "StudyFolder", given: Study) -> int:
     with second_ends_at_once():
         work.do()
     code = _tell(folder, given, work.given_up)
+    out = Path(given.out) if given.out else folder.path / "results.json"
+    asked = given.out or work.ended or (done == count and not out.exists())
+    if asked and folder.is_finished() and any("error" not in row for _, row in folder.rows()):
+        _publish(folder, out, given, console)
     return exit_code_for_signal(work.stopped) if work.stopped else code
 
 
@@ -171,40 +177,21 @@ def _tell(folder: "StudyFolder", given: Study, given_up: dict[str, str]) -> int:
         words = [given.study, *_said("--folder", given.folder), *_said("--out", given.out)]
         again = command("study", *words)
         print(f"{plural(left, 'run')} left. Go on with:\n  {again}", file=console)
-    elif given.out:
-        write(folder, arms, len(failed), given)
-        print(f"written: {given.out}", file=console)
     return EXIT_FAILED if failed or given_up else EXIT_DONE
+
+
+def _publish(folder: "StudyFolder", out: Path, given: Study, console: Any) -> None:
+    """Write results and figures."""
+    from mixerkit.study.publishing import publish
+
+    words = ["mixer", "study", given.study, *_said("--out", given.out)]
+    console.say("timing every arm's model, one after the other …")
+    for path in publish(folder, out, shlex.join(words)):
+        console.say(f"written: {path}")
 
 
 def _said(option: str, value: str) -> list[str]:
     return [option, value] if value else []
-
-
-def write(folder: "StudyFolder", arms: list[dict[str, Any]], failed: int, given: Study) -> None:
-    """The results file: a row for each arm."""
-    from mixerkit.results import write_results
-
-    recipe, match = folder.study.base, folder.study.match
-    matched: dict[str, str] = {"matched_by": match.by}
-    if match.by != "nothing":
-        matched["changed"] = match.change
-    write_results(
-        Path(given.out),
-        name=folder.study.name,
-        command=shlex.join(["mixer", "study", given.study, "--out", given.out]),
-        settings={
-            "recipe": recipe.name,
-            "duration": recipe.duration,
-            "batch_size": recipe.batch_size,
-            "optimizer": recipe.optimizer.name,
-            "learning_rate": recipe.optimizer.lr,
-            "held_out": recipe.data.holdout,
-            **matched,
-            "failed": failed,
-        },
-        rows=arms,
-    )
 
 
 def as_text(arms: list[dict[str, Any]]) -> str:

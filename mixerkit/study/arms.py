@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from statistics import mean, median, stdev
 from typing import Any
 
+import numpy as np
+
 from mixerkit.study.grid import Configuration
 
 Row = dict[str, Any]
@@ -48,7 +50,29 @@ def _average(levels: dict[str, str], rows: list[Row]) -> Row:
     found |= {name: rows[0][name] for name in ("parameters", "macs", "training_macs")}
     found["seconds"] = median(row["seconds"] for row in rows)
     each = ("seed", "held_out_accuracy", "test_accuracy", "seconds")
-    return found | {"each": [{name: row[name] for name in each} for row in rows]}
+    found["each"] = [{name: row[name] for name in each} for row in rows]
+    return found | _course([row["course"] for row in rows if "course" in row])
+
+
+def _course(courses: list[list[list[float]]]) -> Row:
+    """The mean held-out accuracy over the epochs, where runs were measured more than once."""
+    if not courses:
+        return {}
+    points = zip(*courses, strict=True)
+    return {"course": [[some[0][0], mean(top1 for _, top1 in some)] for some in points]}
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    """Spearman's: 1 where both put things into the same order, -1 where into the opposite; values
+    that are equal share their ranks."""
+    return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    below = (array[:, None] > array).sum(axis=1)
+    equal = (array[:, None] == array).sum(axis=1)
+    return np.asarray(below + (equal - 1) / 2)
 
 
 def ranked_by(arms: list[Row]) -> str:

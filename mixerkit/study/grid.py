@@ -33,11 +33,16 @@ Changes = dict[str, Any]
 KEYS = ("name", "recipe", "set", "factors", "match")
 RESERVED = (
     "levels", "parameters", "macs", "training_macs", "seconds", "runs", "each",
-    "held_out_accuracy", "test_accuracy", "training_loss",
+    "held_out_accuracy", "test_accuracy", "training_loss", "course", "step_seconds",
+    "images_per_second",
 )  # fmt: skip
 """What a row of averages says besides its levels."""
 PEERS = ("mixer", "vit", "resnet", "resnet-7x7")
 """Models of timm (`peers.py`)."""
+ORDERS = ("patches", "pixels")
+"""In which a model can see them (`permutation.py`)."""
+BESIDE = {"peer": PEERS, "order": ORDERS}
+"""What a level can say besides settings of a recipe."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SEED = "seed"
 """The factor over which figures are averaged."""
@@ -60,11 +65,13 @@ class Match:
 @dataclass(frozen=True)
 class Configuration:
     """One run of a study: the level of each factor, and the recipe that they make. `peer`: the
-    model of timm that stands in the place of the recipe's ("" for none)."""
+    model of timm that stands in the place of the recipe's ("" for none). `order`: in which the
+    model sees patches or pixels (`permutation.py`; "" as they are)."""
 
     levels: dict[str, str]
     recipe: Recipe
     peer: str = ""
+    order: str = ""
 
     @property
     def name(self) -> str:
@@ -81,7 +88,7 @@ class Configuration:
 @dataclass(frozen=True)
 class Study:
     """`factors`: name → label of each level → the changes that it makes to the recipe; a change of
-    `peer` puts a model of timm in the place of the recipe's."""
+    `peer` puts a model of timm in the place of the recipe's, one of `order` reorders its pixels."""
 
     name: str
     base: Recipe
@@ -111,16 +118,17 @@ class Study:
         changes: Changes = {}
         for _, each in levels:
             changes = merged(changes, each)
-        peer = str(changes.pop("peer", ""))
-        if peer and peer not in PEERS:
-            raise unknown("peer", peer, PEERS)
+        beside = {name: str(changes.pop(name, "")) for name in BESIDE}
+        for name, value in beside.items():
+            if value and value not in BESIDE[name]:
+                raise unknown(name, value, BESIDE[name])
         labels = {factor: label for factor, (label, _) in zip(self.factors, levels, strict=True)}
         where = ", ".join(f"{factor} {label}" for factor, label in labels.items())
         try:
             settings = from_dict(Recipe, changes, base=self.base)
         except UserError as error:
             raise UserError(f"{self.name}, {where}: {error}") from error
-        return Configuration(labels, replace(settings, name=self.name), peer)
+        return Configuration(labels, replace(settings, name=self.name), **beside)
 
     def _matched(self, one: Configuration, first: Configuration) -> Configuration:
         """`one` with as much of what is matched as `first`."""

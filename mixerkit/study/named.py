@@ -7,7 +7,7 @@ from mixerkit.spec.mixer import variant
 from mixerkit.spec.recipe import Evaluate, Optimizer, Recipe, Save
 from mixerkit.spec.recipes import recipe
 from mixerkit.spec.token_mixers import TOKEN_MIXERS
-from mixerkit.study.grid import Changes, Match, Study, merged
+from mixerkit.study.grid import ORDERS, Changes, Match, Study, merged
 
 DURATION = "4 epochs"
 SEEDS: dict[str, Changes] = {str(seed): {"seed": seed} for seed in (0, 1, 2)}
@@ -93,23 +93,35 @@ def a_resnet(width: int) -> Changes:
     return {"peer": "resnet", "model": {"width": width, "depth": 1}}
 
 
+THREE: dict[str, Changes] = {
+    "mlp": {},
+    "ViT (timm)": {
+        "peer": "vit",
+        "model": {"token_mixer": "attention", "token_groups": HEADS, "channel_width": 104},
+    },
+    "ResNet (timm)": a_resnet(12),
+}
+"""A Mixer, a ViT and a ResNet of about as many multiply-adds."""
+
+
 def few_images() -> Study:
-    """Who gains most from more images: Mixer, ViT and ResNet of about as many multiply-adds, on
-    parts of the training images, for equally many steps."""
-    architectures: dict[str, Changes] = {
-        "mlp": {},
-        "ViT (timm)": {
-            "peer": "vit",
-            "model": {"token_mixer": "attention", "token_groups": HEADS, "channel_width": 104},
-        },
-        "ResNet (timm)": a_resnet(12),
-    }
+    """Who gains most from more images: Mixer, ViT and ResNet on parts of the training images, for
+    equally many steps."""
     start = base()
     steps = f"{FEW_STEPS} steps"
     evaluate = Evaluate(every=steps, test=False)
     start = replace(start, duration=steps, evaluate=evaluate, save=Save(every=steps))
     shares = {f"{100 * share:g} %": {"data": {"share": share}} for share in (0.03, 0.1, 0.3, 1.0)}
-    return Study("few-images", start, {"model": architectures, "share": shares, "seed": SEEDS})
+    return Study("few-images", start, {"model": THREE, "share": shares, "seed": SEEDS})
+
+
+def permutation() -> Study:
+    """Whether the order of patches and pixels matters (paper, section 3.4): images as they are;
+    patches in another order and their pixels in another; all pixels in another. One order a seed,
+    the same for all images."""
+    start = replace(base(), evaluate=Evaluate(every="0.5 epochs", test=False))
+    orders: dict[str, Changes] = {"as it is": {}} | {order: {"order": order} for order in ORDERS}
+    return Study("permutation", start, {"model": THREE, "order": orders, "seed": SEEDS})
 
 
 STUDIES: dict[str, Callable[[], Study]] = {
@@ -117,4 +129,5 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "token-mixers-by-parameters": token_mixers_by_parameters,
     "frontier": frontier,
     "few-images": few_images,
+    "permutation": permutation,
 }

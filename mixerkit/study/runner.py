@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mixerkit.checkpoint.documents import json_bytes, read_json
 from mixerkit.checkpoint.files import make_folder, write_atomic
@@ -26,9 +27,11 @@ from mixerkit.checkpoint.lock import Lock, Taken, holder
 from mixerkit.checkpoint.opening import is_run
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import UserError
+from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.strict import to_dict
 from mixerkit.study.grid import Configuration, Study
 from mixerkit.study.peers import cost_of, peer_of
+from mixerkit.study.permutation import Reordered, pixel_order
 from mixerkit.training.interrupt import Interrupt, Interrupted
 from mixerkit.training.loop import train
 from mixerkit.training.progress import Progress, Silent, Watcher
@@ -76,10 +79,7 @@ class StudyFolder:
     def _described(self) -> dict[str, Any]:
         return {
             "name": self.study.name,
-            "configurations": {
-                one.name: {"levels": one.levels, "peer": one.peer, "recipe": to_dict(one.recipe)}
-                for one in self.configurations
-            },
+            "configurations": {one.name: _described(one) for one in self.configurations},
         }
 
     def run_of(self, one: Configuration) -> Path:
@@ -103,6 +103,10 @@ class StudyFolder:
         found = ((one, self.row_of(one)) for one in self.configurations)
         return [(one, row) for one, row in found if row is not None]
 
+    def is_finished(self) -> bool:
+        """Whether every configuration has its row."""
+        return all(self._row_file(one).exists() for one in self.configurations)
+
     def note(self, one: Configuration, row: Row) -> None:
         """Write down what it came to; by who holds its claim."""
         write_atomic(self._row_file(one), json_bytes(row))
@@ -118,12 +122,13 @@ class StudyFolder:
 @dataclass
 class Work:
     """One process's part in a study. `given_up`: configurations that this process could not train,
-    and why; `stopped`: the signal that ended it, or 0."""
+    and why; `ended`: whether the last row was its; `stopped`: the signal that ended it, or 0."""
 
     folder: StudyFolder
     say: Say
     watch: Watcher = field(default_factory=Silent)
     given_up: dict[str, str] = field(default_factory=dict)
+    ended: bool = False
     stopped: int = 0
     _waits_for: str = ""
 
@@ -176,16 +181,15 @@ class Work:
             self.say(f"given up: {one.name}: {self.given_up[one.name].splitlines()[0]}")
             return
         self.folder.note(one, row)
+        self.ended = self.folder.is_finished()
         done, count = len(self.folder.rows()), len(self.folder.configurations)
         self.say(f"{done} of {count}: {one.name}: {sentence(row)}")
 
     def _train(self, one: Configuration, watch: Watcher, interrupt: Interrupt) -> Row:
         path = self.folder.run_of(one)
         about = {"configuration": one.name, "levels": one.levels, "seed": one.recipe.seed}
-        torch.manual_seed(one.recipe.seed)
-        model = peer_of(one.peer, one.recipe.model) if one.peer else None
         try:
-            result = train(one.recipe, path, resume=is_run(path), model=model, watch=watch)
+            result = train(one.recipe, path, resume=is_run(path), model=model_of(one), watch=watch)
         except FiguresNotFinite as error:
             return about | {"error": str(error)}
         if result.interrupted:
@@ -203,6 +207,21 @@ class Work:
         while time.monotonic() < until:
             interrupt.poll()
             time.sleep(0.1)
+
+
+def _described(one: Configuration) -> dict[str, Any]:
+    order = {"order": one.order} if one.order else {}
+    return {"levels": one.levels, "peer": one.peer, **order, "recipe": to_dict(one.recipe)}
+
+
+def model_of(one: Configuration) -> nn.Module | None:
+    """What is trained in the place of the recipe's own model, with fresh weights; None for that."""
+    if not one.peer and not one.order:
+        return None
+    config, seed = one.recipe.model, one.recipe.seed
+    torch.manual_seed(seed)
+    model = peer_of(one.peer, config) if one.peer else MlpMixer(config)
+    return Reordered(model, pixel_order(config, one.order, seed)) if one.order else model
 
 
 class _Forwarding:
@@ -228,6 +247,7 @@ def figures(one: Configuration, path: Path, result: TrainingResult) -> Row:
     with RunFolder.open(path) as run:
         rows, model = run.metrics(), run.recipe().model
     last = {row["split"]: row for row in rows}
+    course = [[row["epoch"], row["top1"]] for row in rows if row["split"] == "validation"]
     parameters, macs = cost_of(one.peer, model)
     return {
         "config": to_dict(model),
@@ -243,7 +263,7 @@ def figures(one: Configuration, path: Path, result: TrainingResult) -> Row:
         "held_out_nll": last["validation"]["nll"] if "validation" in last else None,
         "test_accuracy": last["test"]["top1"] if "test" in last else None,
         "test_nll": last["test"]["nll"] if "test" in last else None,
-    }
+    } | ({"course": course} if len(course) > 1 else {})
 
 
 def sentence(row: Row) -> str:

@@ -62,7 +62,7 @@ def is_kernel(name: str, parameter: Tensor) -> bool:
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
     """Whether a parameter is a matrix inside a block, or a stack of them: what Muon is for."""
-    return parameter.ndim in (2, 3) and name.startswith("blocks.")
+    return parameter.ndim in (2, 3) and ".blocks." in f".{name}"
 
 
 def set_learning_rates(

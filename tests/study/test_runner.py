@@ -142,6 +142,7 @@ def test_failures_are_noted_and_others_go_on(
     assert [row["model.token_mixer"] for row in results["rows"]] == ["mlp", "pool"]
     assert [row["each"][0]["seed"] for row in results["rows"]] == [0, 0]
     assert results["settings"]["failed"] == 2
+    assert all(row["step_seconds"] > 0 < row["images_per_second"] for row in results["rows"])
     # what failed is not tried again unless that is asked for
     assert main(words) == 1
     assert "of 4:" not in capsys.readouterr().out

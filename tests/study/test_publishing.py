@@ -1,0 +1,113 @@
+"""What a study leaves: averages, costs, figures of its kind."""
+
+import io
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from mixerkit.cli.main import main
+from mixerkit.study import figures
+from mixerkit.study.arms import averaged, rank_correlation
+from mixerkit.study.grid import Configuration
+from mixerkit.study.named import STUDIES, permutation
+from mixerkit.study.permutation import Reordered
+from mixerkit.study.runner import model_of
+from tests.study.test_runner import TEXT
+
+
+def arm(levels: dict[str, str], accuracy: float, cost: float = 1.0, **more: object) -> dict:
+    return {
+        **levels, "levels": levels, "runs": 2, "held_out_accuracy": accuracy,
+        "held_out_accuracy_half_width": 0.01, "test_accuracy": None, "parameters": int(1e5 * cost),
+        "macs": int(1e6 * cost), "training_macs": int(1e9 * cost), "step_seconds": 0.01 * cost,
+        "images_per_second": 1000 / cost,
+        "each": [{"seed": seed, "held_out_accuracy": accuracy + seed / 100} for seed in (0, 1)],
+        **more,
+    }  # fmt: skip
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    random.seed(0)
+    for _ in range(20):
+        one = [random.randint(0, 6) for _ in range(12)]
+        other = [random.gauss(number, 2) for number in one]
+        expected = stats.spearmanr(one, other).statistic
+        assert rank_correlation(one, other) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_course_is_averaged_over_seeds() -> None:
+    config = permutation().configurations()[0]
+    row = dict.fromkeys(("test_accuracy", "training_loss"), 0.5) | dict(
+        held_out_accuracy=0.8, parameters=1, macs=1, training_macs=1, seconds=1.0
+    )
+    rows = [
+        (config, row | {"seed": 0, "course": [[0.5, 0.6], [1.0, 0.8]]}),
+        (config, row | {"seed": 1, "course": [[0.5, 0.7], [1.0, 0.9]]}),
+    ]
+    [found] = averaged(rows)
+    assert np.array(found["course"]) == pytest.approx(np.array([[0.5, 0.65], [1.0, 0.85]]))
+
+
+def test_each_study_gets_the_figures_that_fit_it() -> None:
+    plain = [arm({"mixer": name}, 0.8) for name in ("mlp", "identity")]
+    assert set(figures.figures(plain)) == {"ranking", "cost"}
+    shares = [
+        arm({"model": name, "share": share}, 0.8) for name in "ab" for share in ("3 %", "100 %")
+    ]
+    assert set(figures.figures(shares)) == {"ranking", "cost", "levels"}
+    timed = [one | {"course": [[0.5, 0.6], [1.0, 0.8]]} for one in plain]
+    drawn = figures.figures(timed)
+    assert set(drawn) == {"ranking", "cost", "course"}
+    for picture in drawn.values():
+        pixels = np.asarray(Image.open(io.BytesIO(picture)))
+        assert min(pixels.shape[:2]) > 200 and len(np.unique(pixels)) > 50
+
+
+def test_sizes_of_one_thing_are_one_family() -> None:
+    found = [figures.family_of(arm({"model": name}, 0.8)) for name in ("ViT (timm) 24", "mlp 96")]
+    assert found == ["ViT (timm)", "mlp"]
+    assert figures.family_of(arm({"width": "64"}, 0.8)) == "64"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_named_study_is_whole(name: str) -> None:
+    """Its configurations can be built, and each arm has three seeds."""
+    study = STUDIES[name]()
+    arms: dict[tuple[str, ...], list[Configuration]] = {}
+    for one in study.configurations():
+        arms.setdefault(tuple(one.arm.values()), []).append(one)
+    assert {len(some) for some in arms.values()} == {3}
+    assert not any(one.recipe.evaluate.test for some in arms.values() for one in some)
+
+
+def test_an_order_is_trained_and_published_with_the_identity(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, folder = tmp_path / "small.yaml", tmp_path / "study"
+    text = TEXT.replace("every: 20 steps", "every: 10 steps").replace("[0, 1]", "[0]")
+    text = text.replace("model.token_mixer: [mlp, pool, random]", "order: {as it is: {}, moved: {order: patches}}")  # fmt: skip
+    file.write_text(text)
+    assert main(["study", str(file), "--folder", str(folder)]) == 0
+    out = capsys.readouterr().out
+    results = json.loads((folder / "results.json").read_text())
+    assert f"written: {folder / 'results.json'}" in out
+    assert [row["order"] for row in results["rows"]] == ["as it is", "moved"]
+    assert [len(row["course"]) for row in results["rows"]] == [2, 2]
+    assert results["settings"]["identity"]["difference_float64"] < 1e-12
+    assert {path.name for path in folder.glob("*.png")} == {
+        f"results-{name}.png" for name in ("ranking", "cost", "course")
+    }
+    # nothing is trained again, nor published: the results are there
+    assert main(["study", str(file), "--folder", str(folder), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+def test_a_peer_sees_reordered_images_too() -> None:
+    chosen = [one for one in permutation().configurations() if one.peer and one.order]
+    assert len(chosen) == 2 * 2 * 3
+    assert all(isinstance(model_of(one), Reordered) for one in chosen[:2])
