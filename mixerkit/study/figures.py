@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mixerkit.insight.canvas import INK, QUIET, RULE, new_figure, png_bytes, style
+from mixerkit.insight.canvas import QUIET, RULE, new_figure, png_bytes, style
 from mixerkit.study.arms import Row, ranked_by
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b7480")
@@ -18,10 +18,14 @@ FLOOR = "identity"
 
 
 def figures(arms: list[Row]) -> dict[str, bytes]:
-    """Name → picture of what the study lends itself to: "ranking" and "cost"; "levels" where the
-    last factor is a number; "course" where runs were measured more than once."""
+    """Name → picture of what the study lends itself to: "ranking"; "cost" where one thing was
+    varied and something that it costs differs; "levels" where the last factor is a number; "course"
+    where runs were measured more than once."""
     factors = list(arms[0]["levels"])
-    drawn = {"ranking": ranking(arms), "cost": against_cost(arms)}
+    drawn = {"ranking": ranking(arms)}
+    costs = differing(arms)
+    if len(factors) == 1 and costs:
+        drawn["cost"] = against_cost(arms, costs)
     if len(factors) > 1 and all(NUMBER.fullmatch(arm["levels"][factors[-1]]) for arm in arms):
         drawn["levels"] = over_levels(arms)
     if all("course" in arm for arm in arms):
@@ -76,10 +80,18 @@ COSTS: dict[str, Number] = {
     "measured time of an image, ms": lambda arm: 1e3 / arm["images_per_second"],
     "measured time of a training step, ms": lambda arm: 1e3 * arm["step_seconds"],
 }
-"""Of a training step: all arms take equally many, so it is the cost of training, too."""
+"""Of a training step: where all arms take equally many it is the cost of training, too."""
+EQUAL = 1.1
+"""Costs that differ by less are those of a match, or noise."""
 
 
-def against_cost(arms: list[Row]) -> bytes:
+def differing(arms: list[Row]) -> dict[str, Number]:
+    """The costs that are worth an axis."""
+    extremes = {name: (min(map(cost, arms)), max(map(cost, arms))) for name, cost in COSTS.items()}
+    return {name: COSTS[name] for name, (low, high) in extremes.items() if high > EQUAL * low}
+
+
+def against_cost(arms: list[Row], costs: dict[str, Number]) -> bytes:
     """Accuracy against each cost; sizes of one family are joined, and the arms that nothing
     cheaper beats lie on the grey line."""
     figure_name = ranked_by(arms)
@@ -87,9 +99,12 @@ def against_cost(arms: list[Row]) -> bytes:
     for arm in arms:
         families.setdefault(family_of(arm), []).append(arm)
     with style():
-        figure = new_figure(9.6, 5.6)
-        panels = figure.subplots(2, 2, sharey=True)
-        for panel, (name, amount) in zip(panels.flat, COSTS.items(), strict=True):
+        lines = (len(costs) + 1) // 2
+        figure = new_figure(9.6, 2.8 * lines)
+        panels = figure.subplots(lines, 2, sharey=True, squeeze=False)
+        for panel in panels.flat[len(costs) :]:
+            panel.remove()
+        for panel, (name, amount) in zip(panels.flat, costs.items(), strict=False):
             _frontier(panel, [(amount(arm), 100 * arm[figure_name]) for arm in arms])
             for number, (family, some) in enumerate(families.items()):
                 some = sorted(some, key=amount)
@@ -113,7 +128,10 @@ def _frontier(panel: Any, points: list[tuple[float, float]]) -> None:
         if accuracy > best:
             steps.append((cost, accuracy))
             best = accuracy
-    panel.step(*zip(*steps, strict=True), where="post", color=RULE, linewidth=5, zorder=0)
+    panel.step(
+        *zip(*steps, strict=True), where="post", color=RULE, linewidth=5, zorder=0,
+        label="nothing cheaper is better",
+    )  # fmt: skip
 
 
 def _cost_axis(panel: Any, name: str, amounts: list[float]) -> None:
@@ -135,7 +153,7 @@ def over_levels(arms: list[Row]) -> bytes:
         others = ", ".join(level for name, level in arm["levels"].items() if name != last)
         lines.setdefault(others, []).append((float(arm["levels"][last].rstrip(" %")), arm))
     with style():
-        figure = new_figure(5.2, 3.6)
+        figure = new_figure(6.2, 3.4)
         panel = figure.subplots()
         for number, (label, points) in enumerate(lines.items()):
             points = sorted(points, key=lambda point: point[0])
@@ -154,7 +172,7 @@ def over_levels(arms: list[Row]) -> bytes:
         panel.minorticks_off()
         panel.set_xlabel(last.rpartition(".")[2])
         panel.set_ylabel(axis_of(figure_name))
-        panel.legend()
+        figure.legend(*panel.get_legend_handles_labels(), loc="outside right center")
         return png_bytes(figure)
 
 
@@ -166,7 +184,7 @@ def over_time(arms: list[Row]) -> bytes:
     for arm in arms:
         panels.setdefault(arm["levels"].get(split, ""), []).append(arm)
     with style():
-        figure = new_figure(2.9 * len(panels) + 0.8, 3.1)
+        figure = new_figure(2.7 * len(panels) + 1.6, 3.0)
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for panel, (title, some) in zip(axes, panels.items(), strict=True):
             for number, arm in enumerate(some):
@@ -180,5 +198,5 @@ def over_time(arms: list[Row]) -> bytes:
             panel.set(title=f"{split.rpartition('.')[2]}: {title}" if split else "",
                       xlabel="epochs")  # fmt: skip
         axes[0].set_ylabel(axis_of("held_out_accuracy"))
-        axes[-1].legend(loc="lower right", labelcolor=INK)
+        figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center")
         return png_bytes(figure)

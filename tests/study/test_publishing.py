@@ -55,12 +55,14 @@ def test_a_course_is_averaged_over_seeds() -> None:
 
 def test_each_study_gets_the_figures_that_fit_it() -> None:
     plain = [arm({"mixer": name}, 0.8) for name in ("mlp", "identity")]
-    assert set(figures.figures(plain)) == {"ranking", "cost"}
+    assert set(figures.figures(plain)) == {"ranking"}  # equal costs are nothing to draw
+    sizes = [one | {"macs": 10**place} for place, one in enumerate(plain)]
+    assert set(figures.figures(sizes)) == {"ranking", "cost"}
     shares = [
         arm({"model": name, "share": share}, 0.8) for name in "ab" for share in ("3 %", "100 %")
     ]
-    assert set(figures.figures(shares)) == {"ranking", "cost", "levels"}
-    timed = [one | {"course": [[0.5, 0.6], [1.0, 0.8]]} for one in plain]
+    assert set(figures.figures(shares)) == {"ranking", "levels"}
+    timed = [one | {"course": [[0.5, 0.6], [1.0, 0.8]]} for one in sizes]
     drawn = figures.figures(timed)
     assert set(drawn) == {"ranking", "cost", "course"}
     for picture in drawn.values():
@@ -90,7 +92,8 @@ def test_an_order_is_trained_and_published_with_the_identity(
 ) -> None:
     file, folder = tmp_path / "small.yaml", tmp_path / "study"
     text = TEXT.replace("every: 20 steps", "every: 10 steps").replace("[0, 1]", "[0]")
-    text = text.replace("model.token_mixer: [mlp, pool, random]", "order: {as it is: {}, moved: {order: patches}}")  # fmt: skip
+    orders = "order: {as it is: {}, moved: {order: patches}}"
+    text = text.replace("model.token_mixer: [mlp, pool, random]", orders)
     file.write_text(text)
     assert main(["study", str(file), "--folder", str(folder)]) == 0
     out = capsys.readouterr().out
@@ -99,8 +102,8 @@ def test_an_order_is_trained_and_published_with_the_identity(
     assert [row["order"] for row in results["rows"]] == ["as it is", "moved"]
     assert [len(row["course"]) for row in results["rows"]] == [2, 2]
     assert results["settings"]["identity"]["difference_float64"] < 1e-12
-    assert {path.name for path in folder.glob("*.png")} == {
-        f"results-{name}.png" for name in ("ranking", "cost", "course")
+    assert {"results-ranking.png", "results-course.png"} <= {
+        path.name for path in folder.glob("*.png")
     }
     # nothing is trained again, nor published: the results are there
     assert main(["study", str(file), "--folder", str(folder), "--json"]) == 0
