@@ -1,4 +1,7 @@
-"""An exponential moving average of the weights: what is evaluated and kept when it is on."""
+"""An exponential moving average of the weights: what is evaluated and kept when it is on.
+
+A peer's running statistics (BatchNorm) are averaged with its weights, to which they belong.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,13 +18,13 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.means = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.means = {name: value.detach().clone() for name, value in _averaged(model).items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after update `step` (0 is the first)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        weights = [p.detach() for p in model.parameters()]
+        weights = [value.detach() for value in _averaged(model).values()]
         torch._foreach_lerp_(list(self.means.values()), weights, 1 - decay)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -32,7 +35,7 @@ class Average:
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Inside, `model` has the averaged weights; afterwards its own again."""
-        own = {name: p.detach().clone() for name, p in model.named_parameters()}
+        own = {name: value.detach().clone() for name, value in _averaged(model).items()}
         self._copy_into(model, self.means)
         try:
             yield
@@ -42,5 +45,11 @@ class Average:
     @staticmethod
     @torch.no_grad()
     def _copy_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[name])
+        for name, value in _averaged(model).items():
+            value.copy_(tensors[name])
+
+
+def _averaged(model: nn.Module) -> dict[str, Tensor]:
+    """Weights and running statistics by name."""
+    statistics = {name: value for name, value in model.named_buffers() if value.is_floating_point()}
+    return dict(model.named_parameters()) | statistics

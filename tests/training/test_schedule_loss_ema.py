@@ -81,3 +81,20 @@ def test_average_follows_its_formula_and_gives_the_weights_back() -> None:
     with average.applied(model):
         torch.testing.assert_close(model.weight.detach(), expected)
     assert torch.equal(model.weight, own)
+
+
+def test_running_statistics_are_averaged_with_the_weights() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    average = Average(model, decay=0.9)
+    norm = model[1]
+    assert isinstance(norm, torch.nn.BatchNorm1d) and norm.running_mean is not None
+    expected = norm.running_mean.clone()
+    for step in range(5):
+        model(torch.randn(8, 3))
+        average.update(model, step)
+        d = min(0.9, (1 + step) / (10 + step))
+        expected = d * expected + (1 - d) * norm.running_mean
+    own, counted = norm.running_mean.clone(), int(norm.num_batches_tracked or 0)
+    with average.applied(model):
+        torch.testing.assert_close(norm.running_mean, expected)
+    assert torch.equal(norm.running_mean, own) and counted == 5
