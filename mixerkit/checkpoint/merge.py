@@ -27,7 +27,7 @@ def read_tensors_of(stored: Stored) -> dict[str, Tensor]:
     difference one `UserError` lists it.
     """
     description = "recipe.yaml" if stored.part else "config.json"
-    with _opened(stored) as file:
+    with opened(stored) as file:
         found = contents(file)
         ours = found.layout.name == "mixerkit"
         if stored.part and not ours:
@@ -51,7 +51,7 @@ def _differs(stored: Stored, what: str, lines: list[str], advice: str) -> str:
 
 
 @contextlib.contextmanager
-def _opened(stored: Stored) -> Iterator[TensorFile]:
+def opened(stored: Stored) -> Iterator[TensorFile]:
     """The file of the model's tensors, or its part of it."""
     with open_weights(stored.weights) as file:
         yield part_of(file, stored.part) if stored.part else file
@@ -146,7 +146,7 @@ def merge_into(model: MlpMixer, stored: Stored) -> None:
     """
     own = model.state_dict()
     wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    with _opened(stored) as file:
+    with opened(stored) as file:
         tensors, lines = _read(file, contents(file), wanted)
     lines += [
         f"{name}: the model has {getattr(model.config, name)}, the weights were made for "

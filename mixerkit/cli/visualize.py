@@ -1,6 +1,7 @@
 """`mixer visualize`: the paper's pictures of a model's weights, and what they say in numbers."""
 
 import json
+import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,24 +19,39 @@ EXAMPLES = """\
   mixer visualize runs/fashion-demo
   mixer visualize zoo:b16-imagenet21k-google --blocks 1 2 12 --out b16-pictures
   mixer visualize zoo:fashion-demo --image examples/fashion/ankle-boot.png --svg
+  mixer visualize runs/mine --beside resnet50.pth --results mine.json
 """
+
+Drawn = dict[str, bytes]
+"""File name → picture."""
 
 
 @dataclass(frozen=True)
 class Visualize:
-    """Draw what SOURCE has learned, into a folder: the patch embedding's filters (figure 7 of the
-    paper), the token-mixing units (figures 5 and 6), which token adds to which; and put numbers to
-    it: units that are local, that have one of opposite phase, smoothness, energy by frequency."""
+    """Draw what SOURCE has learned, into a folder, and put numbers to it.
+
+    figure-5.png, figure-6.png: units of the token-mixing MLPs, as in the paper's figures 5 and 6.
+    figure-7.png: the patch embedding's filters. mixing-N.png: which token adds to which in block
+    N. structure.png: the numbers over depth: units that are local, that have one of opposite
+    phase, smoothness, energy by frequency. numbers.json: all numbers.
+    """
 
     source: Annotated[Word, shown_as("SOURCE")]
     """Run folder, checkpoint, model folder, file of weights, hf://ORG/NAME or zoo:NAME."""
     out: Annotated[str, shown_as("FOLDER")] = "pictures"
     """Folder for the pictures; files of the same names are replaced."""
     blocks: tuple[int, ...] = ()
-    """Blocks whose units and mixing are drawn, from 1 (if not given, the first three, as in the
-    paper's figure 5); the numbers are of all blocks."""
+    """Blocks that are drawn, from 1 (if not given, as in the paper: the first three, in figure 6
+    the first two); the numbers are of all blocks."""
+    beside: Annotated[str, shown_as("CNN")] = ""
+    """A trained CNN: its first convolution is drawn beside the patch embedding, into
+    filters-beside.png. A file of weights (safetensors, .pth), a folder of timm's, hf://ORG/NAME, or
+    a run of `mixer study` with one of timm's models; another Mixer, too."""
     image: Annotated[str, shown_as("FILE")] = ""
-    """An image: also draw how much each of its patches matters for what the model says of it."""
+    """An image: also draw how much each of its patches matters for what the model says of it, into
+    influence.png."""
+    results: Annotated[str, shown_as("PATH")] = ""
+    """Also write the numbers as a results file, a row for the filters and each block."""
     svg: Flag = False
     """Charts as SVG besides (pictures of weights are exact squares of pixels, as PNG)."""
     json: Flag = False
@@ -47,63 +63,77 @@ def main(words: list[str]) -> int:
     given = parse(Visualize, words, command="visualize", examples=EXAMPLES)
     from mixerkit.checkpoint.load import load
     from mixerkit.insight.canvas import HOW_TO_DRAW, can_draw
-    from mixerkit.insight.figures import filters_sheet
-    from mixerkit.insight.weights import has_token_weights
 
     if not can_draw():
         raise UserError(f"There can be no pictures: {HOW_TO_DRAW}")
     model = load(given.source)
-    blocks = given.blocks or tuple(range(1, min(3, model.config.depth) + 1))
-    for block in blocks:
-        if not 1 <= block <= model.config.depth:
-            raise UserError(f"The model has blocks 1 to {model.config.depth}, found {block}.")
-    pictures = {"filters.png": filters_sheet(model)}
-    found: list[Structure] = []
-    if has_token_weights(model):
-        from mixerkit.insight.units import structure
-
-        found = [structure(model, block) for block in range(model.config.depth)]
-        pictures |= _token_mixing(model, blocks, given.svg, found)
-    else:
-        print(f"note: the units of {model.config.token_mixer} cannot be drawn", file=sys.stderr)
+    _check_blocks(model, given.blocks)
+    parts, pictures = _filters(model, given)
+    found, drawn = _token_mixing(model, given)
+    parts, pictures = parts | found, pictures | drawn
     told = _influence(model, given, pictures) if given.image else {}
-    out = Path(given.out)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, content in pictures.items():
-        (out / name).write_bytes(content)
-    numbers = {"source": given.source, "blocks": [asdict(one) for one in found], **told}
-    (out / "numbers.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    console: Any = sys.stderr if given.json else sys.stdout
-    if given.json:
-        print(json.dumps(numbers, indent=2))
-    elif found:
-        print(as_text(found) + "\n")
-    if told:
-        print(f"{told['image']}: {told['class']}, {percent(told['probability'], 1)}", file=console)
-    print(f"{plural(len(pictures), 'picture')} and numbers.json in {out}", file=console)
+    rows = [{"source": given.source, "part": part} | asdict(one) for part, one in parts.items()]
+    numbers = {"source": given.source, "rows": rows, **told}
+    _write(Path(given.out), pictures, numbers)
+    if given.results:
+        _publish(model, given, words, rows)
+    _tell(given, parts, numbers, len(pictures))
     return EXIT_DONE
 
 
-def _token_mixing(
-    model: "MlpMixer", blocks: tuple[int, ...], svg: bool, found: "list[Structure]"
-) -> dict[str, bytes]:
-    """File name → picture of `blocks`, and of all in one chart."""
-    from mixerkit.insight.figures import units_sheet
-    from mixerkit.insight.unit_figures import mixing_matrix, structure_chart
-    from mixerkit.insight.units import effective_mixing
-
-    drawn: dict[str, bytes] = {}
-    kinds = ("png", "svg") if svg else ("png",)
+def _check_blocks(model: "MlpMixer", blocks: tuple[int, ...]) -> None:
     for block in blocks:
-        drawn[f"units-{block}.png"] = units_sheet(model, block - 1)
-        matrix = effective_mixing(model, block - 1)
-        for kind in kinds:
-            title = f"Which token adds to which, block {block}"
-            drawn[f"mixing-{block}.{kind}"] = mixing_matrix(matrix, title, kind)
-    return drawn | {f"structure.{kind}": structure_chart(found, kind) for kind in kinds}
+        if not 1 <= block <= model.config.depth:
+            raise UserError(f"The model has blocks 1 to {model.config.depth}, found {block}.")
 
 
-def _influence(model: "MlpMixer", given: Visualize, pictures: dict[str, bytes]) -> dict[str, Any]:
+def _filters(model: "MlpMixer", given: Visualize) -> "tuple[dict[str, Structure], Drawn]":
+    """What sees the pixels: numbers by part, and pictures; also of a CNN."""
+    from mixerkit.checkpoint.first_convolution import first_convolution
+    from mixerkit.insight.paper_figures import figure_7, filters_beside
+    from mixerkit.insight.units import structure_of
+    from mixerkit.insight.weights import stem_weight
+
+    parts = {"filters": structure_of(stem_weight(model))}
+    drawn = {"figure-7.png": figure_7(model)}
+    if given.beside:
+        found = first_convolution(given.beside)
+        if found.note:
+            print(f"note: {found.note}", file=sys.stderr)
+        parts["beside"] = structure_of(found.weight)
+        drawn["filters-beside.png"] = filters_beside(
+            model, given.source, found.weight, given.beside, found.name
+        )
+    return parts, drawn
+
+
+def _token_mixing(model: "MlpMixer", given: Visualize) -> "tuple[dict[str, Structure], Drawn]":
+    """Numbers of every block, and pictures of those that are drawn, and of all in one chart."""
+    from mixerkit.insight.paper_figures import figure_5, figure_6
+    from mixerkit.insight.unit_figures import mixing_matrix, structure_chart
+    from mixerkit.insight.units import effective_mixing, structure
+    from mixerkit.insight.weights import has_token_weights
+
+    if not has_token_weights(model):
+        print(f"note: the units of {model.config.token_mixer} cannot be drawn", file=sys.stderr)
+        return {}, {}
+    every = range(model.config.depth)
+    shown = [block - 1 for block in given.blocks]
+    found = [structure(model, block) for block in every]
+    drawn = {
+        "figure-5.png": figure_5(model, shown or every[:3]),
+        "figure-6.png": figure_6(model, shown or every[:2]),
+    }
+    for kind in ("png", "svg") if given.svg else ("png",):
+        for block in shown or every[:3]:
+            title = f"Which token adds to which, block {block + 1}"
+            matrix = effective_mixing(model, block)
+            drawn[f"mixing-{block + 1}.{kind}"] = mixing_matrix(matrix, title, kind)
+        drawn[f"structure.{kind}"] = structure_chart(found, kind)
+    return {f"block {block + 1}": found[block] for block in every}, drawn
+
+
+def _influence(model: "MlpMixer", given: Visualize, pictures: Drawn) -> dict[str, Any]:
     """Draw into `pictures` how much each patch of the image matters; what the model says of it."""
     import torch
 
@@ -133,20 +163,72 @@ def _influence(model: "MlpMixer", given: Visualize, pictures: dict[str, bytes]) 
     }
 
 
-def as_text(blocks: "list[Structure]") -> str:
-    """The figures of every block."""
-    head = ("block", "local", "with an opposite", "shuffled", "smoothness", "lowest band", "noise")
+def _write(out: Path, pictures: Drawn, numbers: dict[str, Any]) -> None:
+    """Everything into its folder, at the end: a failure before leaves no half of it."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in pictures.items():
+        (out / name).write_bytes(content)
+    (out / "numbers.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+
+
+def _publish(
+    model: "MlpMixer", given: Visualize, words: list[str], rows: list[dict[str, Any]]
+) -> None:
+    """The results file."""
+    from mixerkit.insight.units import LOCAL, OPPOSITE, WIDE
+    from mixerkit.results import write_results
+    from mixerkit.spec.strict import to_dict
+
+    write_results(
+        given.results,
+        name="visualize",
+        command=shlex.join(["mixer", "visualize", *words]),
+        settings={
+            "source": given.source,
+            "beside": given.beside,
+            "model": to_dict(model.config),
+            "local_below": LOCAL,
+            "wide_above": WIDE,
+            "opposite_below": OPPOSITE,
+        },
+        rows=rows,
+    )
+
+
+def _tell(
+    given: Visualize, parts: "dict[str, Structure]", numbers: dict[str, Any], pictures: int
+) -> None:
+    console: Any = sys.stderr if given.json else sys.stdout
+    if given.json:
+        print(json.dumps(numbers, indent=2))
+    else:
+        print(as_text(parts) + "\n")
+    if given.image:
+        says = f"{numbers['class']}, {percent(numbers['probability'], 1)}"
+        print(f"{given.image}: {says}", file=console)
+    print(f"{plural(pictures, 'picture')} and numbers.json in {given.out}", file=console)
+    if given.results:
+        print(f"written: {given.results}", file=console)
+
+
+def as_text(parts: "dict[str, Structure]") -> str:
+    """The figures of the filters and of every block; in brackets those of what has no structure."""
+    head = ("", "", "local %", "wide %", "opposite %", "smoothness", "frequency")
     rows = [head]
-    for one in blocks:
+    for part, one in parts.items():
         rows.append(
             (
-                str(one.block + 1),
-                percent(one.local, 1),
-                percent(one.partners, 1),
-                percent(one.partners_shuffled, 1),
-                f"{one.smoothness:.2f}",
-                percent(one.energy[0], 1),
-                percent(one.energy_of_noise[0], 1),
+                part,
+                f"{one.count:,} of {one.height}×{one.width}",
+                _against(100 * one.local, 100 * one.local_shuffled, 0),
+                _against(100 * one.wide, 100 * one.wide_shuffled, 0),
+                _against(100 * one.partners, 100 * one.partners_shuffled, 0),
+                _against(one.smoothness, one.smoothness_shuffled, 2),
+                _against(one.frequency, one.frequency_of_noise, 2),
             )
         )
-    return table(rows)
+    return f"{table(rows, left=2)}\n  In brackets: the same weights shuffled; of frequency, noise."
+
+
+def _against(found: float, by_chance: float, digits: int) -> str:
+    return f"{found:.{digits}f} ({by_chance:.{digits}f})"

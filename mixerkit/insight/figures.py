@@ -1,4 +1,4 @@
-"""What a model does and holds, drawn as PNG bytes: classes, mistakes and weights."""
+"""What a model does, drawn as PNG bytes: classes and mistakes."""
 
 import base64
 import io
@@ -11,7 +11,6 @@ from PIL import Image
 from mixerkit.errors import UserError
 from mixerkit.insight.canvas import (
     ACCENT,
-    DPI,
     INK,
     QUIET,
     new_figure,
@@ -20,14 +19,6 @@ from mixerkit.insight.canvas import (
     short,
     style,
 )
-from mixerkit.insight.weights import (
-    Pictures,
-    contact_sheet,
-    patch_filters,
-    sheet_columns,
-    token_units,
-)
-from mixerkit.model.mixer import MlpMixer
 
 PNG_URI = "data:image/png;base64,"
 
@@ -154,40 +145,3 @@ def decode_image(uri: str) -> np.ndarray:
     content = io.BytesIO(base64.b64decode(uri.removeprefix(PNG_URI)))
     with Image.open(content, formats=["PNG"]) as image:
         return np.asarray(image if image.mode == "L" else image.convert("RGB"))
-
-
-def filters_sheet(model: MlpMixer) -> bytes:
-    """The patch embedding (figure 7 of the paper)."""
-    return weight_sheet(patch_filters(model), "Patch-embedding filters, low frequencies first")
-
-
-def units_sheet(model: MlpMixer, block: int) -> bytes:
-    """The token mixing of a block (figures 5 and 6); a linear one as the patches lie."""
-    linear = model.config.token_mixer == "linear"
-    what = "Token-mixing weights" if linear else "Token-mixing units"
-    columns = model.config.tile_grid[1] if linear else 0
-    return weight_sheet(token_units(model, block), f"{what}, block {block + 1}", columns)
-
-
-def weight_sheet(pictures: Pictures, title: str, columns: int = 0) -> bytes:
-    """Filters or token units as a contact sheet, every weight an exact square of pixels.
-
-    `columns=0` chooses them.
-    """
-    with style():
-        from matplotlib import colormaps
-
-        sheet = contact_sheet(pictures, columns or sheet_columns(len(pictures)))
-        signed = sheet.ndim == 2
-        colours = colormaps["RdBu_r"]((sheet + 1) / 2)[..., :3] if signed else sheet
-        colours = np.where(np.isnan(sheet if not signed else sheet[..., None]), 1.0, colours)
-        margin, top = 40, 110
-        width = max(colours.shape[1] + 2 * margin, 900)
-        height = colours.shape[0] + margin + top
-        figure = new_figure(width / DPI, height / DPI)
-        figure.set_layout_engine("none")
-        figure.figimage(colours, xo=margin, yo=margin, origin="upper")
-        figure.text(margin / width, 1 - 55 / height, title, fontsize=10, weight="bold", va="center")
-        key = "red +   white 0   blue −" if signed else "mid-grey is zero"
-        figure.text(1 - margin / width, 1 - 55 / height, key, ha="right", va="center", color=QUIET)
-        return png_bytes(figure)

@@ -14,6 +14,7 @@ from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import Unreadable, UserError
 from mixerkit.insight import curves, figures
 from mixerkit.insight.complete import check_evaluation, check_rows, check_timings
+from mixerkit.insight.paper_figures import figure_6, figure_7
 from mixerkit.insight.story import RunFacts, tell
 from mixerkit.insight.weights import has_token_weights
 from mixerkit.model.mixer import MlpMixer
@@ -117,7 +118,7 @@ def _accuracy_figures(evaluation: Mapping[str, Any] | None) -> dict[str, bytes]:
 def _weight_figures(model: MlpMixer | None) -> dict[str, bytes]:
     if model is None:
         return {}
-    drawn = {"filters": figures.filters_sheet(model)}
+    drawn = {"filters": figure_7(model)}
     for i in range(min(BLOCKS_DRAWN, model.config.depth) if has_token_weights(model) else 0):
-        drawn[f"token-units-{i + 1}"] = figures.units_sheet(model, i)
+        drawn[f"token-units-{i + 1}"] = figure_6(model, [i])
     return drawn

@@ -6,47 +6,66 @@ from typing import Any
 import numpy as np
 
 from mixerkit.insight.canvas import ACCENT, INK, QUIET, image_bytes, new_figure, style
-from mixerkit.insight.units import BANDS, LOCAL, OPPOSITE, Structure
+from mixerkit.insight.units import BANDS, LOCAL, OPPOSITE, WIDE, Structure
+
+DOTS: dict[str, Any] = {"marker": "o", "markersize": 3.5}
 
 
 def structure_chart(blocks: Sequence[Structure], kind: str = "png") -> bytes:
-    """Four panels over depth: local units, units with a partner of opposite phase beside the
-    shuffled baseline, smoothness, and energy by spatial frequency beside that of noise."""
+    """Four panels over depth: units that are wide and units that are local, units with a partner of
+    opposite phase, smoothness, and energy by spatial frequency. Dashed: the same units shuffled, or
+    noise."""
     with style():
-        figure = new_figure(9.6, 2.9)
+        figure = new_figure(9.6, 3.1)
         panels = figure.subplots(1, 4)
-        depth = [one.block + 1 for one in blocks]
-        dots: dict[str, Any] = dict(marker="o", markersize=3.5)
-        panels[0].plot(depth, [100 * one.local for one in blocks], color=ACCENT, **dots)
-        panels[0].set(title="Local units, %", ylim=(-4, 104))
-        panels[0].set_xlabel(f"block (local: spread below {LOCAL:g})")
-        pairs = [100 * one.partners for one in blocks]
-        chance = [100 * one.partners_shuffled for one in blocks]
-        panels[1].plot(depth, pairs, color=ACCENT, label="as learned", **dots)
-        panels[1].plot(depth, chance, color=QUIET, linestyle="--", label="shuffled", **dots)
+        for name, colour in (("wide", INK), ("local", ACCENT)):
+            _over_depth(panels[0], blocks, name, colour, name, scale=100)
+        panels[0].set(title="Wide and local, %", ylim=(-4, 104))
+        panels[0].set_xlabel(f"block (spread above {WIDE:g}, below {LOCAL:g})")
+        _over_depth(panels[1], blocks, "partners", ACCENT, "as learned", scale=100)
         panels[1].set(title="With an opposite, %", ylim=(-4, 104))
         panels[1].set_xlabel(f"block (cosine below {OPPOSITE:g})")
-        panels[1].legend()
-        panels[2].plot(depth, [one.smoothness for one in blocks], color=ACCENT, **dots)
-        panels[2].axhline(0, color=QUIET, linewidth=0.8)
-        panels[2].set(title="Smoothness", xlabel="block (noise has 0)")
+        _over_depth(panels[2], blocks, "smoothness", ACCENT, "as learned")
+        lowest = min(-0.2, *(one.smoothness for one in blocks))
+        panels[2].set(title="Smoothness", xlabel="block", ylim=(lowest, 1))
         _energies(panels[3], blocks)
-        for panel in panels[:3]:
-            panel.xaxis.get_major_locator().set_params(integer=True)
+        for panel in panels:
+            _legend_below(panel)
         return image_bytes(figure, kind)
 
 
+def _over_depth(
+    panel: Any, blocks: Sequence[Structure], name: str, colour: str, label: str, scale: float = 1
+) -> None:
+    """A figure over the blocks, and dashed the same of shuffled units."""
+    depth = range(1, len(blocks) + 1)
+    learned = [scale * getattr(one, name) for one in blocks]
+    shuffled = [scale * getattr(one, f"{name}_shuffled") for one in blocks]
+    panel.plot(depth, learned, color=colour, label=label, **DOTS)
+    panel.plot(depth, shuffled, color=colour, alpha=0.5, linestyle="--", label="shuffled", **DOTS)
+    panel.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _legend_below(panel: Any) -> None:
+    """Under the axis, where it hides nothing; each name once, the baseline last."""
+    lines = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+    names = sorted(lines, key=lambda name: name == "shuffled")
+    panel.legend(
+        [lines[name] for name in names], names, loc="upper center", bbox_to_anchor=(0.45, -0.22),
+        ncols=len(lines), columnspacing=0.8, handlelength=1.4, handletextpad=0.4,
+    )  # fmt: skip
+
+
 def _energies(panel: Any, blocks: Sequence[Structure]) -> None:
-    """First and last block, and white noise, over the bands."""
-    bands = np.arange(1, BANDS + 1)
-    drawn = {f"block {one.block + 1}": one.energy for one in (blocks[0], blocks[-1])}
+    """First and last block, and white noise, over the bands; on a small grid some hold nothing."""
+    noise = 100 * np.array(blocks[0].energy_of_noise)
+    held = noise > 0
+    bands = np.arange(1, BANDS + 1)[held]
+    drawn = {f"block {number}": blocks[number - 1].energy for number in (1, len(blocks))}
     for (label, energy), colour in zip(drawn.items(), (ACCENT, INK), strict=False):
-        panel.plot(bands, [100 * share for share in energy], color=colour, label=label, marker="o",
-                   markersize=3.5)  # fmt: skip
-    noise = [100 * share for share in blocks[0].energy_of_noise]
-    panel.plot(bands, noise, color=QUIET, linestyle="--", label="noise")
-    panel.set(title="Energy, %", xlabel="band, low to high frequency")
-    panel.legend()
+        panel.plot(bands, 100 * np.array(energy)[held], color=colour, label=label, **DOTS)
+    panel.plot(bands, noise[held], color=QUIET, linestyle="--", label="noise")
+    panel.set(title="Energy, %", xlabel="band, low to high frequency", ylim=(0, None))
 
 
 def mixing_matrix(matrix_SS: np.ndarray, title: str, kind: str = "png") -> bytes:

@@ -1,10 +1,12 @@
-"""What token-mixing units look like, in numbers: how wide, how smooth, in pairs of opposite phase?
+"""What weights that are drawn look like, in numbers: how wide, how smooth, in pairs of opposite
+phase?
 
 The paper (section 4.4) says in words that the first layers hold units that act on the whole image
 and units that act on a part of it, that many come in pairs of opposite phase, and that deeper
 layers show no clear structure. Each of these is a number here, and each has a baseline.
 
-Letters: N units, each a field of h × w weights on the token grid; S = h · w tokens.
+Letters: N units or filters, each a field of h × w weights: of one on the token grid, of I channels
+on the pixels of a patch. S = h · w places.
 """
 
 from dataclasses import dataclass
@@ -14,109 +16,142 @@ import torch
 from torch import Tensor
 
 from mixerkit.errors import UserError
-from mixerkit.insight.weights import cosines, frequencies, token_weights
+from mixerkit.insight.weights import channelled, cosines, frequencies, mean_frequency, token_weights
 from mixerkit.model.mixer import MlpMixer
 
-LOCAL = 0.5
-"""A unit whose weights lie within less than this share of the spread of a uniform field is local:
-random fields have about 1, a field of one patch 0."""
+LOCAL, WIDE = 0.5, 0.8
+"""A field whose weights lie within less than the first share of the spread of a uniform one is
+local; one with more than the second acts on the whole. Random fields have about 1, a field of one
+place 0."""
 OPPOSITE = -0.8
-"""Two units are of opposite phase when their cosine is below this."""
+"""Two fields are of opposite phase when their cosine is below this."""
 BANDS = 6
 
 
 @dataclass(frozen=True)
 class Structure:
-    """Figures of the units of one block. Shares are in [0, 1].
+    """Figures of `count` fields of `height` × `width` weights. Shares are in [0, 1]; `…_shuffled`
+    is the same after the weights of each field were shuffled over its places.
 
-    `local`: units with a spread below `LOCAL`. `spread`: the median. `partners`: units that have
-    one of opposite phase; `partners_shuffled`: the same after the weights of each unit were
-    shuffled over the grid. `smoothness`: mean correlation of neighbouring weights, 0 for random
-    ones and near 1 for wide waves. `energy`: share of all power in `BANDS` bands of spatial
-    frequency, from constant fields to the finest pattern; white noise has `energy_of_noise`.
+    `local`: fields with a spread below `LOCAL`; `wide`: above `WIDE`; `spread`: the median.
+    `partners`: fields that have one of opposite phase. `smoothness`: mean correlation of
+    neighbouring weights, near 1 for wide waves. `frequency`: the median of `mean_frequency`, in
+    cycles per place. `energy`: share of all power in `BANDS` bands of spatial frequency, from
+    constant fields to the finest pattern. White noise has `frequency_of_noise` and
+    `energy_of_noise`.
     """
 
-    block: int
+    count: int
+    height: int
+    width: int
     local: float
+    local_shuffled: float
+    wide: float
+    wide_shuffled: float
     spread: float
     partners: float
     partners_shuffled: float
     smoothness: float
+    smoothness_shuffled: float
+    frequency: float
+    frequency_of_noise: float
     energy: tuple[float, ...]
     energy_of_noise: tuple[float, ...]
 
 
-def structure(model: MlpMixer, block: int, seed: int = 0) -> Structure:
+def structure(model: MlpMixer, block: int) -> Structure:
     """The figures of a block's units: rows of the matrix that reads the tokens."""
-    units_Nhw = token_weights(model, block)
-    shuffled_Nhw = shuffled(units_Nhw, seed)
-    spread_N = spreads(units_Nhw)
-    energy, noise = energy_by_frequency(units_Nhw)
+    return structure_of(token_weights(model, block))
+
+
+def structure_of(fields: np.ndarray, seed: int = 0) -> Structure:
+    """The figures of any fields, [N, h, w] or [N, I, h, w]; `seed` is for the shuffling."""
+    mixed = shuffled(fields, seed)
+    spread_N, of_mixed_N = spreads(fields), spreads(mixed)
+    alive_N = fields.reshape(len(fields), -1).any(axis=1)
+    energy, noise = energy_by_frequency(fields)
+    height, width = fields.shape[-2:]
     return Structure(
-        block,
-        local=float((spread_N < LOCAL).mean()),
+        len(fields),
+        height,
+        width,
+        local=float(((spread_N < LOCAL) & alive_N).mean()),
+        local_shuffled=float(((of_mixed_N < LOCAL) & alive_N).mean()),
+        wide=float((spread_N > WIDE).mean()),
+        wide_shuffled=float((of_mixed_N > WIDE).mean()),
         spread=float(np.median(spread_N)),
-        partners=float((nearest_negative(units_Nhw) < OPPOSITE).mean()),
-        partners_shuffled=float((nearest_negative(shuffled_Nhw) < OPPOSITE).mean()),
-        smoothness=float(neighbour_correlation(units_Nhw).mean()),
+        partners=float((nearest_negative(fields) < OPPOSITE).mean()),
+        partners_shuffled=float((nearest_negative(mixed) < OPPOSITE).mean()),
+        smoothness=float(neighbour_correlation(fields).mean()),
+        smoothness_shuffled=float(neighbour_correlation(mixed).mean()),
+        frequency=_median_frequency(fields),
+        frequency_of_noise=float(frequencies(height, width).mean()),
         energy=tuple(map(float, energy)),
         energy_of_noise=tuple(map(float, noise)),
     )
 
 
-def shuffled(units_Nhw: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Each unit's weights in a random order of its own: what has no structure over the grid."""
-    flat_NS = units_Nhw.reshape(len(units_Nhw), -1)
-    mixed: np.ndarray = np.random.default_rng(seed).permuted(flat_NS, axis=1)
-    return mixed.reshape(units_Nhw.shape)
+def _median_frequency(fields: np.ndarray) -> float:
+    """Of the fields that are not zero everywhere; 0 where all are."""
+    found_N = mean_frequency(fields)
+    found_N = found_N[np.isfinite(found_N)]
+    return float(np.median(found_N)) if len(found_N) else 0.0
 
 
-def spreads(units_Nhw: np.ndarray) -> np.ndarray:
-    """[N]: the root mean square distance of a unit's squared weights from their centre, over that
-    of a uniform field. A unit that is zero everywhere has 0."""
-    height, width = units_Nhw.shape[1:]
-    rows_hw, columns_hw = np.mgrid[:height, :width].astype(float)
-    mass_Nhw = units_Nhw.astype(float) ** 2
-
-    def radius(mass_Nhw: np.ndarray) -> np.ndarray:
-        total_N = mass_Nhw.sum(axis=(1, 2))
-        total_N = np.where(total_N > 0, total_N, 1.0)
-        variance_N = np.zeros(len(mass_Nhw))
-        for place_hw in (rows_hw, columns_hw):
-            mean_N = (mass_Nhw * place_hw).sum(axis=(1, 2)) / total_N
-            apart_Nhw = (place_hw - mean_N[:, None, None]) ** 2
-            variance_N += (mass_Nhw * apart_Nhw).sum(axis=(1, 2)) / total_N
-        return np.sqrt(variance_N)
-
-    uniform = radius(np.ones((1, height, width)))[0]
-    return radius(mass_Nhw) / max(uniform, 1e-12)
+def shuffled(fields: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Each field's weights in a random order of its own, the same for its channels: what has no
+    structure over its places."""
+    flat_NIS = channelled(fields).reshape(len(fields), -1, fields.shape[-2] * fields.shape[-1])
+    order_NS = np.random.default_rng(seed).random(flat_NIS[:, 0].shape).argsort(axis=1)
+    return np.take_along_axis(flat_NIS, order_NS[:, None], axis=2).reshape(fields.shape)
 
 
-def nearest_negative(units_Nhw: np.ndarray) -> np.ndarray:
-    """[N]: each unit's smallest cosine with any other."""
-    cosine_NN = cosines(units_Nhw)
+def spreads(fields: np.ndarray) -> np.ndarray:
+    """[N]: the root mean square distance of a field's squared weights from their centre, over that
+    of a uniform field. A field that is zero everywhere has 0, and so has one of a single place."""
+    mass_Nhw = (channelled(fields) ** 2).sum(axis=1)
+    uniform = _radii(np.ones((1, *mass_Nhw.shape[1:])))[0]
+    return _radii(mass_Nhw) / max(uniform, 1e-12)
+
+
+def _radii(mass_Nhw: np.ndarray) -> np.ndarray:
+    """[N]: root mean square distance of masses from their centre, in places."""
+    total_N = mass_Nhw.sum(axis=(1, 2))
+    total_N = np.where(total_N > 0, total_N, 1.0)
+    variance_N = np.zeros(len(mass_Nhw))
+    for place_hw in np.mgrid[: mass_Nhw.shape[1], : mass_Nhw.shape[2]].astype(float):
+        mean_N = (mass_Nhw * place_hw).sum(axis=(1, 2)) / total_N
+        apart_Nhw = (place_hw - mean_N[:, None, None]) ** 2
+        variance_N += (mass_Nhw * apart_Nhw).sum(axis=(1, 2)) / total_N
+    radius_N: np.ndarray = np.sqrt(variance_N)
+    return radius_N
+
+
+def nearest_negative(fields: np.ndarray) -> np.ndarray:
+    """[N]: each field's smallest cosine with any other."""
+    cosine_NN = cosines(fields)
     np.fill_diagonal(cosine_NN, np.inf)
     smallest_N: np.ndarray = cosine_NN.min(axis=1)
     return smallest_N
 
 
-def neighbour_correlation(units_Nhw: np.ndarray) -> np.ndarray:
+def neighbour_correlation(fields: np.ndarray) -> np.ndarray:
     """[N]: the mean product of neighbouring weights, down and across, over the mean square: near 1
-    for smooth fields, about 0 for random ones, -1 for a chessboard."""
-    values = units_Nhw.astype(float)
-    down_N = (values[:, 1:] * values[:, :-1]).sum(axis=(1, 2))
-    across_N = (values[:, :, 1:] * values[:, :, :-1]).sum(axis=(1, 2))
-    pairs = values[0, 1:].size + values[0, :, 1:].size
-    square_N = (values**2).mean(axis=(1, 2))
-    return (down_N + across_N) / pairs / np.where(square_N > 0, square_N, 1.0)
+    for smooth fields, about 0 for random ones, -1 for a chessboard. 0 without neighbours."""
+    values = channelled(fields)
+    down_N = (values[..., 1:, :] * values[..., :-1, :]).sum(axis=(1, 2, 3))
+    across_N = (values[..., 1:] * values[..., :-1]).sum(axis=(1, 2, 3))
+    pairs = values[0, :, 1:].size + values[0, ..., 1:].size
+    square_N = (values**2).mean(axis=(1, 2, 3))
+    return (down_N + across_N) / max(pairs, 1) / np.where(square_N > 0, square_N, 1.0)
 
 
-def energy_by_frequency(units_Nhw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of all units' power in `BANDS` equal bands of spatial frequency, the first one with the
-    constant; and the same of white noise, which is each band's share of all frequencies."""
-    frequency_hw = frequencies(*units_Nhw.shape[1:])
+def energy_by_frequency(fields: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Share of all fields' power in `BANDS` equal bands of spatial frequency, the first one with
+    the constant; and the same of white noise, which is each band's share of all frequencies."""
+    frequency_hw = frequencies(*fields.shape[-2:])
     band_hw = np.minimum((frequency_hw / 0.7072 * BANDS).astype(int), BANDS - 1)
-    power_hw = (np.abs(np.fft.fft2(units_Nhw.astype(float))) ** 2).sum(axis=0)
+    power_hw = (np.abs(np.fft.fft2(channelled(fields))) ** 2).sum(axis=(0, 1))
     energy = np.bincount(band_hw.ravel(), power_hw.ravel(), minlength=BANDS)
     noise = np.bincount(band_hw.ravel(), minlength=BANDS) / band_hw.size
     return energy / max(energy.sum(), 1e-300), noise

@@ -4,7 +4,6 @@ Letters: C channels, I image channels, P patch side, S patches (tokens), T token
 N pictures of h × w values.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +12,6 @@ from torch import nn
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.model.token_mixers import TokenLinear, TokenMlp
-
-LONGEST_SIDE = 2000
-"""Pixels: a sheet's pictures are enlarged by the largest whole number that stays below."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +31,27 @@ class Pictures:
 
 
 def patch_filters(model: MlpMixer) -> Pictures:
-    """The patch embedding's C filters as P × P pictures, low frequencies first (figure 7).
+    """The patch embedding's C filters as P × P pictures, low frequencies first (figure 7)."""
+    return filters(stem_weight(model))
+
+
+def stem_weight(model: MlpMixer) -> np.ndarray:
+    """The patch embedding's filters, [C, I, P, P]."""
+    weight_CIPP: np.ndarray = model.stem.weight.detach().float().cpu().numpy()
+    return weight_CIPP
+
+
+def filters(weight_NIhw: np.ndarray) -> Pictures:
+    """Any filters that see an image, low frequencies first.
 
     Three image channels are drawn as RGB. Any other number is summed over the channels: what
     the filter answers to a grey patch.
     """
-    weight_CIPP = model.stem.weight.detach().float().cpu().numpy()
-    order_C = np.argsort(mean_frequency(weight_CIPP), kind="stable")
-    ordered = weight_CIPP[order_C]
-    if weight_CIPP.shape[1] == 3:
-        return Pictures(0.5 + 0.5 * _to_unit_range(ordered.transpose(0, 2, 3, 1)), order_C)
-    return Pictures(_to_unit_range(ordered.sum(axis=1)), order_C)
+    order_N = np.argsort(mean_frequency(weight_NIhw), kind="stable")
+    ordered = weight_NIhw[order_N]
+    if weight_NIhw.shape[1] == 3:
+        return Pictures(0.5 + 0.5 * _to_unit_range(ordered.transpose(0, 2, 3, 1)), order_N)
+    return Pictures(_to_unit_range(ordered.sum(axis=1)), order_N)
 
 
 def has_token_weights(model: MlpMixer) -> bool:
@@ -84,19 +90,21 @@ def _token_weight(mixing: nn.Module) -> nn.Linear:
     )
 
 
+def channelled(pictures: np.ndarray) -> np.ndarray:
+    """[N, h, w] or [N, I, h, w] → [N, I, h, w] in float64."""
+    return pictures.reshape(len(pictures), -1, *pictures.shape[-2:]).astype(np.float64)
+
+
 def mean_frequency(pictures: np.ndarray) -> np.ndarray:
     """The centroid of each picture's power spectrum, [N], in cycles per pixel: a constant has 0.
 
     `pictures` are [N, h, w], or [N, I, h, w] whose channels' powers are added. A picture that
     is zero everywhere has no frequency and sorts last (infinity).
     """
-    stacked = pictures.reshape(len(pictures), -1, *pictures.shape[-2:])
-    height, width = stacked.shape[-2:]
-    frequency_hw = frequencies(height, width)
-    power_Nhw = (np.abs(np.fft.fft2(stacked.astype(np.float64))) ** 2).sum(axis=1)
+    power_Nhw = (np.abs(np.fft.fft2(channelled(pictures))) ** 2).sum(axis=1)
     total_N = power_Nhw.sum(axis=(1, 2))
-    weighted_N = (power_Nhw * frequency_hw).sum(axis=(1, 2))
-    frequency_N = np.full(len(stacked), np.inf)
+    weighted_N = (power_Nhw * frequencies(*power_Nhw.shape[1:])).sum(axis=(1, 2))
+    frequency_N = np.full(len(pictures), np.inf)
     np.divide(weighted_N, total_N, out=frequency_N, where=total_N > 0)
     return frequency_N
 
@@ -109,10 +117,10 @@ def frequencies(height: int, width: int) -> np.ndarray:
     return frequency_hw
 
 
-def cosines(pictures_Nhw: np.ndarray) -> np.ndarray:
+def cosines(pictures: np.ndarray) -> np.ndarray:
     """[N, N]: how alike two pictures are, whatever their strength: 1 the same, -1 opposite, 0 for a
     picture that is zero everywhere."""
-    flat_NS = pictures_Nhw.reshape(len(pictures_Nhw), -1).astype(np.float64)
+    flat_NS = pictures.reshape(len(pictures), -1).astype(np.float64)
     length_N1 = np.linalg.norm(flat_NS, axis=1, keepdims=True)
     unit_NS = np.divide(flat_NS, length_N1, out=np.zeros_like(flat_NS), where=length_N1 > 0)
     alike_NN: np.ndarray = unit_NS @ unit_NS.T
@@ -135,6 +143,17 @@ def pair_opposites(pictures_Nhw: np.ndarray) -> np.ndarray:
     return np.array(order)
 
 
+def spaced(pictures: Pictures, pairs: int) -> Pictures:
+    """At most so many pairs, evenly over the order; the first and the last are among them."""
+    count = -(-len(pictures) // 2)
+    if count <= pairs:
+        return pictures
+    first = 2 * np.linspace(0, count - 1, pairs).round().astype(int)
+    chosen = np.stack([first, first + 1], axis=1).ravel()
+    chosen = chosen[chosen < len(pictures)]
+    return Pictures(pictures.values[chosen], pictures.order[chosen])
+
+
 def _to_unit_range(pictures: np.ndarray) -> np.ndarray:
     """Each picture divided by its largest absolute value: [-1, 1], zero stays zero."""
     axes = tuple(range(1, pictures.ndim))
@@ -142,31 +161,3 @@ def _to_unit_range(pictures: np.ndarray) -> np.ndarray:
     scaled = np.zeros_like(pictures)
     np.divide(pictures, largest, out=scaled, where=largest > 0)
     return scaled
-
-
-def sheet_columns(count: int) -> int:
-    """Columns of a sheet about twice as wide as high: even, so that pairs stay on one row, and
-    dividing `count` when some even number near does."""
-    wanted = math.sqrt(2 * count)
-    even = range(2, count + 1, 2)
-    full = [n for n in even if count % n == 0 and wanted / 2 <= n <= wanted * 2]
-    candidates = full or list(even) or [1]
-    return min(candidates, key=lambda n: (abs(math.log(n / wanted)), -n))
-
-
-def contact_sheet(pictures: Pictures, columns: int) -> np.ndarray:
-    """All pictures in rows of `columns`, enlarged by a whole number so that every weight is an
-    exact square of pixels: [height, width] or [height, width, 3], NaN between pictures."""
-    values = pictures.values
-    height, width = values.shape[1:3]
-    rows = -(-len(values) // columns)
-    longest = max(rows * height, columns * width)
-    zoom = max(1, int(LONGEST_SIDE / longest / 1.12))  # 1.12: room for the gaps
-    gap = max(1, round(zoom * min(height, width) / 12))
-    big = values.repeat(zoom, axis=1).repeat(zoom, axis=2)
-    cell_h, cell_w = height * zoom + gap, width * zoom + gap
-    sheet = np.full((rows * cell_h - gap, columns * cell_w - gap, *values.shape[3:]), np.nan)
-    for i, picture in enumerate(big):
-        top, left = i // columns * cell_h, i % columns * cell_w
-        sheet[top : top + height * zoom, left : left + width * zoom] = picture
-    return sheet

@@ -12,7 +12,6 @@ from PIL import Image
 from mixerkit.errors import UserError
 from mixerkit.insight import curves, figures
 from mixerkit.insight.canvas import percent, short
-from mixerkit.insight.weights import Pictures
 from tests.insight.runs import evaluation, grey_uri, metric_rows
 
 
@@ -125,23 +124,6 @@ def test_images_come_back_as_stored() -> None:
     assert np.array_equal(figures.decode_image(grey_uri(7)), np.full((28, 28), 7, np.uint8))
     with pytest.raises(UserError, match="data:image/png"):
         figures.decode_image("https://example.org/a.png")
-
-
-def test_weight_sheets_keep_every_pixel() -> None:
-    """Each weight is a whole square: the sheet's colours are the palette's, none in between."""
-    values = np.array([[[-1.0, 0.0], [0.0, 1.0]]] * 4)
-    image = pixels(figures.weight_sheet(Pictures(values, np.arange(4)), "Four units"))
-    below_title = image[115:].reshape(-1, 3)
-    colours = {tuple(int(v) for v in colour) for colour in np.unique(below_title, axis=0)}
-    assert len(colours) == 4  # blue, the middle, red, and the paper
-    reds = [colour for colour in colours if colour[0] > 2 * colour[2]]
-    blues = [colour for colour in colours if colour[2] > 2 * colour[0]]
-    assert (len(reds), len(blues)) == (1, 1)
-
-
-def test_colour_sheets() -> None:
-    values = np.random.default_rng(0).uniform(size=(64, 7, 7, 3))
-    assert is_drawn(figures.weight_sheet(Pictures(values, np.arange(64)), "Filters"))
 
 
 def test_the_same_figure_is_the_same_bytes() -> None:

@@ -12,8 +12,10 @@ from mixerkit.insight.units import (
     influence,
     nearest_negative,
     neighbour_correlation,
+    shuffled,
     spreads,
     structure,
+    structure_of,
 )
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig, variant
@@ -58,8 +60,13 @@ def test_planted_pairs_are_found_and_random_units_have_no_partner() -> None:
     assert first.partners == pytest.approx(40 / 64)
     assert first.partners_shuffled == second.partners == 0
     assert first.local == pytest.approx(40 / 64)
+    assert first.local_shuffled == first.wide_shuffled - 1 == 0
+    assert first.wide == pytest.approx(24 / 64) and second.wide == 1
     assert second.local == 0 and second.spread == pytest.approx(1, abs=0.1)
     assert first.smoothness > 0.3 > abs(second.smoothness)
+    assert abs(first.smoothness_shuffled) < 0.1
+    assert first.frequency < 0.9 * first.frequency_of_noise
+    assert second.frequency == pytest.approx(second.frequency_of_noise, abs=0.02)
     assert first.energy[0] + first.energy[1] > 1.2 * sum(first.energy_of_noise[:2])
 
 
@@ -70,6 +77,31 @@ def test_the_spread_of_a_spot_is_none_and_of_a_uniform_field_one() -> None:
     halves[:, [0, -1]] = 1  # the far edges: wider than uniform
     found = spreads(np.stack([spot, uniform, halves, 0 * spot]))
     assert found[[0, 1, 3]] == pytest.approx([0, 1, 0]) and found[2] > 1.2
+
+
+def test_filters_of_three_channels_are_measured_as_one_field_each() -> None:
+    """The same field in all channels has the figures of that field alone; channels are shuffled
+    together."""
+    one = planted(pairs=6, alone=4)
+    same, alone = structure_of(np.stack([one] * 3, axis=1)), structure_of(one)
+    for name in ("local", "wide", "spread", "partners", "smoothness", "frequency"):
+        assert getattr(same, name) == pytest.approx(getattr(alone, name)), name
+    assert same.energy == pytest.approx(alone.energy)
+    mixed = shuffled(np.stack([one, -2 * one], axis=1), seed=3)
+    assert np.array_equal(mixed[:, 1], -2 * mixed[:, 0])
+    assert np.array_equal(np.sort(mixed[:, 0].reshape(16, -1)), np.sort(one.reshape(16, -1)))
+
+
+def test_units_that_died_are_neither_local_nor_wide() -> None:
+    found = structure_of(np.zeros((4, 5, 5)))
+    assert (found.local, found.wide, found.partners, found.frequency) == (0, 0, 0, 0)
+
+
+def test_a_field_of_one_place_has_figures() -> None:
+    """Patches of one pixel, or an image of one patch."""
+    found = structure_of(np.array([2.0, -1.0, 0.5]).reshape(3, 1, 1))
+    assert (found.smoothness, found.frequency, found.wide) == (0, 0, 0)
+    assert found.partners == 1 and sum(found.energy) == pytest.approx(1)
 
 
 def test_strength_does_not_count_for_opposites() -> None:

@@ -6,11 +6,10 @@ import torch
 
 from mixerkit.insight.weights import (
     Pictures,
-    contact_sheet,
     mean_frequency,
     pair_opposites,
     patch_filters,
-    sheet_columns,
+    spaced,
     token_units,
 )
 from mixerkit.model.mixer import MlpMixer
@@ -117,30 +116,8 @@ def test_linear_token_mixers_stay_in_raster_order() -> None:
     assert found.values.shape == (16, 4, 4)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 16, 64, 101, 256, 384, 640, 768, 1280])
-def test_sheets_are_wide_and_keep_pairs_together(count: int) -> None:
-    columns = sheet_columns(count)
-    rows = -(-count // columns)
-    assert columns % 2 == 0 or count == 1
-    assert columns <= max(count, 2)
-    if count >= 16:
-        assert 0.5 <= columns / rows <= 8
-    if count in (16, 64, 256, 384, 640, 768, 1280):
-        assert columns * rows == count
-
-
-def test_a_sheet_holds_every_weight_as_a_square_of_pixels() -> None:
-    values = np.arange(3 * 2 * 3, dtype=float).reshape(3, 2, 3) / 20
-    sheet = contact_sheet(Pictures(values, np.arange(3)), columns=2)
-    numbers, counts = np.unique(sheet[~np.isnan(sheet)], return_counts=True)
-    assert numbers.tolist() == sorted(values.ravel().tolist())
-    assert len(set(counts)) == 1  # all of one size
-    assert is_square(int(counts[0]))
-    assert np.isnan(sheet[-1, -1])  # the empty place
-    rows_of_last = np.argwhere(sheet == values[2, 1, 2])
-    assert rows_of_last[:, 0].min() > sheet.shape[0] / 2  # third picture: second row, left
-    assert rows_of_last[:, 1].max() < sheet.shape[1] / 2
-
-
-def is_square(number: int) -> bool:
-    return int(number**0.5) ** 2 == number
+def test_a_part_of_the_pairs_runs_over_the_whole_order() -> None:
+    pictures = Pictures(np.zeros((101, 2, 2)), np.arange(101))
+    found = spaced(pictures, pairs=6)
+    assert found.order.tolist() == [0, 1, 20, 21, 40, 41, 60, 61, 80, 81, 100]
+    assert spaced(pictures, pairs=51) is pictures
