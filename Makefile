@@ -30,7 +30,7 @@ test: .venv/dev.stamp ## everything that a change must pass, offline
 
 faults: .venv/dev.stamp ## the whole fault programme, about an hour; TMPDIR=/dev/shm is faster
 	@$(BIN)/python -m tests.faults --out results/faults.json
-	@$(BIN)/python -m tests.faults --out results/faults.json --table README.md
+	@$(BIN)/python -m tests.tables
 
 bench: .venv/dev.stamp ## measure speed against timm on this machine, into runs/speed.json
 	@$(BIN)/python -m mixerkit bench speed --out runs/speed.json

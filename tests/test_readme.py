@@ -16,7 +16,7 @@ import pytest
 from mixerkit.results import read_results
 from tests import quoted
 from tests.faults.program import all_faults
-from tests.faults.table import with_table, without_table
+from tests.tables import filled, without_tables
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -56,16 +56,21 @@ def test_quoted_numbers_stand_in_results(name):
 
 
 def test_the_readme_measures_nothing_by_itself():
-    assert quoted.unmarked(without_table(page("README.md"))) == []
+    assert quoted.unmarked(without_tables(page("README.md"))) == []
 
 
 def test_the_table_of_faults_is_what_make_faults_wrote():
     rows = read_results(ROOT / "results" / "faults.json")["rows"]
-    assert page("README.md") == with_table(page("README.md"), rows)
     counts = {fault.id: fault.trials for fault in all_faults()}
     assert [row["id"] for row in rows] == list(counts)
     assert not [row["id"] for row in rows if row["short"] or not row["trials"]]
     assert all(row["trials"] == counts[row["id"]] or counts[row["id"]] is None for row in rows)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_tables_of_results_are_what_the_results_say(name):
+    """`python -m tests.tables` puts them in."""
+    assert page(name) == filled(page(name))
 
 
 @pytest.mark.parametrize("name", PAGES)

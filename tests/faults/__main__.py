@@ -1,9 +1,7 @@
 """`make faults`: python -m tests.faults [F1 F4:17 …] [--short] [--seed N] [--out FILE]
 
-    python -m tests.faults --out FILE --table PAGE
-
 Without names all rows are run; `F4:17` repeats one trial. `--out` keeps the rows of faults that
-were not run from an earlier file. `--table` runs none: it puts the table of that file into a page.
+were not run from an earlier file.
 """
 
 import argparse
@@ -15,14 +13,10 @@ from typing import Any
 
 from mixerkit.results import read_results, write_results
 from tests.faults.program import all_faults, row, run_fault
-from tests.faults.table import with_table
 
 
 def main() -> int:
     given = _arguments()
-    if given.table:
-        given.table.write_text(with_table(given.table.read_text(), read_results(given.out)["rows"]))
-        return 0
     failed = 0
     for fault in all_faults():
         names = [name for name in given.faults if name.partition(":")[0] == fault.id]
@@ -45,7 +39,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="the few trials that make test runs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="results file")
-    parser.add_argument("--table", type=Path, help="page, such as README.md, with the marks for it")
     return parser.parse_args()
 
 

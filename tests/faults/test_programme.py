@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from mixerkit.results import write_results
 from tests.faults import program
 from tests.faults.fault import Fault, in_turn
 from tests.faults.program import all_faults, row, run_fault
-from tests.faults.table import table, with_table, without_table
+from tests.tables import filled, of_faults, without_tables
 
 SEED = 0
 
@@ -58,19 +59,19 @@ def test_what_cannot_be_tried_is_said_and_not_counted():
     assert run_fault(fault, [1, 7], SEED).trials == 1
     done = run_fault(fault, None, SEED)
     assert ran == [0, 1, 2, 1, 0, 1, 2]
-    shown = table([row(fault, done, SEED, False)]).splitlines()[-1]
+    shown = of_faults({"rows": [row(fault, done, SEED, False)]}).splitlines()[-1]
     assert shown == "| F0 | nothing | 3 points; not tried here: what comes after three | all | 0 |"
 
 
-def test_the_table_takes_the_place_of_the_one_before():
+def test_the_table_takes_the_place_of_the_one_before(tmp_path):
     fault = Fault("F0", "nothing", "all", 1, 1, lambda trial: None)
     found = row(fault, run_fault(fault, None, SEED), SEED, False)
-    page = with_table(
-        "a\n<!-- table of results/faults.json -->\n\n<!-- end of the table -->\nb", []
-    )
-    again = with_table(page, [found])
-    assert page.count("\n") + 1 == again.count("\n") and table([found]) in again
-    assert without_table(again) == "a\n\nb"
+    write_results(tmp_path / "faults.json", name="faults", command="x", settings={}, rows=[found])
+    before = "a\n<!-- table of results/faults.json -->\nold\n<!-- end of the table -->\nb"
+    page = filled(before, tmp_path)
+    assert of_faults({"rows": [found]}) in page and "old" not in page
+    assert filled(page, tmp_path) == page
+    assert without_tables(page) == "a\n\nb"
 
 
 def test_points_come_once_and_of_every_kind_first():

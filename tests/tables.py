@@ -1,0 +1,90 @@
+"""Tables in pages that are made from results: `python -m tests.tables` puts them in.
+
+<!-- table of results/FILE -->
+…
+<!-- end of the table -->
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mixerkit.cli.text import short
+from mixerkit.results import read_results
+from mixerkit.study.arms import ranked_by
+
+ROOT = Path(__file__).parent.parent
+PLACE = re.compile(
+    r"(<!-- table of results/(\S+) -->\n).*?(\n<!-- end of the table -->)", re.DOTALL
+)
+Results = dict[str, Any]
+
+
+def pages() -> list[Path]:
+    """What readers read."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def filled(page: str, folder: Path = ROOT / "results") -> str:
+    """The page with every table as the results in `folder` have it."""
+
+    def one(place: re.Match[str]) -> str:
+        results = read_results(folder / place[2])
+        return place[1] + TABLES.get(results["name"], of_study)(results) + place[3]
+
+    return PLACE.sub(one, page)
+
+
+def without_tables(page: str) -> str:
+    """The page without what stands between the marks, and without them."""
+    return PLACE.sub("", page)
+
+
+def lines_of(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines).replace("|  |", "| |")
+
+
+def of_faults(results: Results) -> str:
+    """One line for each fault."""
+    rows = []
+    for found in results["rows"]:
+        left_out = f"; not tried here: {found['left_out']}" if found["left_out"] else ""
+        times = f"{found['trials']:,} {found['counts']}{left_out}"
+        what = (found["id"], found["injection"], times, found["holds"], str(found["failures"]))
+        rows.append(what)
+    return lines_of(("", "what is done to it", "times", "what held", "failures"), rows)
+
+
+def of_study(results: Results) -> str:
+    """One line for each arm, the most accurate first."""
+    arms = results["rows"]
+    figure = ranked_by(arms)
+    rows = []
+    for arm in sorted(arms, key=lambda arm: -arm[figure]):
+        half = arm[f"{figure}_half_width"]
+        accuracy = f"{100 * arm[figure]:.2f}" + (f" ± {100 * half:.2f}" if half else "")
+        costs = (f"{arm['parameters']:,}", short(arm["macs"]), f"{1e3 * arm['step_seconds']:.0f}")
+        rows.append((*arm["levels"].values(), accuracy, *costs))
+    factors = [name.rpartition(".")[2].replace("_", " ") for name in arms[0]["levels"]]
+    accuracy = f"{figure.replace('_', ' ').replace('held out', 'held-out')}, %"
+    return lines_of((*factors, accuracy, "parameters", "MACs", "ms a training step"), rows)
+
+
+TABLES: dict[str, Callable[[Results], str]] = {"faults": of_faults}
+
+
+def main() -> None:
+    """Rewrite the pages whose tables are not what the results say."""
+    for path in pages():
+        before = path.read_text(encoding="utf-8")
+        after = filled(before)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"written: {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
