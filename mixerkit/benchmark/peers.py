@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from mixerkit.checkpoint.layouts import TIMM, their_name
@@ -60,6 +61,16 @@ def copy_to_timm(model: MlpMixer) -> nn.Module:
     tensors = {str(their_name(TIMM, name)): value for name, value in model.state_dict().items()}
     peer.load_state_dict(tensors, strict=True)
     return peer.train(model.training)
+
+
+def counted(model: nn.Module, image: tuple[int, ...]) -> tuple[int, int]:
+    """(parameters, multiply-adds of one image [I, H, W]) of a model on PyTorch's meta device, where
+    nothing is computed and attention is the products that it is."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.empty(1, *image, device="meta"))
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
 
 
 def _check_expressible(config: MixerConfig) -> None:

@@ -15,11 +15,13 @@ from mixerkit.errors import EXIT_DONE
 EXAMPLES = """\
   mixer bench speed --quick
   mixer bench speed --out results/speed.json
+  mixer bench throughput
   mixer bench time-to-accuracy
 """
 
 Study = Literal[
     "speed",
+    "throughput",
     "token-mixing",
     "optimizers",
     "time-to-accuracy",
@@ -32,7 +34,8 @@ Study = Literal[
 
 # Each module has `study(out, say, quick) -> rows`.
 STUDIES = {
-    "speed": "mixerkit.benchmark.throughput",
+    "speed": "mixerkit.benchmark.speed",
+    "throughput": "mixerkit.study.throughput",
     "token-mixing": "mixerkit.benchmark.token_mixing",
     "loading": "mixerkit.benchmark.loading",
     "optimizers": "mixerkit.study.optimizers",
@@ -46,18 +49,20 @@ STUDIES = {
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure on this machine: the `speed` of our models against timm's, ways to compute
-    `token-mixing`, the `optimizers`, the training `time-to-accuracy` against timm's Mixer, the time
-    and memory of `loading` B/16, what `surgery` to other image sizes costs in accuracy, the
-    memory and time of a training step of B/16 against timm's (`training-memory`), the speed of
-    the `loader` of JPEG files against timm's; or what `regularisation` does with few images.
+    """Measure on this machine: the `speed` of our models against timm's of the same shape, the
+    `throughput` of the paper's Mixers beside ViT, ResNet and others and by the number of patches,
+    ways to compute `token-mixing`, the `optimizers`, the training `time-to-accuracy` against timm's
+    Mixer, the time and memory of `loading` B/16, what `surgery` to other image sizes costs in
+    accuracy, the memory and time of a training step of B/16 against timm's (`training-memory`),
+    the speed of the `loader` of JPEG files against timm's; or what `regularisation` does with few
+    images.
 
     Close other programs first: the figures are only as quiet as the machine.
     """
 
     study: Annotated[tyro.conf.Positional[Study], shown_as("STUDY")]
-    """speed, token-mixing, optimizers, time-to-accuracy, loading, surgery, training-memory,
-    loader, regularisation."""
+    """speed, throughput, token-mixing, optimizers, time-to-accuracy, loading, surgery,
+    training-memory, loader, regularisation."""
     quick: Flag = False
     """A short look instead of the full measurement."""
     out: Annotated[str, shown_as("PATH")] = ""

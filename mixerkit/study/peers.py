@@ -5,10 +5,9 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
-from mixerkit.benchmark.peers import timm_mixer, timm_models
+from mixerkit.benchmark.peers import counted, timm_mixer, timm_models
 from mixerkit.errors import UserError, unknown
 from mixerkit.model.cost import cost
 from mixerkit.spec.mixer import MixerConfig
@@ -104,14 +103,8 @@ def peer_of(name: str, config: MixerConfig) -> nn.Module:
 
 def cost_of(peer: str, config: MixerConfig) -> tuple[int, int]:
     """(parameters, multiply-adds of one image) of the model itself, in closed form, or of a peer as
-    PyTorch counts them, on no device: there attention is the products that it is."""
+    PyTorch counts them."""
     if not peer:
         priced = cost(config)
         return priced.parameters, priced.macs
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model = peer_of(peer, config).to("meta").eval()
-    image = torch.empty(1, config.in_channels, *config.image_hw, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image)
-    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
+    return counted(peer_of(peer, config).to("meta"), (config.in_channels, *config.image_hw))

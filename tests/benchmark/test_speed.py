@@ -5,15 +5,15 @@ import functools
 import pytest
 import torch
 
-from mixerkit.benchmark import throughput
-from mixerkit.benchmark.throughput import contenders, measure, rounds_for
+from mixerkit.benchmark import speed
+from mixerkit.benchmark.speed import contenders, measure, rounds_for
 from mixerkit.benchmark.workload import MODES, Workload, models
 from mixerkit.results import read_results
 
 
 def test_quick_study_writes_an_eager_and_a_best_row_for_each_mode(tmp_path):
     said = []
-    rows = throughput.study(tmp_path / "speed.json", said.append, quick=True)
+    rows = speed.study(tmp_path / "speed.json", said.append, quick=True)
     content = read_results(tmp_path / "speed.json")
     assert content["command"] == "mixer bench speed --quick" and content["rows"] == rows
     assert [(row["mode"], row["form"]) for row in rows] == [
@@ -28,8 +28,8 @@ def test_quick_study_writes_an_eager_and_a_best_row_for_each_mode(tmp_path):
 def test_the_studied_models_are_ones_that_timm_can_be():
     for name, config in models().items():
         assert config.gelu == "erf", name
-    assert {name for name, _ in throughput.CASES} == {"demo", "S/16", "B/16"}
-    for _, batches in throughput.CASES:
+    assert {name for name, _ in speed.CASES} == {"demo", "S/16", "B/16"}
+    for _, batches in speed.CASES:
         assert {1, 8, 32} <= set(batches)
 
 
@@ -54,24 +54,22 @@ def test_best_takes_the_faster_form_of_each_side():
         "again": [2.0, 2.0],
         "products": [0.5, 0.5],
     }
-    assert throughput._pairs(seconds)[-1] == ("best", "ours compiled", "timm eager")
-    assert [form for form, *_ in throughput._pairs(seconds)] == ["eager", "compiled", "best"]
+    assert speed._pairs(seconds)[-1] == ("best", "ours compiled", "timm eager")
+    assert [form for form, *_ in speed._pairs(seconds)] == ["eager", "compiled", "best"]
 
 
 def test_fast_cases_get_more_rounds_than_slow_ones():
-    assert rounds_for(Workload("N/7", 1, "forward")) == throughput.ROUNDS[1]
-    assert rounds_for(Workload("B/16", 32, "training")) == throughput.ROUNDS[0]
+    assert rounds_for(Workload("N/7", 1, "forward")) == speed.ROUNDS[1]
+    assert rounds_for(Workload("B/16", 32, "training")) == speed.ROUNDS[0]
     middle = rounds_for(Workload("S/16", 8, "forward"))
-    assert throughput.ROUNDS[0] < middle < throughput.ROUNDS[1]
+    assert speed.ROUNDS[0] < middle < speed.ROUNDS[1]
 
 
 def test_compiled_forms_are_timed_and_share_the_weights(monkeypatch):
     graphs_only = functools.partial(torch.compile, backend="eager")  # no C++: seconds, not minutes
     monkeypatch.setattr(torch, "compile", graphs_only)
-    sides = contenders("N/7", throughput.FORMS)
-    assert list(sides) == [
-        f"{side} {form}" for form in throughput.FORMS for side in ("ours", "timm")
-    ]
+    sides = contenders("N/7", speed.FORMS)
+    assert list(sides) == [f"{side} {form}" for form in speed.FORMS for side in ("ours", "timm")]
     rows = [row for mode in MODES for row in measure(Workload("N/7", 2, mode), sides, 2)]
     assert [row["form"] for row in rows] == ["eager", "compiled", "best"] * 2
     images = torch.randn(2, 1, 28, 28)
