@@ -20,12 +20,18 @@ from pathlib import Path
 
 import numpy as np
 
-from mixerkit.checkpoint.checkpoint_model import NEWEST, choose, is_checkpoint, stored_checkpoint
+from mixerkit.checkpoint.checkpoint_model import (
+    NEWEST,
+    choose,
+    is_checkpoint,
+    split_name,
+    stored_checkpoint,
+)
 from mixerkit.checkpoint.find import find
 from mixerkit.checkpoint.hub import HUB, fetch_from_hub
 from mixerkit.checkpoint.merge import opened
 from mixerkit.checkpoint.opening import has_run
-from mixerkit.checkpoint.recognise import open_weights
+from mixerkit.checkpoint.recognise import OPENERS, open_weights
 from mixerkit.checkpoint.stored import WEIGHTS, Stored
 from mixerkit.checkpoint.tensors import TensorFile, not_finite
 from mixerkit.errors import UserError
@@ -40,6 +46,8 @@ FIRST = (
 )
 """Names of a first layer, without what its network is called in, from the surest to the vaguest."""
 DEPTHWISE = re.compile(r"dw|depthwise", re.IGNORECASE)
+FLAX = (3, 2, 0, 1)
+"""Axes of a "kernel" of Flax, [h, w, I, N], in the order of PyTorch."""
 FILES = (WEIGHTS, "pytorch_model.bin")
 """In a folder of timm's or Hugging Face's."""
 SHOWN = 5
@@ -62,11 +70,15 @@ def first_convolution(source: str) -> FirstConvolution:
 
     Raises `UserError` where there are none, or names do not say which they are."""
     with _opened(source) as file:
-        name = first_name({name: shape.size for name, shape in file.shapes.items()}, source)
+        sizes = {name: shape.size for name, shape in file.shapes.items()}
+        flax = {name for name, size in sizes.items() if name.endswith("kernel") and len(size) == 4}
+        sizes |= {name: tuple(sizes[name][axis] for axis in FLAX) for name in flax}
+        name = first_name(sizes, source)
         tensor = file.read(name).float()
         if not_finite({name: tensor}):
             raise UserError(f"{source}: {name} holds NaN or infinity, which cannot be drawn.")
-        return FirstConvolution(name, tensor.numpy(), file.note)
+        weight = (tensor.permute(FLAX) if name in flax else tensor).contiguous()
+        return FirstConvolution(name, weight.numpy(), file.note)
 
 
 @contextlib.contextmanager
@@ -89,10 +101,22 @@ def _place(source: str) -> Path | Stored:
     for name in FILES:
         if (path / name).is_file():
             return path / name
-    stored = find(source)
+    stored = find(source) if source.startswith("zoo:") or split_name(source) else None
     if stored is None:
-        raise UserError(f"{source} is a variant, which has no stored weights: give a file.")
+        raise UserError(_what_is_wanted(path))
     return stored
+
+
+def _what_is_wanted(path: Path) -> str:
+    """A message about something that is no place of weights; of a study, which runs it has."""
+    runs = sorted(run.name for run in (path / "runs").glob("*") if has_run(run))
+    if runs:
+        return f"{path} is a study: give one of its runs, such as {path / 'runs' / runs[0]}."
+    found = "holds no weights that are known" if path.exists() else "does not exist"
+    return (
+        f"{path} {found}. Expected a file of weights ({', '.join(OPENERS)}), a folder with "
+        f"{' or '.join(FILES)}, hf://ORG/NAME, a run of ours or RUN@{NEWEST}, or zoo:NAME."
+    )
 
 
 def first_name(sizes: dict[str, tuple[int, ...]], source: str) -> str:
@@ -124,6 +148,6 @@ def _may_see(size: tuple[int, ...]) -> bool:
 
 def _rank(name: str) -> tuple[int, int]:
     """Place in `FIRST`, and how deep the name is: the smallest is the first layer."""
-    bare = name.removesuffix(".weight")
+    bare = re.sub(r"\.(weight|kernel)$", "", name.replace("/", "."))
     places = [i for i, form in enumerate(FIRST) if re.fullmatch(rf"(.+\.)?{form}", bare)]
     return places[0] if places else len(FIRST), bare.count(".")

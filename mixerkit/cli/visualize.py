@@ -30,10 +30,13 @@ Drawn = dict[str, bytes]
 class Visualize:
     """Draw what SOURCE has learned, into a folder, and put numbers to it.
 
-    figure-5.png, figure-6.png: units of the token-mixing MLPs, as in the paper's figures 5 and 6.
-    figure-7.png: the patch embedding's filters. mixing-N.png: which token adds to which in block
-    N. structure.png: the numbers over depth: units that are local, that have one of opposite
-    phase, smoothness, energy by frequency. numbers.json: all numbers.
+    figure-5.png, figure-6.png, figure-7.png: as in the paper, the token-mixing units of the first
+    three blocks, all units of the first two, and the patch embedding's filters. mixing-N.png: which
+    token adds to which in block N. structure.png: the numbers over depth; numbers.json: all.
+
+    The table: units that act on a few patches nearby (local) or on the whole image (wide), units
+    that have one of opposite phase, how alike neighbouring weights are (smoothness, 1 at most), and
+    the median spatial frequency in cycles per patch (of filters, per pixel).
     """
 
     source: Annotated[Word, shown_as("SOURCE")]
@@ -41,12 +44,11 @@ class Visualize:
     out: Annotated[str, shown_as("FOLDER")] = "pictures"
     """Folder for the pictures; files of the same names are replaced."""
     blocks: tuple[int, ...] = ()
-    """Blocks that are drawn, from 1 (if not given, as in the paper: the first three, in figure 6
-    the first two); the numbers are of all blocks."""
+    """Blocks that are drawn, from 1 (if not given, as in the paper); the numbers are of all."""
     beside: Annotated[str, shown_as("CNN")] = ""
-    """A trained CNN: its first convolution is drawn beside the patch embedding, into
-    filters-beside.png. A file of weights (safetensors, .pth), a folder of timm's, hf://ORG/NAME, or
-    a run of `mixer study` with one of timm's models; another Mixer, too."""
+    """A trained CNN, or another Mixer: its first filters are drawn beside SOURCE's, into
+    filters-beside.png. A file of weights (safetensors, .pth), a folder of timm's,
+    hf://ORG/NAME, zoo:NAME, or a run of `mixer study` that trained one of timm's models."""
     image: Annotated[str, shown_as("FILE")] = ""
     """An image: also draw how much each of its patches matters for what the model says of it, into
     influence.png."""
@@ -72,7 +74,11 @@ def main(words: list[str]) -> int:
     found, drawn = _token_mixing(model, given)
     parts, pictures = parts | found, pictures | drawn
     told = _influence(model, given, pictures) if given.image else {}
-    rows = [{"source": given.source, "part": part} | asdict(one) for part, one in parts.items()]
+    of = {"beside": given.beside}
+    rows = [
+        {"source": of.get(part, given.source), "part": part} | asdict(one)
+        for part, one in parts.items()
+    ]
     numbers = {"source": given.source, "rows": rows, **told}
     _write(Path(given.out), pictures, numbers)
     if given.results:
@@ -98,8 +104,7 @@ def _filters(model: "MlpMixer", given: Visualize) -> "tuple[dict[str, Structure]
     drawn = {"figure-7.png": figure_7(model)}
     if given.beside:
         found = first_convolution(given.beside)
-        if found.note:
-            print(f"note: {found.note}", file=sys.stderr)
+        print(f"beside: {found.name} of {given.beside}. {found.note}".rstrip(), file=sys.stderr)
         parts["beside"] = structure_of(found.weight)
         drawn["filters-beside.png"] = filters_beside(
             model, given.source, found.weight, given.beside, found.name

@@ -105,6 +105,19 @@ def test_a_file_or_a_folder_of_weights(name: str, tmp_path: Path) -> None:
     assert is_of(model, str(path.parent)) if path.parent != tmp_path else True
 
 
+def test_flax_has_its_axes_in_another_order(tmp_path: Path) -> None:
+    """The authors' own files, such as of B/32 to be drawn beside B/16: the paper's figure 7."""
+    draw = np.random.default_rng(0)
+    stem = draw.normal(size=(4, 5, 3, 6)).astype(np.float32)
+    np.savez(
+        tmp_path / "mixer.npz",
+        **{"stem/kernel": stem, "MixerBlock_0/token_mixing/Dense_0/kernel": stem[0, 0]},
+    )
+    found = first_convolution(str(tmp_path / "mixer.npz"))
+    assert (found.name, found.weight.shape) == ("stem/kernel", (6, 3, 4, 5))
+    assert found.weight[2, 1, 3, 4] == stem[3, 4, 1, 2]
+
+
 def test_the_hub_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = cnn()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
@@ -141,12 +154,23 @@ def test_of_a_mixer_it_is_the_patch_embedding() -> None:
 
 @pytest.mark.parametrize(
     ("source", "says"),
-    [("B/16", "no stored weights"), ("nowhere.pth", "No model 'nowhere.pth'"), (".", "no model")],
+    [
+        ("B/16", r"B/16 does not exist\. Expected a file of weights \(\.safetensors"),
+        ("nowhere.pth", r"nowhere\.pth does not exist"),
+        (".", "holds no weights that are known"),
+        ("notes.txt", r"Expected a file of weights .* found notes\.txt"),
+        ("study", "study is a study: give one of its runs, such as study/runs/a=1"),
+        ("zoo:nothing", "No model 'zoo:nothing'"),
+    ],
 )
 def test_a_source_without_weights_is_refused(
     source: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("notes.txt").touch()
+    for name in ("recipe.yaml", "manifest.json"):
+        Path("study/runs/a=1").mkdir(parents=True, exist_ok=True)
+        Path("study/runs/a=1", name).touch()
     with pytest.raises(UserError, match=says):
         first_convolution(source)
 

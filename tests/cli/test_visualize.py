@@ -93,14 +93,15 @@ def test_a_planted_model_beside_a_planted_cnn(
     planted_models(tmp_path)
     words = ["visualize", "model", "--beside", "cnn.safetensors", "--results", "deep/found.json"]
     assert main(words) == 0
-    printed = capsys.readouterr().out
-    assert "written: deep/found.json" in printed and "8 pictures" not in printed
+    said = capsys.readouterr()
+    assert "written: deep/found.json" in said.out
+    assert "beside: conv1.weight of cnn.safetensors." in said.err
     assert (tmp_path / "pictures" / "filters-beside.png").stat().st_size > 5_000
     rows = read_results("deep/found.json")["rows"]
     assert rows == json.loads(Path("pictures/numbers.json").read_text())["rows"]
     known = {row["part"]: row for row in rows}
     assert list(known) == ["filters", "beside", "block 1", "block 2"]
-    assert {row["source"] for row in rows} == {"model"}
+    assert [row["source"] for row in rows] == ["model", "cnn.safetensors", "model", "model"]
     for part, frequency in (("filters", 2.5 / 14), ("block 1", 0.25), ("block 2", 0.25)):
         assert known[part]["partners"] == 1 and known[part]["local"] == 0
         assert known[part]["frequency"] == pytest.approx(frequency, abs=0.02), part
