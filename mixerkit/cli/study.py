@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from mixerkit.cli import claims
 from mixerkit.cli.arguments import Flag, Word, leading_word, parse, shown_as
 from mixerkit.cli.program import command
 from mixerkit.cli.running import RUNS
@@ -23,6 +24,7 @@ EXAMPLES = """\
   mixer study my-study.yaml --folder /shared/my-study    # on as many machines as there are
   mixer study token-mixers --look --json
   mixer study token-mixers --again
+  mixer study claims    # the paper's claims beside what was measured: `mixer study claims --help`
 """
 
 SWITCHES = ("--dry-run", "--look", "--again", "--json")
@@ -54,6 +56,8 @@ class Study:
 
 def main(words: list[str]) -> int:
     """Run `mixer study` with `words`."""
+    if words[:1] == ["claims"]:
+        return claims.main(words[1:])
     name = leading_word(words, SWITCHES)
     given = parse(Study, words, command="study", examples=EXAMPLES, default=Study(name))
     from mixerkit.study.named import STUDIES
@@ -61,7 +65,7 @@ def main(words: list[str]) -> int:
     if not name:
         raise UserError(
             f"Which study? It comes first: `mixer study NAME`, one of {', '.join(STUDIES)}, or a "
-            f"YAML file."
+            f"YAML file; or `mixer study claims`."
         )
     if sum((given.dry_run, given.look, given.again)) > 1:
         raise UserError("--dry-run, --look and --again exclude one another.")

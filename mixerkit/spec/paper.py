@@ -184,23 +184,60 @@ class Claim:
     source: str
     in_tables: float | None = None
     """The same figure computed from the printed tables, where the two differ."""
+    needs: str = ""
+    """What it would take to test it, where no small experiment can."""
 
+
+IMAGENET = (
+    "ImageNet's 50,000 validation images (the published weights are read exactly: "
+    "`mixer evaluate zoo:{} --data.source imagenet`)"
+)
+PRETRAIN = "{} and about {:,} TPUv3 core-days"
+JFT = "JFT-300M, which was never published, and about {:,} TPUv3 core-days"
+RATIO = "the other model's published weights and ImageNet's validation images"
 
 CLAIMS = (
-    Claim("large-i21k", "Mixer-L/16 from ImageNet-21k, at 448 px", 84.15, "% top-1", "table 2"),
-    Claim("from-scratch", "Mixer-B/16 on ImageNet alone", 76.44, "% top-1", "table 3"),
-    Claim("botnet", "BotNet on ImageNet alone", 84.7, "% top-1", "section 3.1"),
-    Claim("nfnet", "NFNet on ImageNet alone", 86.5, "% top-1", "section 3.1"),
-    Claim("huge-jft", "Mixer-H/14 from JFT, at 448 px", 87.94, "% top-1", "table 2"),
-    Claim("over-bit", "Mixer-H/14 above BiT-R152x4", 0.5, "points", "section 3.1", 0.40),
-    Claim("under-vit", "Mixer-H/14 below ViT-H/14", 0.5, "points", "section 3.1", 0.61),
-    Claim("speed-vit", "Mixer-H/14 as fast as ViT-H/14", 2.5, "×", "section 3.1", 40 / 15),
-    Claim("speed-bit", "Mixer-H/14 as fast as BiT-R152x4", 2.0, "×", "section 3.1", 40 / 26),
+    Claim(
+        "large-i21k", "Mixer-L/16 from ImageNet-21k, at 448 px", 84.15, "% top-1", "table 2",
+        needs=PRETRAIN.format("ImageNet-21k, ImageNet", 410) + ", or fine-tuning the published "
+        "weights on ImageNet",
+    ),
+    Claim(
+        "from-scratch", "Mixer-B/16 on ImageNet alone", 76.44, "% top-1", "table 3",
+        needs=IMAGENET.format("b16-imagenet1k-google"),
+    ),
+    Claim("botnet", "BotNet on ImageNet alone", 84.7, "% top-1", "section 3.1", needs=RATIO),
+    Claim("nfnet", "NFNet on ImageNet alone", 86.5, "% top-1", "section 3.1", needs=RATIO),
+    Claim(
+        "huge-jft", "Mixer-H/14 from JFT, at 448 px", 87.94, "% top-1", "table 2",
+        needs=JFT.format(1010),
+    ),
+    Claim(
+        "over-bit", "Mixer-H/14 above BiT-R152x4", 0.5, "points", "section 3.1", 0.40,
+        needs=JFT.format(1010 + 9900),
+    ),
+    Claim(
+        "under-vit", "Mixer-H/14 below ViT-H/14", 0.5, "points", "section 3.1", 0.61,
+        needs=JFT.format(1010 + 2300),
+    ),
+    Claim("speed-vit", "speed of Mixer-H/14 over ViT-H/14", 2.5, "×", "section 3.1", 40 / 15),
+    Claim("speed-bit", "speed of Mixer-H/14 over BiT-R152x4", 2.0, "×", "section 3.1", 40 / 26),
+    Claim("speed-b16", "speed of Mixer-B/16 over ViT-B/16", 1384 / 861, "×", "table 3"),
+    Claim("speed-l16", "speed of Mixer-L/16 over ViT-L/16", 419 / 280, "×", "table 3"),
+    Claim("sizes", "the parameters of table 1's models", None, "exact", "table 1"),
     Claim("more-data", "more pre-training data helps Mixer most", None, "trend", "section 3.3"),
     Claim("overfits", "without extra regularisation Mixer overfits", None, "trend", "section 3.1"),
     Claim("compute", "pre-training compute predicts transfer", None, "trend", "figure 2"),
     Claim("linear-cost", "cost grows linearly with patches", None, "trend", "section 2"),
     Claim("patch-order", "patch and pixel order do not matter", None, "trend", "section 3.4"),
+    Claim("pixels-order", "one pixel shuffle hurts ResNet more", None, "trend", "section 3.4"),
     Claim("pixels-mixer", "Mixer falls under one pixel shuffle", 45, "% drop", "section 3.4"),
     Claim("pixels-resnet", "ResNet falls under one pixel shuffle", 75, "% drop", "section 3.4"),
-)
+    Claim("local-global", "first layers hold global and local units", None, "trend", "figure 5"),
+    Claim("pairs", "many units have one of opposite phase", None, "trend", "figure 5"),
+    Claim("deeper", "deeper units show no clear structure", None, "trend", "section 3.5"),
+    Claim("untied", "token mixing for each channel does not help", None, "trend", "appendix A"),
+    Claim("grouped", "token mixing for groups of channels does not help", None, "trend",
+          "appendix A"),
+    Claim("tiles", "K × K times larger images cost K² times as much", None, "exact", "appendix C"),
+)  # fmt: skip
