@@ -19,7 +19,7 @@ from mixerkit.insight.weights import Pictures
 
 PAGE = 2000
 """Pixels across, which panels fill as far as whole pixels allow."""
-LEAST_ZOOM, MOST_ZOOM = 3, 24
+LEAST_ZOOM, MOST_ZOOM = 3, 32
 """Pixels along the side of a weight. Sheets of very many grow wider than `PAGE`."""
 MARGIN, BETWEEN = 40, 48
 HEADING, TEXT = 28, 23
