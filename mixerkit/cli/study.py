@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mixerkit.study.runner import StudyFolder
 
 EXAMPLES = """\
+  mixer study                    # what there is
   mixer study token-mixers --dry-run
   mixer study token-mixers
   mixer study my-study.yaml --folder /shared/my-study    # on as many machines as there are
@@ -60,13 +61,8 @@ def main(words: list[str]) -> int:
         return claims.main(words[1:])
     name = leading_word(words, SWITCHES)
     given = parse(Study, words, command="study", examples=EXAMPLES, default=Study(name))
-    from mixerkit.study.named import STUDIES
-
     if not name:
-        raise UserError(
-            f"Which study? It comes first: `mixer study NAME`, one of {', '.join(STUDIES)}, or a "
-            f"YAML file; or `mixer study claims`."
-        )
+        return show_studies(given)
     if sum((given.dry_run, given.look, given.again)) > 1:
         raise UserError("--dry-run, --look and --again exclude one another.")
     if given.out and (given.dry_run or given.look):
@@ -82,6 +78,23 @@ def main(words: list[str]) -> int:
     if not folder.is_begun():
         raise UserError(f"{folder.path} holds no study yet: start it without --look.")
     return _tell(folder, given, {})
+
+
+def show_studies(given: Study) -> int:
+    """What there is to choose from."""
+    from mixerkit.study.named import STUDIES
+
+    if given != Study():
+        raise UserError(f"Which study? It comes first, one of {', '.join(STUDIES)} or a YAML file.")
+    lines = [("study", "runs", "what it asks")]
+    for name, build in STUDIES.items():
+        asks = " ".join((build.__doc__ or "").split()).partition(":")[0].rstrip(".")
+        lines.append((name, str(len(build().configurations())), asks))
+    print(table(lines, left=3))
+    print(
+        "\nOr a YAML file (docs/token-mixers.md shows one); or claims: the paper's, with verdicts."
+    )
+    return EXIT_DONE
 
 
 def study_named(name: str) -> "Plan":

@@ -44,13 +44,14 @@ def mixers(**special: Changes) -> dict[str, Changes]:
 
 
 def token_mixers() -> Study:
-    """Every token mixer at equal multiply-adds: channel mixing takes what token mixing leaves."""
+    """Which token mixer is best at equal multiply-adds: channel mixing takes what token mixing leaves."""
     factors = {"model.token_mixer": mixers(), "seed": SEEDS}
     return Study("token-mixers", base(), factors, Match("macs", "channel_width"))
 
 
 def token_mixers_by_parameters() -> Study:
-    """Every token mixer at equal parameters; MLPs for each channel need few units for that."""
+    """Which token mixer is best at equal parameters: MLPs for each channel need few units for
+    that."""
     levels = mixers(untied={"token_width": 2})
     factors = {"model.token_mixer": levels, "seed": SEEDS}
     return Study(

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from mixerkit.spec.mixer import variant
 from mixerkit.study import grid, runner
 from mixerkit.study.arms import averaged, half_width, ranked_by
 from mixerkit.study.grid import read_study
+from mixerkit.study.named import STUDIES
 from mixerkit.study.peers import PEERS, cost_of, peer_of
 from mixerkit.study.runner import StudyFolder, Work
 from mixerkit.training.loop import train
@@ -288,6 +290,13 @@ def test_half_of_an_interval_is_students() -> None:
     assert half_width([1.0]) is None
 
 
+def test_without_a_name_all_studies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study"]) == 0
+    out = capsys.readouterr().out
+    for name in STUDIES:
+        assert re.search(rf"^  {name} +[0-9]+  [A-Z]", out, re.MULTILINE), name
+
+
 def test_a_plan_is_listed_with_its_costs(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -303,7 +312,7 @@ def test_a_plan_is_listed_with_its_costs(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "Which study? It comes first"),
+        (["--dry-run"], "Which study? It comes first"),
         (["token-mixer"], "Did you mean 'token-mixers'?"),
         (["nowhere.yaml"], "Cannot read nowhere.yaml"),
         (["token-mixers", "--look"], "holds no study yet"),
