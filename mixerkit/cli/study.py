@@ -91,9 +91,7 @@ def show_studies(given: Study) -> int:
         asks = " ".join((build.__doc__ or "").split()).partition(":")[0].rstrip(".")
         lines.append((name, str(len(build().configurations())), asks))
     print(table(lines, left=3))
-    print(
-        "\nOr a YAML file (docs/token-mixers.md shows one); or claims: the paper's, with verdicts."
-    )
+    print("\nOr a YAML file (docs/token-mixers.md shows one), or claims: what came of the paper's.")
     return EXIT_DONE
 
 

@@ -294,7 +294,7 @@ def test_without_a_name_all_studies_are_listed(capsys: pytest.CaptureFixture[str
     assert main(["study"]) == 0
     out = capsys.readouterr().out
     for name in STUDIES:
-        assert re.search(rf"^  {name} +[0-9]+  [A-Z]", out, re.MULTILINE), name
+        assert re.search(rf"^  {name} +[0-9]+ +[A-Z]", out, re.MULTILINE), name
 
 
 def test_a_plan_is_listed_with_its_costs(
