@@ -49,7 +49,7 @@ def filters_beside(
         Panel(
             f"{title}: {_counted(pictures)}",
             pictures,
-            sheet_columns(len(pictures), aspect=1),
+            sheet_columns(len(pictures), aspect=0.9),
             note=source if len(source) <= LONGEST_NAME else f"…{source[1 - LONGEST_NAME :]}",
         )
         for title, pictures, source in (
