@@ -232,7 +232,8 @@ def as_text(parts: "dict[str, Structure]") -> str:
                 _against(one.frequency, one.frequency_of_noise, 2),
             )
         )
-    return f"{table(rows, left=2)}\n  In brackets: the same weights shuffled, or for the frequency white noise."
+    about = "In brackets: the same weights shuffled, or for the frequency white noise."
+    return f"{table(rows, left=2)}\n  {about}"
 
 
 def _against(found: float, by_chance: float, digits: int) -> str:
