@@ -70,7 +70,7 @@ def of_study(results: Results) -> str:
         rows.append((*arm["levels"].values(), accuracy, *costs))
     factors = [name.rpartition(".")[2].replace("_", " ") for name in arms[0]["levels"]]
     accuracy = f"{figure.replace('_', ' ').replace('held out', 'held-out')}, %"
-    return lines_of((*factors, accuracy, "parameters", "MACs", "ms a training step"), rows)
+    return lines_of((*factors, accuracy, "parameters", "MACs", "ms forward and backward"), rows)
 
 
 TABLES: dict[str, Callable[[Results], str]] = {"faults": of_faults}

@@ -147,8 +147,7 @@ def _work(folder: "StudyFolder", given: Study) -> int:
         work.do()
     code = _tell(folder, given, work.given_up)
     out = Path(given.out) if given.out else folder.path / "results.json"
-    asked = given.out or work.ended or (done == count and not out.exists())
-    if asked and folder.is_finished() and any("error" not in row for _, row in folder.rows()):
+    if not work.stopped:
         _publish(folder, out, given, console)
     return exit_code_for_signal(work.stopped) if work.stopped else code
 
@@ -196,12 +195,21 @@ def _tell(folder: "StudyFolder", given: Study, given_up: dict[str, str]) -> int:
 
 
 def _publish(folder: "StudyFolder", out: Path, given: Study, console: Any) -> None:
-    """Write results and figures."""
-    from mixerkit.study.publishing import publish
+    """Write results and figures, unless they are there, or another process is at it."""
+    from mixerkit.checkpoint.lock import Taken
+    from mixerkit.study.publishing import is_due, publish
 
-    words = ["mixer", "study", given.study, *_said("--out", given.out)]
+    if not is_due(folder, out):
+        return
+    place = _said("--folder", given.folder)
+    words = ["mixer", "study", given.study, *place, *_said("--out", given.out)]
     console.say("timing every arm's model, one after the other …")
-    for path in publish(folder, out, shlex.join(words)):
+    try:
+        written = publish(folder, out, shlex.join(words))
+    except Taken:
+        console.say("another process does that, and writes the results")
+        return
+    for path in written:
         console.say(f"written: {path}")
 
 

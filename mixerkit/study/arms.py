@@ -51,12 +51,14 @@ def _average(levels: dict[str, str], rows: list[Row]) -> Row:
     found["seconds"] = median(row["seconds"] for row in rows)
     each = ("seed", "held_out_accuracy", "test_accuracy", "seconds")
     found["each"] = [{name: row[name] for name in each} for row in rows]
-    return found | _course([row["course"] for row in rows if "course" in row])
+    return found | _course([row.get("course", []) for row in rows])
 
 
 def _course(courses: list[list[list[float]]]) -> Row:
-    """The mean held-out accuracy over the epochs, where runs were measured more than once."""
-    if not courses:
+    """The mean held-out accuracy over the epochs, where all runs were measured more than once, at
+    the same epochs."""
+    epochs = [[epoch for epoch, _ in course] for course in courses]
+    if not epochs[0] or any(each != epochs[0] for each in epochs):
         return {}
     points = zip(*courses, strict=True)
     return {"course": [[some[0][0], mean(top1 for _, top1 in some)] for some in points]}

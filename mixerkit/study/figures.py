@@ -12,7 +12,6 @@ from mixerkit.study.arms import Row, ranked_by
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b7480")
 """Okabe and Ito's, told apart by almost everybody."""
 MARKS = "os^DvPX"
-NUMBER = re.compile(r"[0-9.]+(e-?[0-9]+)?( ?%)?")
 FLOOR = "identity"
 """The token mixer that mixes nothing."""
 
@@ -21,16 +20,26 @@ def figures(arms: list[Row]) -> dict[str, bytes]:
     """Name → picture of what the study lends itself to: "ranking"; "cost" where one thing was
     varied and something that it costs differs; "levels" where the last factor is a number; "course"
     where runs were measured more than once."""
+    if any(arm[ranked_by(arms)] is None for arm in arms):
+        return {}
     factors = list(arms[0]["levels"])
     drawn = {"ranking": ranking(arms)}
     costs = differing(arms)
     if len(factors) == 1 and costs:
         drawn["cost"] = against_cost(arms, costs)
-    if len(factors) > 1 and all(NUMBER.fullmatch(arm["levels"][factors[-1]]) for arm in arms):
+    if len(factors) > 1 and all(number_of(arm["levels"][factors[-1]]) is not None for arm in arms):
         drawn["levels"] = over_levels(arms)
     if all("course" in arm for arm in arms):
         drawn["course"] = over_time(arms)
     return drawn
+
+
+def number_of(level: str) -> float | None:
+    """The number that a level is, also one of per cent; None for words."""
+    try:
+        return float(level.rstrip(" %"))
+    except ValueError:
+        return None
 
 
 def label_of(arm: Row) -> str:
@@ -78,9 +87,9 @@ COSTS: dict[str, Number] = {
     "multiply-adds of an image, millions": lambda arm: arm["macs"] / 1e6,
     "parameters, thousands": lambda arm: arm["parameters"] / 1e3,
     "measured time of an image, ms": lambda arm: 1e3 / arm["images_per_second"],
-    "measured time of a training step, ms": lambda arm: 1e3 * arm["step_seconds"],
+    "measured time of forward and backward, ms a batch": lambda arm: 1e3 * arm["step_seconds"],
 }
-"""Of a training step: where all arms take equally many it is the cost of training, too."""
+"""The last: where all arms take equally many steps it is the cost of training, too."""
 EQUAL = 1.1
 """Costs that differ by less are those of a match, or noise."""
 
@@ -150,8 +159,9 @@ def over_levels(arms: list[Row]) -> bytes:
     figure_name, last = ranked_by(arms), list(arms[0]["levels"])[-1]
     lines: dict[str, list[tuple[float, Row]]] = {}
     for arm in arms:
-        others = ", ".join(level for name, level in arm["levels"].items() if name != last)
-        lines.setdefault(others, []).append((float(arm["levels"][last].rstrip(" %")), arm))
+        lines.setdefault(_without(arm, last), []).append(
+            (number_of(arm["levels"][last]) or 0.0, arm)
+        )
     with style():
         figure = new_figure(6.2, 3.4)
         panel = figure.subplots()
@@ -165,7 +175,7 @@ def over_levels(arms: list[Row]) -> bytes:
                 markersize=4.5, linewidth=1.4, elinewidth=0.9, label=label,
             )  # fmt: skip
         numbers = sorted({number for points in lines.values() for number, _ in points})
-        labels = {float(arm["levels"][last].rstrip(" %")): arm["levels"][last] for arm in arms}
+        labels = {number_of(arm["levels"][last]): arm["levels"][last] for arm in arms}
         if numbers[0] > 0 and numbers[-1] > 10 * numbers[0]:
             panel.set_xscale("log")
         panel.set_xticks(numbers, [labels[number] for number in numbers])
@@ -183,20 +193,33 @@ def over_time(arms: list[Row]) -> bytes:
     panels: dict[str, list[Row]] = {}
     for arm in arms:
         panels.setdefault(arm["levels"].get(split, ""), []).append(arm)
+    names = list(dict.fromkeys(_without(arm, split) for arm in arms))
     with style():
         figure = new_figure(2.7 * len(panels) + 1.6, 3.0)
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for panel, (title, some) in zip(axes, panels.items(), strict=True):
-            for number, arm in enumerate(some):
+            for arm in some:
                 epochs, top1 = np.array(arm["course"]).T
-                others = [level for name, level in arm["levels"].items() if name != split]
+                number = names.index(_without(arm, split))
                 panel.plot(
-                    epochs, 100 * top1, label=", ".join(others) or title,
-                    color=COLOURS[number % len(COLOURS)], marker=MARKS[number % len(MARKS)],
-                    markersize=3.5,
+                    epochs, 100 * top1, label=names[number], color=COLOURS[number % len(COLOURS)],
+                    marker=MARKS[number % len(MARKS)], markersize=3.5,
                 )  # fmt: skip
             panel.set(title=f"{split.rpartition('.')[2]}: {title}" if split else "",
                       xlabel="epochs")  # fmt: skip
         axes[0].set_ylabel(axis_of("held_out_accuracy"))
-        figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center")
+        shown = dict(pair[::-1] for panel in axes for pair in zip(*legend_of(panel), strict=True))
+        figure.legend(shown.values(), shown.keys(), loc="outside right center")
         return png_bytes(figure)
+
+
+def _without(arm: Row, factor: str) -> str:
+    """What the other levels of an arm say."""
+    others = [level for name, level in arm["levels"].items() if name != factor]
+    return ", ".join(others) or label_of(arm)
+
+
+def legend_of(panel: Any) -> tuple[list[Any], list[str]]:
+    """Lines and labels of a panel."""
+    handles, labels = panel.get_legend_handles_labels()
+    return list(handles), list(labels)

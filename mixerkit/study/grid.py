@@ -25,7 +25,7 @@ from mixerkit.errors import UserError, unknown
 from mixerkit.model.cost import cost
 from mixerkit.spec.choices import check_choices
 from mixerkit.spec.mixer import MixerConfig
-from mixerkit.spec.recipe import Recipe
+from mixerkit.spec.recipe import Init, Recipe
 from mixerkit.spec.recipes import recipe
 from mixerkit.spec.strict import from_dict, read_yaml, shown
 
@@ -128,6 +128,8 @@ class Study:
             settings = from_dict(Recipe, changes, base=self.base)
         except UserError as error:
             raise UserError(f"{self.name}, {where}: {error}") from error
+        if beside["order"]:
+            _check_order(settings, f"{self.name}, {where}")
         return Configuration(labels, replace(settings, name=self.name), **beside)
 
     def _matched(self, one: Configuration, first: Configuration) -> Configuration:
@@ -140,6 +142,19 @@ class Study:
         except UserError as error:
             raise UserError(f"{self.name}, {one.name}: {error}") from error
         return replace(one, recipe=replace(one.recipe, model=model))
+
+
+def _check_order(settings: Recipe, where: str) -> None:
+    """Refuse what a model behind another order of pixels would ignore."""
+    ignored = {
+        "init": settings.init != Init(),
+        "model.pad": settings.model.pad,
+        "model.drop_path": settings.model.drop_path > 0,
+        "activation_checkpointing": settings.activation_checkpointing,
+    }
+    found = [name for name, given in ignored.items() if given]
+    if found:
+        raise UserError(f"{where}: an order does not go with {', '.join(found)}: leave it out.")
 
 
 def match(model: MixerConfig, how: Match, goal: int) -> MixerConfig:

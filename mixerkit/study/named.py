@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mixerkit.spec.mixer import variant
-from mixerkit.spec.recipe import Evaluate, Optimizer, Recipe, Save
+from mixerkit.spec.recipe import Augment, Evaluate, Optimizer, Recipe, Save
 from mixerkit.spec.recipes import recipe
 from mixerkit.spec.token_mixers import TOKEN_MIXERS
 from mixerkit.study.grid import ORDERS, Changes, Match, Study, merged
@@ -44,7 +44,8 @@ def mixers(**special: Changes) -> dict[str, Changes]:
 
 
 def token_mixers() -> Study:
-    """Which token mixer is best at equal multiply-adds: channel mixing takes what token mixing leaves."""
+    """Which token mixer is best at equal multiply-adds: channel mixing takes what token mixing
+    leaves."""
     factors = {"model.token_mixer": mixers(), "seed": SEEDS}
     return Study("token-mixers", base(), factors, Match("macs", "channel_width"))
 
@@ -119,8 +120,9 @@ def few_images() -> Study:
 def permutation() -> Study:
     """Whether the order of patches and pixels matters (paper, section 3.4): images as they are;
     patches in another order and their pixels in another; all pixels in another. One order a seed,
-    the same for all images."""
-    start = replace(base(), evaluate=Evaluate(every="0.5 epochs", test=False))
+    the same for all images. Images are not shifted: that would tell which pixels are neighbours."""
+    evaluate = Evaluate(every="0.5 epochs", test=False)
+    start = replace(base(), evaluate=evaluate, augment=Augment())
     orders: dict[str, Changes] = {"as it is": {}} | {order: {"order": order} for order in ORDERS}
     return Study("permutation", start, {"model": THREE, "order": orders, "seed": SEEDS})
 

@@ -26,12 +26,13 @@ ALONG: dict[str, Axes] = {
     "untied": MLP,
     "grouped": MLP,
     "linear": {"fc.weight": MATRIX, "fc.bias": BIAS},
+    "random": {"weight": MATRIX},
     "gated": {"gate.weight": MATRIX, "gate.bias": BIAS},
     "attention": {},
     "identity": {},
 }
 """Token mixers that know tokens by number alone: which axes of which weights are tokens, coming in
-or going out. The others know which tokens are neighbours."""
+or going out. The others know where tokens are on the grid."""
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,17 @@ def permuted(model: MlpMixer, order: PatchOrder) -> MlpMixer:
         positions_SC = result.get_parameter("stem.positions")
         positions_SC.copy_(positions_SC[..., tokens, :])
     for block in result.blocks:
+        tensors = block.get_submodule("token_mixing").state_dict()  # which share their memory
         for name, sides in ALONG[config.token_mixer].items():
-            parameter = block.get_parameter(f"token_mixing.{name}")
+            tensor = tensors[name]
             if name.endswith("bias"):
-                each_GS = parameter.view(-1, config.num_patches)
+                each_GS = tensor.view(-1, config.num_patches)
                 each_GS.copy_(each_GS[:, tokens])
                 continue
             if "in" in sides:
-                parameter.copy_(parameter[..., tokens])
+                tensor.copy_(tensor[..., tokens])
             if "out" in sides:
-                parameter.copy_(parameter[..., tokens, :])
+                tensor.copy_(tensor[..., tokens, :])
     return result
 
 

@@ -103,10 +103,6 @@ class StudyFolder:
         found = ((one, self.row_of(one)) for one in self.configurations)
         return [(one, row) for one, row in found if row is not None]
 
-    def is_finished(self) -> bool:
-        """Whether every configuration has its row."""
-        return all(self._row_file(one).exists() for one in self.configurations)
-
     def note(self, one: Configuration, row: Row) -> None:
         """Write down what it came to; by who holds its claim."""
         write_atomic(self._row_file(one), json_bytes(row))
@@ -122,13 +118,12 @@ class StudyFolder:
 @dataclass
 class Work:
     """One process's part in a study. `given_up`: configurations that this process could not train,
-    and why; `ended`: whether the last row was its; `stopped`: the signal that ended it, or 0."""
+    and why; `stopped`: the signal that ended it, or 0."""
 
     folder: StudyFolder
     say: Say
     watch: Watcher = field(default_factory=Silent)
     given_up: dict[str, str] = field(default_factory=dict)
-    ended: bool = False
     stopped: int = 0
     _waits_for: str = ""
 
@@ -181,7 +176,6 @@ class Work:
             self.say(f"given up: {one.name}: {self.given_up[one.name].splitlines()[0]}")
             return
         self.folder.note(one, row)
-        self.ended = self.folder.is_finished()
         done, count = len(self.folder.rows()), len(self.folder.configurations)
         self.say(f"{done} of {count}: {one.name}: {sentence(row)}")
 

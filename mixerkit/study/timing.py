@@ -1,10 +1,11 @@
 """How fast the models of a study are, all timed in the same rounds.
 
 Seconds that a run took say little: other runs were at work beside it. Here every arm's model takes
-its turn at a training step and at a forward pass, alone on the machine.
+its turn, alone on the machine.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 
 import torch
@@ -19,8 +20,9 @@ ROUNDS = 7
 
 
 def speeds(arms: Sequence[Configuration]) -> list[dict[str, float]]:
-    """Of each arm, with batches as in training: the seconds of a training step (forward and
-    backward; an optimiser costs all alike) and the images per second of a forward pass."""
+    """Of each arm, with batches as in training, in float32 on the processor: the seconds of forward
+    and backward pass together, and the images per second of a forward pass. What an optimiser adds
+    depends on the parameters alone, and is left out."""
     step, forward = _seconds(arms, "training"), _seconds(arms, "forward")
     return [
         {
@@ -36,7 +38,7 @@ def _seconds(arms: Sequence[Configuration], mode: Mode) -> dict[str, float]:
     torch.manual_seed(0)
     calls = {
         one.name: workload(
-            model_of(one) or MlpMixer(one.recipe.model),
+            model_of(replace(one, order="")) or MlpMixer(one.recipe.model),
             one.recipe.model,
             one.recipe.batch_size,
             mode,

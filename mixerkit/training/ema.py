@@ -51,5 +51,9 @@ class Average:
 
 def _averaged(model: nn.Module) -> dict[str, Tensor]:
     """Weights and running statistics by name."""
-    statistics = {name: value for name, value in model.named_buffers() if value.is_floating_point()}
+    statistics = {
+        name: value
+        for name, value in model.named_buffers()
+        if name.endswith(("running_mean", "running_var"))
+    }
     return dict(model.named_parameters()) | statistics

@@ -14,6 +14,7 @@ from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.token_mixers import TOKEN_MIXERS
+from mixerkit.study.grid import read_study
 from mixerkit.study.permutation import (
     ALONG,
     Reordered,
@@ -93,6 +94,14 @@ def test_one_order_of_all_pixels_is_not_one_of_patches() -> None:
     index = pixel_order(CONFIG, "pixels", 0).numpy()
     owner_HW = np.repeat(np.repeat(np.arange(12).reshape(3, 4), 4, axis=0), 2, axis=1)
     assert any(len(np.unique(patch)) > 1 for patch in cut(owner_HW.ravel()[index].reshape(12, 8)))
+
+
+def test_an_order_does_not_go_with_what_it_would_hide(tmp_path: Path) -> None:
+    file = tmp_path / "orders.yaml"
+    text = "factors: {order: {as it is: {}, moved: {order: patches}}, model.drop_path: [0.1]}"
+    file.write_text(text)
+    with pytest.raises(UserError, match="does not go with model.drop_path"):
+        read_study(file).configurations()
 
 
 def test_filled_up_patches_stay_where_they_are() -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from mixerkit.checkpoint.lock import Lock
 from mixerkit.cli.main import main
 from mixerkit.study import figures
 from mixerkit.study.arms import averaged, rank_correlation
@@ -49,6 +50,8 @@ def test_a_course_is_averaged_over_seeds() -> None:
         (config, row | {"seed": 0, "course": [[0.5, 0.6], [1.0, 0.8]]}),
         (config, row | {"seed": 1, "course": [[0.5, 0.7], [1.0, 0.9]]}),
     ]
+    [found] = averaged([*rows, (config, row | {"seed": 2})])
+    assert "course" not in found  # a row of an older version has none
     [found] = averaged(rows)
     assert np.array(found["course"]) == pytest.approx(np.array([[0.5, 0.65], [1.0, 0.85]]))
 
@@ -74,6 +77,15 @@ def test_sizes_of_one_thing_are_one_family() -> None:
     found = [figures.family_of(arm({"model": name}, 0.8)) for name in ("ViT (timm) 24", "mlp 96")]
     assert found == ["ViT (timm)", "mlp"]
     assert figures.family_of(arm({"width": "64"}, 0.8)) == "64"
+
+
+def test_levels_are_numbers_or_words() -> None:
+    found = [figures.number_of(level) for level in ("3 %", "0.1", "1e+30", ".", "1.2.3", "patches")]
+    assert found == [3, 0.1, 1e30, None, None, None]
+
+
+def test_what_was_not_measured_is_not_drawn() -> None:
+    assert figures.figures([arm({"mixer": "mlp"}, 0.8) | {"held_out_accuracy": None}]) == {}
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -106,8 +118,25 @@ def test_an_order_is_trained_and_published_with_the_identity(
         path.name for path in folder.glob("*.png")
     }
     # nothing is trained again, nor published: the results are there
-    assert main(["study", str(file), "--folder", str(folder), "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 2
+    words = ["study", str(file), "--folder", str(folder)]
+    assert main([*words, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert len(json.loads(printed.out)) == 2 and "written" not in printed.err
+    # a kill before the results were written leaves them to the next start
+    (folder / "results.json").unlink()
+    lock = Lock(folder / "claims")
+    assert main(words) == 0
+    assert "another process does that" in capsys.readouterr().out
+    assert not (folder / "results.json").exists()
+    lock.release()
+    assert main(words) == 0
+    assert "written:" in capsys.readouterr().out
+    # and so does a file of other rows
+    content = json.loads((folder / "results.json").read_text())
+    content["rows"][0]["held_out_accuracy"] = 0.123
+    (folder / "results.json").write_text(json.dumps(content))
+    assert main(words) == 0
+    assert "written:" in capsys.readouterr().out
 
 
 def test_a_peer_sees_reordered_images_too() -> None:
