@@ -100,7 +100,7 @@ def test_an_order_does_not_go_with_what_it_would_hide(tmp_path: Path) -> None:
     file = tmp_path / "orders.yaml"
     text = "factors: {order: {as it is: {}, moved: {order: patches}}, model.drop_path: [0.1]}"
     file.write_text(text)
-    with pytest.raises(UserError, match="does not go with model.drop_path"):
+    with pytest.raises(UserError, match=r"does not go with model\.drop_path"):
         read_study(file).configurations()
 
 
