@@ -1,33 +1,17 @@
 """The rows of a study, averaged over seeds: means with intervals."""
 
 from collections.abc import Sequence
-from statistics import mean, median, stdev
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
 
+from mixerkit.evaluation.interval import half_width
 from mixerkit.study.grid import Configuration
 
 Row = dict[str, Any]
 
-T_975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-)  # fmt: skip
-"""97.5 % points of Student's t for 1, 2, … 20 degrees of freedom."""
 FIGURES = ("held_out_accuracy", "test_accuracy", "training_loss")
-
-
-def half_width(values: Sequence[float]) -> float | None:
-    """Half of the 95 % interval of a mean; None of a single value."""
-    count = len(values)
-    if count < 2:
-        return None
-    freedom = count - 1
-    # beyond the table, by the first terms of the expansion around the normal distribution
-    beyond = 1.95996 + 2.3723 / freedom + 2.82 / freedom**2
-    t = T_975[freedom - 1] if freedom <= len(T_975) else beyond
-    return t * stdev(values) / count**0.5
 
 
 def averaged(rows: list[tuple[Configuration, Row]]) -> list[Row]:

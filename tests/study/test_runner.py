@@ -20,7 +20,7 @@ from mixerkit.errors import UserError
 from mixerkit.model.cost import cost
 from mixerkit.spec.mixer import variant
 from mixerkit.study import grid, runner
-from mixerkit.study.arms import averaged, half_width, ranked_by
+from mixerkit.study.arms import averaged, ranked_by
 from mixerkit.study.grid import read_study
 from mixerkit.study.named import STUDIES
 from mixerkit.study.peers import PEERS, cost_of, peer_of
@@ -275,19 +275,6 @@ def test_settings_that_a_peer_would_ignore_are_refused(name: str, changes: dict)
 
 def test_peers_have_one_list() -> None:
     assert tuple(PEERS) == grid.PEERS
-
-
-def test_half_of_an_interval_is_students() -> None:
-    """Against scipy's."""
-    from scipy import stats
-
-    for count in (2, 3, 5, 10, 11, 21, 22, 50):
-        values = [random.gauss(0, 1) for _ in range(count)]
-        low, high = stats.t.interval(
-            0.95, count - 1, loc=sum(values) / count, scale=stats.sem(values)
-        )
-        assert half_width(values) == pytest.approx((high - low) / 2, rel=2e-3)
-    assert half_width([1.0]) is None
 
 
 def test_without_a_name_all_studies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
