@@ -7,10 +7,12 @@ ViT has. A Mixer for larger images than `native_size` is made by `model/surgery.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from mixerkit.benchmark.measure import Call
 from mixerkit.benchmark.peers import counted, timm_models
@@ -89,8 +91,40 @@ def built(architectures: Sequence[Architecture]) -> dict[str, nn.Module]:
         elif one.family == "ViT":
             models[one.title] = randomly(partial(timm_model, one))
         else:
-            models[one.title] = timm_model(one)
+            models[one.title] = standardised_once(timm_model(one))
     return models
+
+
+def standardised_once(model: nn.Module) -> nn.Module:
+    """`model` with the same outputs and plain convolutions: BiT and NFNet standardise their weights,
+    in timm in every pass, which a trained model needs only once."""
+    layers: Any = import_module("timm.layers")
+    standardising = (
+        layers.StdConv2d, layers.StdConv2dSame, layers.ScaledStdConv2d, layers.ScaledStdConv2dSame,
+    )  # fmt: skip
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, standardising):
+            continue
+        kind: Any = layers.Conv2dSame if getattr(module, "same_pad", False) else nn.Conv2d
+        with torch.device("meta"):
+            plain = kind(
+                module.in_channels, module.out_channels, module.kernel_size, module.stride,
+                module.padding, module.dilation, module.groups, module.bias is not None,
+            )  # fmt: skip
+        plain.weight, plain.bias = nn.Parameter(standardised(module)), module.bias
+        model.set_submodule(name, plain, strict=True)
+    return model
+
+
+@torch.no_grad()
+def standardised(convolution: nn.Module) -> Tensor:
+    """The weights of one of timm's convolutions as it uses them: mean 0 and variance 1 for each
+    output (Qiao et al. 2019), in NFNet times a gain."""
+    one: Any = convolution
+    gain = (one.gain * one.scale).flatten() if hasattr(one, "gain") else None
+    flat = one.weight.reshape(1, one.out_channels, -1)
+    weight = F.batch_norm(flat, None, None, gain, training=True, momentum=0.0, eps=one.eps)
+    return weight.view_as(one.weight)
 
 
 def randomly(build: Callable[[], Model]) -> Model:
@@ -122,8 +156,8 @@ def enlarged(native: MlpMixer, architecture: Architecture) -> MlpMixer:
 
 
 def timm_model(architecture: Architecture) -> nn.Module:
-    """timm's model with timm's initial weights. A ViT is made for its image size; convolutions,
-    BotNet's and HaloNet's attention included, take the size that they are given."""
+    """timm's model with timm's initial weights. A ViT is made for its image size, BotNet for that in
+    its name, which it is given here; convolutions take any."""
     size: dict[str, Any] = {"img_size": architecture.image_size}
     model: nn.Module = timm_models().create_model(
         architecture.timm_name,

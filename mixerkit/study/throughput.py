@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mixerkit.benchmark import patches
 from mixerkit.benchmark.architectures import (
@@ -24,6 +25,7 @@ from mixerkit.benchmark.architectures import (
 )
 from mixerkit.benchmark.measure import Comparison, compare, interleave
 from mixerkit.benchmark.workload import Say
+from mixerkit.checkpoint.files import write_atomic
 from mixerkit.insight.canvas import can_draw
 from mixerkit.results import write_results
 from mixerkit.spec.paper import CLAIMS
@@ -77,7 +79,7 @@ SMALL = Group(
             "HaloNet-50TS", 256, "halonet50ts", stand_in="HaloNet; table 2's is not there"
         ),
     ),
-    pairs=(Pair(ANCHOR, VIT_B),),
+    pairs=(Pair(ANCHOR, VIT_B, "speed-b16"),),
 )
 
 MIXER_L, VIT_L = Architecture("Mixer-L/16"), Architecture("ViT-L/16", 224, "vit_large_patch16_224")
@@ -91,7 +93,7 @@ LARGE = Group(
         VIT_L,
         Architecture("BiT-R152x2", 224, "resnetv2_152x2_bit"),
     ),
-    pairs=(Pair(MIXER_L, VIT_L),),
+    pairs=(Pair(MIXER_L, VIT_L, "speed-l16"),),
 )
 
 MIXER_H, VIT_H = Architecture("Mixer-H/14"), Architecture("ViT-H/14", 224, "vit_huge_patch14_224")
@@ -153,7 +155,7 @@ def measure(group: Group) -> list[dict[str, Any]]:
         one.title: forward(models[one.title], one.image_size, group.batch) for one in group.everyone
     }
     seconds = interleave(calls, rounds=group.rounds, warmup=1)
-    costs = {one.title: priced(one) for one in group.everyone}
+    costs = {one.title: (parameters(models[one.title]), priced(one)[1]) for one in group.everyone}
     beside_anchor = compare(seconds, ANCHOR.title)
     rows = [
         model_row(group, one, costs[one.title], beside_anchor[one.title]) for one in group.everyone
@@ -165,13 +167,18 @@ def measure(group: Group) -> list[dict[str, Any]]:
     return rows
 
 
+def parameters(model: nn.Module) -> int:
+    """Trainable numbers of the model that is timed."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def model_row(
     group: Group, one: Architecture, price: tuple[int, int], found: Comparison
 ) -> dict[str, Any]:
     """A row of the part "models"."""
     anchor = ANCHOR.published_rate
     assert anchor is not None
-    parameters, macs = price
+    count, macs = price
     return {
         "part": "models",
         "group": group.name,
@@ -181,7 +188,7 @@ def model_row(
         "timm_name": one.timm_name or None,
         "form": one.form,
         "image_size": one.image_size,
-        "parameters": parameters,
+        "parameters": count,
         "gmacs": macs / 1e9,
         "batch": group.batch,
         "rounds": group.rounds,
@@ -199,9 +206,10 @@ def ratio_row(group: Group, pair: Pair, found: Comparison, macs: float) -> dict[
     rates = [published_rate(one.name, one.image_size) for one in (pair.faster, pair.than)]
     ours, theirs = rates
     assert ours is not None and theirs is not None
-    said = {claim.name: claim.value for claim in CLAIMS}
+    said = {claim.name: claim.value for claim in CLAIMS if claim.in_tables is not None}
     return {
         "part": "ratios",
+        "claim": pair.claim or None,
         "faster": pair.faster.title,
         "than": pair.than.title,
         "form": pair.faster.form,
@@ -210,7 +218,7 @@ def ratio_row(group: Group, pair: Pair, found: Comparison, macs: float) -> dict[
         "ratio": found.speedup,
         "ratio_quartiles": [found.low, found.high],
         "mac_ratio": macs,
-        "published_in_words": said[pair.claim] if pair.claim else None,
+        "published_in_words": said.get(pair.claim),
         "published_in_tables": ours / theirs,
     }
 
@@ -232,7 +240,9 @@ def sentence(row: dict[str, Any]) -> str:
 
 
 def study(out: Path, say: Say, quick: bool = False) -> list[dict[str, Any]]:
-    """Both parts, written to `out` after each group, and in the end a figure beside it."""
+    """Both parts, written to `out` and drawn beside it in the end; until then what is known is in
+    a file of its own, OUT.part.json."""
+    part = out.with_suffix(".part.json")
     groups = QUICK_GROUPS if quick else GROUPS
     sizes = patches.QUICK_SIZES if quick else patches.SIZES
     models = sum(len(group.everyone) for group in groups)
@@ -244,14 +254,15 @@ def study(out: Path, say: Say, quick: bool = False) -> list[dict[str, Any]]:
         for row in found:
             (tell if row["part"] == "models" else say)(sentence(row))
         rows += found
-        keep(out, rows, quick)
+        keep(part, rows, quick)
         gc.collect()  # the next group needs the memory
     say("B/16 by the number of patches")
     by_patches = patches.measure_sizes(sizes, tell)
     rows += [*by_patches, *patches.exponents(by_patches)]
-    keep(out, rows, quick)
     if can_draw():
-        out.with_suffix(".png").write_bytes(figure(rows))
+        write_atomic(out.with_suffix(".png"), figure(rows))
+    keep(out, rows, quick)
+    part.unlink()
     return rows
 
 
@@ -272,7 +283,7 @@ def keep(out: Path, rows: Sequence[dict[str, Any]], quick: bool) -> None:
             "precision": "float32",
             "compiled": False,
             "gelu": "erf in Mixers, as in timm's ViT",
-            "weights": "random; those of BiT and NFNet are standardised in every pass, as by timm",
+            "weights": "random; those of BiT and NFNet standardised once, not in every pass",
             "ratio": "the other model's seconds over this one's, median over the rounds; in "
             "models, the other is Mixer-B/16 at 224 px in the same batches",
             "form": "of an enlarged Mixer: dense (the paper's) or shared (tiles, ours)",

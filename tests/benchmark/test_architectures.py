@@ -11,6 +11,7 @@ from mixerkit.benchmark.architectures import (
     forward,
     priced,
     published_rate,
+    standardised_once,
 )
 from mixerkit.benchmark.peers import counted
 from mixerkit.spec.paper import VARIANTS
@@ -100,3 +101,21 @@ def test_titles_say_name_size_and_form():
     titles = [VIT.title, small("shared", 128).title]
     assert titles == ["ViT-B/16 at 224 px", "Mixer-S/32 at 128 px, shared tiles"]
     assert (VIT.family, small().family) == ("ViT", "Mixer")
+
+
+@pytest.mark.parametrize("name", ["resnetv2_50x1_bit", "dm_nfnet_f0"])
+def test_standardising_once_changes_no_output(name):
+    from timm import create_model
+
+    torch.manual_seed(0)
+    model = create_model(name).eval()
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, 1.0, 0.3)  # gains and norms, some of which start at 0
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = model(images)
+        after = standardised_once(model)(images)
+    assert before.abs().max() > 0
+    assert (after - before).abs().max() < 1e-4 * before.abs().max()
+    assert not [one for one in model.modules() if "Std" in type(one).__name__]

@@ -55,6 +55,7 @@ def test_ratios_stand_beside_both_of_the_papers_figures():
     (pair,) = GROUPS[0].pairs
     row = ratio_row(GROUPS[0], pair, found, 1.5)
     assert (row["published_in_words"], row["published_in_tables"]) == (None, 1384 / 861)
+    assert row["claim"] == "speed-b16"
 
 
 def test_a_quick_bench_writes_its_parts_and_a_picture(tmp_path):
@@ -79,3 +80,4 @@ def test_a_quick_bench_writes_its_parts_and_a_picture(tmp_path):
     numbered = [line for line in said if line.split(" ")[0].endswith("/12")]
     assert len(numbered) == 12 and numbered[-1].startswith("12/12")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    assert not list(tmp_path.glob("*.part.json"))
