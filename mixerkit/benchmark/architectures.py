@@ -96,8 +96,8 @@ def built(architectures: Sequence[Architecture]) -> dict[str, nn.Module]:
 
 
 def standardised_once(model: nn.Module) -> nn.Module:
-    """`model` with the same outputs and plain convolutions: BiT and NFNet standardise their weights,
-    in timm in every pass, which a trained model needs only once."""
+    """`model` with the same outputs and plain convolutions: BiT and NFNet standardise their
+    weights, in timm in every pass, which a trained model needs only once."""
     layers: Any = import_module("timm.layers")
     standardising = (
         layers.StdConv2d, layers.StdConv2dSame, layers.ScaledStdConv2d, layers.ScaledStdConv2dSame,
@@ -156,8 +156,8 @@ def enlarged(native: MlpMixer, architecture: Architecture) -> MlpMixer:
 
 
 def timm_model(architecture: Architecture) -> nn.Module:
-    """timm's model with timm's initial weights. A ViT is made for its image size, BotNet for that in
-    its name, which it is given here; convolutions take any."""
+    """timm's model with timm's initial weights. A ViT is made for its image size, BotNet for that
+    in its name, which it is given here; convolutions take any."""
     size: dict[str, Any] = {"img_size": architecture.image_size}
     model: nn.Module = timm_models().create_model(
         architecture.timm_name,

@@ -1,6 +1,7 @@
 """`mixer study claims`: the paper's claims beside what was measured, with a verdict each."""
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +18,7 @@ EXAMPLES = """\
 
 @dataclass(frozen=True)
 class Claims:
-    """Show every claim of the paper with the experiment that tests it here, the published value,
+    """Show what the paper claims with the experiment that tests it here, the published value,
     ours, and a verdict: reproduced, not reproduced, or not testable at this scale and what it would
     take. The figures come from the files of results/; each claim names the command that writes
     its own."""
@@ -33,18 +34,19 @@ class Claims:
 def main(words: list[str]) -> int:
     """Run `mixer study claims` with `words`."""
     given = parse(Claims, words, command="study claims", examples=EXAMPLES)
+    from mixerkit.checkpoint.files import write_atomic
     from mixerkit.study.claims import rows
     from mixerkit.study.claims_page import as_text, page
 
     found = rows(folder_of(given.results))
     if given.out:
-        Path(given.out).write_text(page(found), encoding="utf-8")
+        write_atomic(Path(given.out), page(found).encode())
     if given.json:
         print(json.dumps([asdict(row) for row in found], indent=2, ensure_ascii=False))
     else:
         print(as_text(found))
-        if given.out:
-            print(f"\nwritten: {given.out}")
+    if given.out:
+        print(f"written: {given.out}", file=sys.stderr if given.json else sys.stdout)
     return EXIT_DONE
 
 

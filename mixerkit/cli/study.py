@@ -57,9 +57,9 @@ class Study:
 
 def main(words: list[str]) -> int:
     """Run `mixer study` with `words`."""
-    if words[:1] == ["claims"]:
-        return claims.main(words[1:])
     name = leading_word(words, SWITCHES)
+    if name == "claims":
+        return claims.main([word for word in words if word != "claims"])
     given = parse(Study, words, command="study", examples=EXAMPLES, default=Study(name))
     if not name:
         return show_studies(given)

@@ -95,13 +95,14 @@ def a_resnet(width: int) -> Changes:
     return {"peer": "resnet", "model": {"width": width, "depth": 1}}
 
 
+MIXER, RESNET, AS_IT_IS = "mlp", "ResNet (timm)", "as it is"
 THREE: dict[str, Changes] = {
-    "mlp": {},
+    MIXER: {},
     "ViT (timm)": {
         "peer": "vit",
         "model": {"token_mixer": "attention", "token_groups": HEADS, "channel_width": 104},
     },
-    "ResNet (timm)": a_resnet(12),
+    RESNET: a_resnet(12),
 }
 """A Mixer, a ViT and a ResNet of about as many multiply-adds."""
 
@@ -123,7 +124,7 @@ def permutation() -> Study:
     the same for all images. Images are not shifted: that would tell which pixels are neighbours."""
     evaluate = Evaluate(every="0.5 epochs", test=False)
     start = replace(base(), evaluate=evaluate, augment=Augment())
-    orders: dict[str, Changes] = {"as it is": {}} | {order: {"order": order} for order in ORDERS}
+    orders: dict[str, Changes] = {AS_IT_IS: {}} | {order: {"order": order} for order in ORDERS}
     return Study("permutation", start, {"model": THREE, "order": orders, "seed": SEEDS})
 
 
