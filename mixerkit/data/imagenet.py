@@ -22,6 +22,7 @@ def open_imagenet(folder: Path) -> Splits:
     data.holdout). Classes are in the order of the WordNet numbers and carry their English names:
     ImageNet-1k's own ones, others where the devkit is there.
     """
+    _refuse_archives(folder / "train")
     left_out = LeftOut()
     train = open_classes(folder / "train", "imagenet train", left_out)
     words = {wnid: text for _, wnid, text in _synsets(folder)} if _has_synsets(folder) else {}
@@ -37,12 +38,23 @@ def open_imagenet(folder: Path) -> Splits:
     return Splits(train, None, test, f"imagenet: {folder}{left_out.note()}")
 
 
+def _refuse_archives(train: Path) -> None:
+    """The archive of the training images holds an archive for each class."""
+    archives = sorted(train.glob("*.tar"))
+    if archives:
+        raise UserError(
+            f"{train} holds {len(archives)} archives: unpack each into a folder of its name, "
+            f"{archives[0].name} into {train / archives[0].stem}, and take the archives out."
+        )
+
+
 def _flat_validation(folder: Path, wnids: tuple[str, ...], left_out: LeftOut) -> ImageSplit:
     """`val/` as it is distributed: the labels are the devkit's, in the order of the files."""
     truth = folder / DEVKIT / TRUTH
     if not truth.is_file():
         raise UserError(
-            f"{folder / 'val'} has no sub-folders, so {truth} and meta.mat beside it are needed."
+            f"{folder / 'val'} has no sub-folders, so {truth} and meta.mat beside it are needed: "
+            f"unpack ILSVRC2012_devkit_t12.tar.gz, from image-net.org too, in {folder}."
         )
     by_number = {number: wnid for number, wnid, _ in _synsets(folder)}
     paths = []

@@ -11,6 +11,7 @@ from mixerkit.data.fashion_mnist import open_fashion_mnist
 from mixerkit.data.flowers import open_flowers102
 from mixerkit.data.folder import open_folder
 from mixerkit.data.imagenet import open_imagenet
+from mixerkit.data.imagenet_v2 import open_imagenet_v2
 from mixerkit.data.parquet import has_parquet, open_parquet
 from mixerkit.data.pets import open_pets
 from mixerkit.data.remote import is_address, open_address
@@ -25,7 +26,8 @@ __all__ = ["SOURCES", "ImageSplit", "Source", "Splits", "hold_out", "open_source
 class Source:
     """A named set: how it is opened, and for a set that the user must bring, what is expected.
 
-    `folder`: its usual name under the data folder. `expected`: paths inside it.
+    `folder`: its usual name under the data folder. `expected`: paths inside it. `obtain`: where
+    it is to be had and how it is unpacked, the end of a sentence.
     """
 
     open: Callable[[Path], Splits] | None = None
@@ -38,28 +40,49 @@ def _cifar_files(kind: Cifar) -> tuple[str, ...]:
     return (kind.names_file, *kind.train_files, kind.test_file)
 
 
-_TORONTO = "www.cs.toronto.edu/~kriz/cifar.html (the binary version)"
+_TORONTO = "www.cs.toronto.edu/~kriz/cifar.html, the binary version: unpack"
 SOURCES: dict[str, Source] = {
     "fashion-mnist": Source(),
-    "cifar10": Source(open_cifar10, "cifar-10-batches-bin", _cifar_files(CIFAR_10), _TORONTO),
-    "cifar100": Source(open_cifar100, "cifar-100-binary", _cifar_files(CIFAR_100), _TORONTO),
+    "cifar10": Source(
+        open_cifar10,
+        "cifar-10-batches-bin",
+        _cifar_files(CIFAR_10),
+        f"{_TORONTO} cifar-10-binary.tar.gz",
+    ),
+    "cifar100": Source(
+        open_cifar100,
+        "cifar-100-binary",
+        _cifar_files(CIFAR_100),
+        f"{_TORONTO} cifar-100-binary.tar.gz",
+    ),
     "flowers102": Source(
         open_flowers102,
         "flowers102",
         ("jpg", "imagelabels.mat", "setid.mat"),
-        "www.robots.ox.ac.uk/~vgg/data/flowers/102 (images, labels and splits)",
+        "www.robots.ox.ac.uk/~vgg/data/flowers/102: unpack 102flowers.tgz, and put imagelabels.mat "
+        "and setid.mat beside jpg/",
     ),
     "pets": Source(
         open_pets,
         "pets",
         ("images", "annotations/trainval.txt", "annotations/test.txt"),
-        "www.robots.ox.ac.uk/~vgg/data/pets (images and annotations)",
+        "www.robots.ox.ac.uk/~vgg/data/pets: unpack images.tar.gz and annotations.tar.gz",
     ),
     "imagenet": Source(
         open_imagenet,
         "imagenet",
         ("train", "val"),
-        "image-net.org (ILSVRC 2012, classification; the devkit beside train/ when val/ is flat)",
+        "image-net.org, for those who sign in and agree to its terms (research and teaching, "
+        "nothing passed on): unpack ILSVRC2012_img_train.tar, and each archive in it into "
+        "train/WORDNET-NUMBER/, ILSVRC2012_img_val.tar into val/, and "
+        "ILSVRC2012_devkit_t12.tar.gz beside both",
+    ),
+    "imagenet-v2": Source(
+        open_imagenet_v2,
+        "imagenetv2-matched-frequency-format-val",
+        ("0", "999"),
+        "huggingface.co/datasets/vaishaal/ImageNetV2, whose images may be used as ImageNet's: "
+        "unpack imagenetv2-matched-frequency.tar.gz",
     ),
 }
 
@@ -123,7 +146,17 @@ def _open_named(name: str, source: Source, roots: tuple[Path, ...]) -> Splits:
             return source.open(folder)
     looked = ", ".join(str(base) for base in roots) or "no folder was given"
     raise UserError(
-        f"The data set {name} was not found ({looked}). Put it into a folder "
-        f"DATA/{source.folder} that holds {', '.join(source.expected)}, and set data.root or "
-        f"the environment variable MIXERKIT_DATA to DATA. To be had from {source.obtain}."
+        f"The data set {name} was not found ({looked}).{_incomplete(source, places)} Put it into a "
+        f"folder DATA/{source.folder} that holds {', '.join(source.expected)}, and set data.root "
+        f"or the environment variable MIXERKIT_DATA to DATA. It is not fetched by itself; to be "
+        f"had from {source.obtain}."
     )
+
+
+def _incomplete(source: Source, places: list[Path]) -> str:
+    """What the first folder lacks that holds a part of a set; empty without one."""
+    for folder in places:
+        missing = [item for item in source.expected if not (folder / item).exists()]
+        if 0 < len(missing) < len(source.expected):
+            return f" {folder} is there, without {', '.join(missing)}."
+    return ""

@@ -68,12 +68,30 @@ def _taken(paths: Sequence[Place], indices: np.ndarray) -> Sequence[Place]:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The splits of one source, and where it was found: `origin`, one line for people."""
+    """The splits of one source, and where it was found: `origin`, one line for people.
+
+    `train` is empty, and names the classes, where a source is for testing only.
+    """
 
     train: ImageSplit
     validation: ImageSplit | None
     test: ImageSplit | None
     origin: str
+
+
+def for_testing(test: ImageSplit, origin: str) -> Splits:
+    """The splits of a source that measures models and trains none."""
+    return Splits(test.subset([]), None, test, origin)
+
+
+def check_trainable(splits: Splits) -> Splits:
+    """`splits` again, or `UserError` when they hold nothing to train on."""
+    if not len(splits.train):
+        raise UserError(
+            f"{splits.train.name} has no training images, it is there to measure models: train on "
+            f"other data, then `mixer evaluate MODEL --data.source NAME`."
+        )
+    return splits
 
 
 def check_files(splits: Splits) -> Splits:

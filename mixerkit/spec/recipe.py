@@ -89,10 +89,10 @@ class Data:
     """Where images come from and how they are held out and prepared."""
 
     source: str = "fashion-mnist"
-    """A named set (fashion-mnist, cifar10, cifar100, flowers102, pets, imagenet), a folder with
-    one sub-folder per class, or a folder of tar archives (WebDataset's form, or with folders) or of
-    Parquet files (the Hugging Face hub's form), or the address of such files, which are fetched
-    once and kept: https://host/train-{000..127}.tar."""
+    """A named set (fashion-mnist, cifar10, cifar100, flowers102, pets, imagenet, and imagenet-v2 to
+    measure on), a folder with one sub-folder per class, or a folder of tar archives (WebDataset's
+    form, or with folders) or of Parquet files (the Hugging Face hub's form), or the address of such
+    files, which are fetched once and kept: https://host/train-{000..127}.tar."""
     root: str = ""
     """Folder in which named sets are looked for first."""
     holdout: float = 0.0

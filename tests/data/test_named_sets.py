@@ -250,3 +250,28 @@ def test_an_absent_set_says_what_is_expected_where(tmp_path, name):
         open_source(name, str(tmp_path))
     for words in (*SOURCES[name].expected, SOURCES[name].folder, "MIXERKIT_DATA", str(tmp_path)):
         assert words in str(caught.value)
+
+
+def test_imagenet_s_archives_of_classes_are_to_be_unpacked(tmp_path):
+    make_imagenet(tmp_path)
+    (tmp_path / "val").mkdir()
+    (tmp_path / "train" / "n01440764.tar").touch()
+    with pytest.raises(UserError, match=r"holds 1 archives: unpack .*n01440764\.tar into .*take"):
+        open_source("imagenet", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if source.open])
+def test_a_set_that_is_not_there_says_what_is_to_be_put_where(tmp_path, name):
+    source = SOURCES[name]
+    with pytest.raises(UserError) as caught:
+        open_source(name, str(tmp_path))
+    said = str(caught.value)
+    assert f"DATA/{source.folder} that holds {', '.join(source.expected)}," in said
+    assert said.endswith(f"It is not fetched by itself; to be had from {source.obtain}.")
+    assert "unpack" in source.obtain and " is there, without" not in said
+
+
+def test_a_part_of_a_set_says_what_is_missing(tmp_path):
+    make_imagenet(tmp_path / "imagenet")
+    with pytest.raises(UserError, match=r"imagenet is there, without val\. .*agree to its terms"):
+        open_source("imagenet", str(tmp_path))
