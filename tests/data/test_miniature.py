@@ -9,6 +9,7 @@ from PIL import Image
 from mixerkit.data.flowers import CLASS_NAMES
 from mixerkit.data.sources import ImageSplit, Splits, open_source
 from mixerkit.spec.imagenet import imagenet_classes
+from tests.miniature.__main__ import main
 from tests.miniature.amount import Amount
 from tests.miniature.cifar import COARSE_OF, NAMES_10, NAMES_100
 from tests.miniature.imagenet import class_numbers, write_imagenet
@@ -79,6 +80,13 @@ def test_classes_can_be_learned_and_are_not_given_away(root, source):
     images = small(splits.train)
     alike = [np.ptp(images[splits.train.labels == label], axis=0).mean() for label in range(6)]
     assert min(alike) > 50  # no two images of a class are nearly the same
+
+
+def test_the_command(tmp_path, monkeypatch):
+    few = ["--classes", "3", "--train", "2", "--test", "1", "--side", "8"]
+    monkeypatch.setattr("sys.argv", ["miniature", str(tmp_path), *few])
+    main()
+    assert [len(open_source(name, str(tmp_path)).train) for name in WRITERS] == [6] * 5
 
 
 def test_all_classes_are_told_apart_by_their_files(tmp_path):

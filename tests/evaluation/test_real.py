@@ -7,9 +7,13 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
+from mixerkit.data.real import real_file, real_labels
+from mixerkit.data.sources import open_source
 from mixerkit.errors import UserError
 from mixerkit.evaluation.accuracy import measure
 from mixerkit.evaluation.real import RealAccuracy, measure_real
+from tests.miniature.amount import Amount
+from tests.miniature.imagenet import write_imagenet
 
 
 def test_by_hand() -> None:
@@ -58,6 +62,16 @@ def test_with_one_label_each_it_is_top_1() -> None:
     labels = torch.arange(50) % 6
     expected = measure(p, labels, [f"{k}" for k in range(6)]).top1
     assert measure_real(p, [{label} for label in labels.tolist()]).top1 == pytest.approx(expected)
+
+
+def test_imagenet_s_own_labels_are_not_all_right(tmp_path) -> None:
+    """Of ten miniature images one has no label, and one another than its own."""
+    write_imagenet(tmp_path / "imagenet", Amount(classes=5, train=1, test=8, side=8))
+    test = open_source("imagenet", str(tmp_path)).test
+    assert test is not None
+    own = torch.eye(5)[torch.from_numpy(test.labels)]
+    found = measure_real(own, real_labels(test, real_file(test)))
+    assert found == RealAccuracy(samples=36, left_out=4, top1=pytest.approx(32 / 36))
 
 
 @pytest.mark.parametrize(
