@@ -23,7 +23,7 @@ PARTS = {
     "model": set(),
     "data": set(),
     "checkpoint": {"model"},
-    "evaluation": {"model", "data"},
+    "evaluation": {"model", "data", "checkpoint"},
     "training": {"model", "data", "checkpoint", "evaluation"},
     "inference": {"model", "data", "checkpoint", "evaluation"},
     "insight": {"model", "data", "checkpoint"},

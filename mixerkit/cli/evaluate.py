@@ -31,6 +31,7 @@ EXAMPLES = """\
   mixer evaluate zoo:fashion-demo --json
   mixer evaluate runs/photos-64 --data.source more-photos
   mixer evaluate runs/photos-64@best
+  mixer evaluate runs/photos-64 --protocol fewshot
 """
 
 SWITCHES = ("--json", "--skip-broken")
@@ -64,6 +65,10 @@ class Evaluate:
 
 def main(words: list[str]) -> int:
     """Run `mixer evaluate` with `words`."""
+    if value_of("--protocol", words) == "fewshot":
+        from mixerkit.cli import fewshot
+
+        return fewshot.main(words)
     name = leading_word(words, SWITCHES)
     if wants_help(words):
         parse(Evaluate, words, command="evaluate", examples=EXAMPLES)

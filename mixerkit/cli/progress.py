@@ -35,9 +35,13 @@ class Console:
         if (now.evaluated or done or overdue) and now.step != self.described:
             self.printed, self.described = time.monotonic(), now.step
             self.say(describe(now))
+        self.draw("" if done else bar(now))
+
+    def draw(self, line: str) -> None:
+        """On a terminal, put `line` in the place of the one that was drawn before."""
         if self.live:
             columns = shutil.get_terminal_size().columns
-            self._write(CLEAR_LINE + ("" if done else bar(now)[: columns - 1]))
+            self._write(CLEAR_LINE + line[: columns - 1])
 
     def _write(self, text: str) -> None:
         if self.lost:
