@@ -65,10 +65,15 @@ class Evaluate:
 
 def main(words: list[str]) -> int:
     """Run `mixer evaluate` with `words`."""
-    if value_of("--protocol", words) == "fewshot":
+    protocol = value_of("--protocol", words)
+    if protocol == "fewshot":
         from mixerkit.cli import fewshot
 
         return fewshot.main(words)
+    if protocol == "avg5":
+        from mixerkit.cli import avg5
+
+        return avg5.main(words)
     name = leading_word(words, SWITCHES)
     if wants_help(words):
         parse(Evaluate, words, command="evaluate", examples=EXAMPLES)

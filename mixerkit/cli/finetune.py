@@ -109,37 +109,11 @@ def _parse(words: list[str]) -> Finetune:
     base = replace(base, init=replace(base.init, source=source))
     if data:
         base = replace(base, data=replace(base.data, source=data))
-    return _read(words, _suited(_read(words, base)))
+    from mixerkit.training.initial import suited
+
+    given = _read(words, base)
+    return _read(words, suited(given.settings, given.image_size))
 
 
 def _read(words: list[str], base: Recipe) -> Finetune:
     return parse(Finetune, words, command="finetune", examples=EXAMPLES, default=Finetune(base))
-
-
-def _suited(given: Finetune) -> Recipe:
-    """The recipe with the model and the preparation of images that suit the weights, at the image
-    size that was asked for."""
-    from mixerkit.checkpoint.load import load
-    from mixerkit.training.initial import OF_TRAINING
-
-    settings = given.settings
-    init, old = settings.init, settings.model
-    model = load(
-        init.source,
-        image_size=given.image_size,
-        enlargement=init.enlargement,
-        method=init.method,
-    )
-    config = replace(model.config, **{name: getattr(old, name) for name in OF_TRAINING})
-    prepared = model.preprocess
-    if prepared is None:
-        raise UserError(f"{init.source} is a variant, which has no stored weights.")
-    data = replace(
-        settings.data,
-        resize="shortest" if prepared.resize == "none" else prepared.resize,
-        resize_to=prepared.resize_to,
-        interpolation=prepared.interpolation,
-        mean=prepared.mean,
-        std=prepared.std,
-    )
-    return replace(settings, model=config, data=data)

@@ -133,6 +133,29 @@ def hold_out(splits: Splits, holdout: float, split_seed: int) -> Splits:
     return Splits(splits.train.subset(kept), validation, test, origin)
 
 
+def join_validation(splits: Splits) -> Splits:
+    """The training images and the source's own validation images as one training split."""
+    train, own = splits.train, splits.validation
+    if own is None:
+        return splits
+    if (train.images is None) != (own.images is None):
+        raise UserError(
+            f"{train.name} and {own.name} are stored in different ways and cannot be joined: leave "
+            f"data.join_validation out."
+        )
+    images = None
+    if train.images is not None and own.images is not None:
+        images = np.concatenate([train.images, own.images])
+    joined = replace(
+        train,
+        name=f"{train.name} and validation",
+        labels=np.concatenate([train.labels, own.labels]),
+        images=images,
+        paths=(*train.paths, *own.paths),
+    )
+    return replace(splits, train=joined, validation=None)
+
+
 def thin_out(splits: Splits, share: float, split_seed: int) -> Splits:
     """Keep a `share` of the training images, of every class alike and at least one each; of a
     smaller share, all are among those of a larger one. 1 changes nothing."""

@@ -30,7 +30,8 @@ def fine_tuning(row: FineTuning) -> Recipe:
         model=variant("B/16", num_classes=TASKS[row.task][1]),
         init=Init(SOURCE),
         data=Data(
-            source=row.task, holdout=held_out(row), resize="shortest", resize_to=256,
+            source=row.task, holdout=row.held_out or 0.0, join_validation=True,
+            resize="shortest", resize_to=256,
             mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
         ),
         augment=Augment(flip=True, crop="inception", crop_antialias=False),
@@ -43,11 +44,6 @@ def fine_tuning(row: FineTuning) -> Recipe:
         accumulation=8,
         precision="bfloat16",
     )  # fmt: skip
-
-
-def held_out(row: FineTuning) -> float:
-    """Share of the training images; 0 where the images come with a validation split."""
-    return 0.0 if row.task == "flowers102" else row.held_out or 0.0
 
 
 def finetune() -> Recipe:

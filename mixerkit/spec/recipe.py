@@ -98,6 +98,9 @@ class Data:
     holdout: float = 0.0
     """Images of the training split kept for validation: a count, or a share below 1. 0 takes
     the source's own validation split."""
+    join_validation: bool = False
+    """Whether the source's own validation split belongs to the training images, of which `holdout`
+    may then take others."""
     share: float = 1.0
     """Share of the training images that are used, of every class alike, after some were held out:
     for comparing how models learn from few."""

@@ -144,6 +144,18 @@ class Study:
         return replace(one, recipe=replace(one.recipe, model=model))
 
 
+@dataclass(frozen=True)
+class Trials:
+    """Configurations that are no grid, under one name."""
+
+    name: str
+    listed: tuple[Configuration, ...]
+
+    def configurations(self) -> list[Configuration]:
+        """As they were listed."""
+        return list(self.listed)
+
+
 def _check_order(settings: Recipe, where: str) -> None:
     """Refuse what a model behind another order of pixels would ignore."""
     ignored = {

@@ -12,6 +12,7 @@ from mixerkit.results import read_results, write_results
 from mixerkit.spec.strict import to_dict
 from mixerkit.study.arms import Row, averaged, rank_correlation, ranked_by
 from mixerkit.study.figures import figures
+from mixerkit.study.grid import Study
 from mixerkit.study.permutation import identity
 from mixerkit.study.runner import StudyFolder
 from mixerkit.study.timing import speeds
@@ -68,6 +69,7 @@ def _publish(folder: StudyFolder, out: Path, command: str) -> list[Path]:
 def settings_of(folder: StudyFolder, arms: list[Row]) -> dict[str, Any]:
     """What all arms have in common, and how their order by each cost agrees with that by
     accuracy (Spearman's rank correlation)."""
+    assert isinstance(folder.study, Study)
     match = folder.study.match
     found: dict[str, Any] = {
         "recipe": to_dict(folder.study.base),

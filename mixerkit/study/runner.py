@@ -28,8 +28,9 @@ from mixerkit.checkpoint.opening import is_run
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
-from mixerkit.spec.strict import to_dict
-from mixerkit.study.grid import Configuration, Study
+from mixerkit.spec.recipe import Recipe
+from mixerkit.spec.strict import from_dict, to_dict
+from mixerkit.study.grid import Configuration, Study, Trials
 from mixerkit.study.peers import cost_of, peer_of
 from mixerkit.study.permutation import Reordered, pixel_order
 from mixerkit.training.interrupt import Interrupt, Interrupted
@@ -49,7 +50,7 @@ SECONDS_BETWEEN_LOOKS = 5.0
 class StudyFolder:
     """A study and where it is worked on."""
 
-    study: Study
+    study: Study | Trials
     path: Path
     configurations: list[Configuration] = field(init=False)
 
@@ -69,7 +70,7 @@ class StudyFolder:
         file = self.path / "study.json"
         if not file.exists():
             return False
-        if read_json(file) != self._described():
+        if _understood(read_json(file)) != _understood(self._described()):
             raise UserError(
                 f"{self.path} holds another study, or this one with other settings ({file} says "
                 f"which): give another --folder, or take that one away."
@@ -201,6 +202,19 @@ class Work:
         while time.monotonic() < until:
             interrupt.poll()
             time.sleep(0.1)
+
+
+def _understood(described: dict[str, Any]) -> dict[str, Any]:
+    """What a description means: settings that it leaves out, because an older version wrote it, are
+    at their defaults."""
+    try:
+        configurations = {
+            name: one | {"recipe": from_dict(Recipe, one["recipe"])}
+            for name, one in described["configurations"].items()
+        }
+    except (UserError, LookupError, TypeError, AttributeError):
+        return described
+    return described | {"configurations": configurations}
 
 
 def _described(one: Configuration) -> dict[str, Any]:

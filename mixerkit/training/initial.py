@@ -11,7 +11,7 @@ from mixerkit.errors import UserError, warn
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.model.surgery import adapt
 from mixerkit.spec import recipes
-from mixerkit.spec.mixer import MixerConfig, is_variant
+from mixerkit.spec.mixer import MixerConfig, Size, is_variant
 from mixerkit.spec.recipe import Recipe
 
 OF_TRAINING = {"num_classes", "head_bias", "dropout", "drop_path", "drop_path_kind"}
@@ -41,6 +41,28 @@ def initial_weights(recipe: Recipe, class_names: tuple[str, ...]) -> dict[str, T
         tensors["head.weight"] = torch.zeros(config.num_classes, config.width)
         tensors["head.bias"] = torch.full((config.num_classes,), config.head_bias)
     return tensors
+
+
+def suited(recipe: Recipe, image_size: Size | None = None) -> Recipe:
+    """The recipe with the model of the weights that `recipe.init.source` names, at `image_size` (its
+    own, if not given), and with images prepared as they were for it."""
+    init = recipe.init
+    model = load(
+        init.source, image_size=image_size, enlargement=init.enlargement, method=init.method
+    )
+    prepared = model.preprocess
+    if prepared is None:
+        raise UserError(f"{init.source} is a variant, which has no stored weights.")
+    config = replace(model.config, **{name: getattr(recipe.model, name) for name in OF_TRAINING})
+    data = replace(
+        recipe.data,
+        resize="shortest" if prepared.resize == "none" else prepared.resize,
+        resize_to=prepared.resize_to,
+        interpolation=prepared.interpolation,
+        mean=prepared.mean,
+        std=prepared.std,
+    )
+    return replace(recipe, model=config, data=data)
 
 
 def first_stage(recipe: Recipe) -> Recipe | None:

@@ -203,6 +203,21 @@ def test_another_study_does_not_mix_with_it(file: Path, tmp_path: Path) -> None:
     assert main(["study", str(file), "--folder", str(tmp_path / "study"), "--look"]) == 2
 
 
+def test_settings_that_did_not_exist_yet_are_at_their_defaults(file: Path, tmp_path: Path) -> None:
+    folder = StudyFolder(read_study(file), tmp_path / "study")
+    folder.begin()
+    path = folder.path / "study.json"
+    described = json.loads(path.read_text())
+    for one in described["configurations"].values():
+        del one["recipe"]["data"]["share"]
+    path.write_text(json.dumps(described))
+    assert folder.is_begun()
+    described["configurations"].popitem()
+    path.write_text(json.dumps(described))
+    with pytest.raises(UserError, match="holds another study"):
+        folder.is_begun()
+
+
 ARCHITECTURES = """
   architecture:
     mixer: {}
