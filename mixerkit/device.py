@@ -33,7 +33,7 @@ def memory_told(advice: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         memory = memory_here()
         where = (
@@ -45,5 +45,6 @@ def memory_told(advice: Callable[[], str]) -> Iterator[None]:
         raise RunFailed(f"{where} {advice()}") from error
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether that is what an error of PyTorch says."""
     return isinstance(error, torch.OutOfMemoryError) or NO_MEMORY_ON_PROCESSOR in str(error)

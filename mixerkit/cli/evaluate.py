@@ -2,8 +2,11 @@
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from mixerkit import launch
+from mixerkit.cli import evaluation_text
 from mixerkit.cli.arguments import (
     Flag,
     Word,
@@ -14,48 +17,64 @@ from mixerkit.cli.arguments import (
     wants_help,
 )
 from mixerkit.cli.running import located
-from mixerkit.cli.text import percent, plural, table
+from mixerkit.cli.text import plural
 from mixerkit.errors import EXIT_DONE, UserError
 from mixerkit.spec.imagenet import readable
 from mixerkit.spec.recipe import Data
 from mixerkit.spec.strict import from_dict
 
 if TYPE_CHECKING:
-    from mixerkit.data.quarantine import Unreadable
+    from mixerkit.cli.measuring import Measured
     from mixerkit.data.sources import ImageSplit, Splits
-    from mixerkit.evaluation.accuracy import Accuracy
     from mixerkit.model.mixer import MlpMixer
+    from mixerkit.spec.preprocess import Preprocess
+    from mixerkit.training.world import World
 
 EXAMPLES = """\
   mixer evaluate runs/fashion-demo
-  mixer evaluate zoo:fashion-demo --json
-  mixer evaluate runs/photos-64 --data.source more-photos
-  mixer evaluate runs/photos-64@best
-  mixer evaluate runs/photos-64 --protocol fewshot
+  mixer evaluate zoo:b16-imagenet1k-google --on imagenet-real --data.root /data
+  mixer evaluate runs/photos-64@best --on more-photos --json
+  mixer evaluate zoo:l16-imagenet1k-google --on imagenet --crop resize-crop
+  torchrun --nproc-per-node 4 -m mixerkit evaluate zoo:l16-imagenet1k-google --on imagenet
+  mixer evaluate runs/photos-64 --on more-photos --protocol fewshot       # see its own --help
+  mixer evaluate zoo:b16-imagenet21k-google --protocol avg5 --root /data
 """
 
 SWITCHES = ("--json", "--skip-broken")
-MOST_CONFUSED = 5
-LEFT_OUT_SHOWN = 5
+PROTOCOLS = ("fewshot", "avg5", "robustness")
+"""Those with a command of their own."""
 SPLITS = ("test", "validation", "train")
+REAL = "imagenet-real"
+SHORT_SIDE = 256 / 224
+"""The side that images are scaled to over the side of the crop, in both of the paper's rules."""
+CROPS = {"resize-crop": "squash", "resmall-crop": "shortest"}
 
 
 @dataclass(frozen=True)
 class Evaluate:
     """Measure MODEL on the data that it was trained for, or on other data with the same classes.
 
-    Images are prepared as the model's own file says, whatever the data's settings.
-    """
+    Images are prepared as the model's own file says, whatever the data's settings; under torchrun
+    each process measures its share. Intervals are 95 %, by the bootstrap over images."""
 
     model: Annotated[Word, shown_as("MODEL")]
     """Run folder, model folder or zoo:NAME, or a run's checkpoint (RUN@newest, RUN@best,
     RUN@STEP)."""
+    on: Annotated[str, shown_as("NAME|FOLDER")] = ""
+    """The images: a named set, or a folder with one sub-folder per class (same as --data.source).
+    imagenet-real: ImageNet's validation images with the cleaned-up ReaL labels, too."""
+    protocol: Literal["top1", "fewshot", "avg5", "robustness"] = "top1"
+    """What is measured; each other protocol has a --help of its own."""
     data: Data = field(default_factory=Data)
     split: Literal["auto", "test", "validation", "train"] = "auto"
     """The images to measure on; auto is the test split, or validation where there is none, or
     all images of other data that has neither."""
-    batch_size: int = 256
-    """Images computed at once."""
+    crop: Literal["own", "resize-crop", "resmall-crop"] = "own"
+    """How images get the model's size: as its file says, or by one of the paper's rules. Both sides
+    (resize-crop, its table 2) or the short side (resmall-crop, table 3) are scaled to 8/7 of it,
+    256 for 224 pixels, and the centre is taken."""
+    batch_size: int = 0
+    """Images computed at once; 0 finds a size that suits the memory."""
     skip_broken: Flag = False
     """Leave out images that cannot be used and say which; otherwise the first one is an error,
     whatever data.max_unreadable."""
@@ -66,17 +85,24 @@ class Evaluate:
 def main(words: list[str]) -> int:
     """Run `mixer evaluate` with `words`."""
     protocol = value_of("--protocol", words)
-    if protocol == "fewshot":
-        from mixerkit.cli import fewshot
-
-        return fewshot.main(words)
-    if protocol == "avg5":
-        from mixerkit.cli import avg5
-
-        return avg5.main(words)
-    name = leading_word(words, SWITCHES)
+    if protocol in PROTOCOLS:
+        if launch.processes() > 1:
+            raise UserError(
+                f"--protocol {protocol} is for one process: start it without torchrun"
+                f"{', several times for several devices.' if protocol == 'avg5' else '.'}"
+            )
+        found: int = import_module(f"mixerkit.cli.{protocol}").main(words)
+        return found
     if wants_help(words):
         parse(Evaluate, words, command="evaluate", examples=EXAMPLES)
+    from mixerkit.training.distributed import joined
+
+    with joined() as world:
+        return _evaluate(words, world)
+
+
+def _evaluate(words: list[str], world: "World") -> int:
+    name = leading_word(words, SWITCHES)
     if not name:
         raise UserError(
             "Which model? It comes first: `mixer evaluate MODEL [options]`, where MODEL is a run "
@@ -84,24 +110,29 @@ def main(words: list[str]) -> int:
         )
     from mixerkit.checkpoint.load import load
 
-    model = load(name)
+    model = world.after_first(lambda: load(name))
     if model.preprocess is None or not model.preprocess.class_names:
         raise UserError(
             f"{model.source}: this model does not say which classes it knows. Give a run folder, "
             f"a model folder or zoo:NAME."
         )
     own = _own_data(model)
-    default = Evaluate(name, _data_named(words, own))
-    given = parse(Evaluate, words, command="evaluate", examples=EXAMPLES, default=default)
-    split, origin = _choose_split(given, foreign=not _same_images(given.data, own))
-    accuracy, unreadable = _measure(model, given, split)
+    default = Evaluate(name, data=_data_named(words, own))
+    given = world.after_first(
+        lambda: parse(Evaluate, words, command="evaluate", examples=EXAMPLES, default=default)
+    )
+    split, origin = world.after_first(
+        lambda: _choose_split(given, foreign=not _same_images(given.data, own))
+    )
+    truth = world.after_first(lambda: _real_labels(split) if _named(words) == REAL else None)
+    found = _measure(model, given, split, world)
+    if found is None:  # the first process tells
+        return EXIT_DONE
+    content = _figures(model, given, split, origin, found, truth)
     if given.json:
-        which = {"model": name, "step": model.about.get("step")}
-        content = which | {"data": split.name, "origin": origin} | asdict(accuracy)
-        content["unreadable"] = [one.row() for one in unreadable]
         print(json.dumps(content, indent=2, ensure_ascii=False))
     else:
-        print(_as_text(_title(model, name), split, origin, accuracy, unreadable))
+        print(evaluation_text.as_text(content, _title(model, name)))
     return EXIT_DONE
 
 
@@ -117,10 +148,19 @@ def _own_data(model: "MlpMixer") -> Data:
     return from_dict(Data, about["data"]) if "data" in about else Data()
 
 
+def _named(words: list[str]) -> str:
+    """The images that `words` name, or nothing."""
+    on, source = value_of("--on", words), value_of("--data.source", words)
+    if on and source:
+        raise UserError(f"--on {on} and --data.source {source} are the same: leave one out.")
+    return on or source
+
+
 def _data_named(words: list[str], own: Data) -> Data:
     """The data that `words` name, else `own`. What training held out of its own data says nothing
     about other data, which is taken whole."""
-    source, root = value_of("--data.source", words), value_of("--data.root", words)
+    source, root = _named(words), value_of("--data.root", words)
+    source = "imagenet" if source == REAL else source
     named = replace(own, source=source or own.source, root=root or own.root)
     return own if _same_images(named, own) else replace(named, holdout=0.0, split_seed=0)
 
@@ -138,7 +178,7 @@ def _choose_split(given: Evaluate, foreign: bool) -> "tuple[ImageSplit, str]":
     automatic = SPLITS if foreign else ("test", "validation")  # nobody trained on `foreign` images
     wanted = automatic if given.split == "auto" else (given.split,)
     for name in wanted:
-        if getattr(splits, name) is not None:
+        if getattr(splits, name):
             return getattr(splits, name), splits.origin
     raise UserError(
         f"{given.data.source} has no {' or '.join(wanted)} split, it has "
@@ -148,40 +188,46 @@ def _choose_split(given: Evaluate, foreign: bool) -> "tuple[ImageSplit, str]":
 
 
 def _present(splits: "Splits") -> list[str]:
-    return [name for name in SPLITS if getattr(splits, name) is not None]
+    return [name for name in SPLITS if getattr(splits, name)]
+
+
+def _real_labels(split: "ImageSplit") -> "tuple[frozenset[int], ...]":
+    """Refused before any time is spent where ReaL's labels are missing or of other images."""
+    from mixerkit.data.real import real_file, real_labels
+
+    return real_labels(split, real_file(split))
 
 
 def _measure(
-    model: "MlpMixer", given: Evaluate, split: "ImageSplit"
-) -> "tuple[Accuracy, list[Unreadable]]":
-    """The accuracy on the images that can be used, and the others."""
+    model: "MlpMixer", given: Evaluate, split: "ImageSplit", world: "World"
+) -> "Measured | None":
+    """The model's way over the images that can be used; None for all processes but the first."""
+    from mixerkit.cli.measuring import measured
     from mixerkit.data.decode import BrokenImage
-    from mixerkit.data.loader import EvaluationLoader
-    from mixerkit.device import device_here, memory_told
-    from mixerkit.evaluation.accuracy import evaluate
 
-    if given.batch_size < 1:
-        raise UserError(f"--batch-size must be at least 1, found {given.batch_size}.")
-    assert model.preprocess
-    names = readable(split.class_names)
-    _check_classes(readable(model.preprocess.class_names), names, split.name)
-    loader = EvaluationLoader(
-        split,
-        model.preprocess,
-        batch_size=given.batch_size,
-        workers=given.data.workers,
-        memory=given.data.memory,
-        patience=given.data.patience,
-        skip_broken=given.skip_broken,
-    )
+    if given.batch_size < 0:
+        raise UserError(f"--batch-size must not be negative, found {given.batch_size}.")
+    preprocess = _cropped(model, given)
+    _check_classes(readable(preprocess.class_names), readable(split.class_names), split.name)
     try:
-        with memory_told(lambda: f"Give a --batch-size below {given.batch_size}."):
-            accuracy = evaluate(model.to(device_here()), loader, names)
+        return measured(
+            model, split, preprocess, given.data, given.batch_size, given.skip_broken, world
+        )
     except BrokenImage as error:
         raise UserError(
             f"{error} Or give --skip-broken: it measures the others, and says which were left out."
         ) from error
-    return accuracy, loader.unreadable
+
+
+def _cropped(model: "MlpMixer", given: Evaluate) -> "Preprocess":
+    """How images are prepared: the model's own way, or one of the paper's rules."""
+    prepared = model.preprocess
+    assert prepared
+    if given.crop == "own":
+        return prepared
+    side = round(SHORT_SIDE * max(prepared.image_hw))
+    resize: Any = CROPS[given.crop]
+    return replace(prepared, resize=resize, resize_to=side)
 
 
 def _check_classes(known: tuple[str, ...], found: tuple[str, ...], data: str) -> None:
@@ -197,58 +243,33 @@ def _check_classes(known: tuple[str, ...], found: tuple[str, ...], data: str) ->
     )
 
 
-def _as_text(
-    name: str,
+def _figures(
+    model: "MlpMixer",
+    given: Evaluate,
     split: "ImageSplit",
     origin: str,
-    accuracy: "Accuracy",
-    unreadable: "list[Unreadable]",
-) -> str:
-    figures = [
-        ("images", f"{accuracy.samples:,}"),
-        ("top-1", percent(accuracy.top1)),
-        ("top-5", percent(accuracy.top5)),
-        ("negative log-likelihood", f"{accuracy.nll:.4f}"),
-        ("calibration error", percent(accuracy.ece)),
-    ]
-    classes = [("class", "images", "recall", "precision")]
-    classes += [
-        (c.name, f"{c.samples:,}", _share(c.recall), _share(c.precision))
-        for c in accuracy.per_class
-    ]
-    parts = [f"{name} on {split.name}\n{origin}", table(figures), table(classes)]
-    confused = _most_confused(accuracy)
-    if confused:
-        parts.append("Most often confused\n" + table(confused, left=2))
-    if unreadable:
-        parts.append(_left_out(unreadable, len(split)))
-    return "\n\n".join(parts)
+    found: "Measured",
+    truth: "tuple[frozenset[int], ...] | None",
+) -> dict[str, Any]:
+    """Everything that is told, as JSON has it."""
+    from mixerkit.evaluation.accuracy import measure
+    from mixerkit.evaluation.agreement import beside_published
+    from mixerkit.evaluation.interval import bootstrap
+    from mixerkit.evaluation.real import measure_real
 
-
-def _left_out(unreadable: "list[Unreadable]", total: int) -> str:
-    """How many images were left out; the first few by name."""
-    rows = [one.row() for one in unreadable[:LEFT_OUT_SHOWN]]
-    lines = [f"  {row['file']}: {row['reason']}" for row in rows]
-    more = ["  …"] if len(unreadable) > LEFT_OUT_SHOWN else []
-    title = f"Left out: {len(unreadable):,} of {plural(total, 'image')} cannot be used"
-    return "\n".join([title, *lines, *more])
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else percent(value)
-
-
-def _most_confused(accuracy: "Accuracy") -> list[tuple[str, str, str]]:
-    """(true class, "taken for …", how often), the most frequent first."""
-    names = [c.name for c in accuracy.per_class]
-    counts = [
-        (count, i, j)
-        for i, row in enumerate(accuracy.confusion)
-        for j, count in enumerate(row)
-        if i != j and count
-    ]
-    counts.sort(key=lambda item: (-item[0], item[1:]))
-    return [
-        (names[i], f"taken for {names[j]}", f"{count:,} ×")
-        for count, i, j in counts[:MOST_CONFUSED]
-    ]
+    p_NK, labels_N = found.passes.probabilities, found.passes.labels
+    accuracy = measure(p_NK, labels_N, readable(split.class_names))
+    right_N = (p_NK.numpy().argmax(axis=1) == labels_N.numpy()).astype(float)
+    about = {"model": given.model, "step": model.about.get("step")}
+    about |= {"data": split.name, "origin": origin, "crop": given.crop}
+    content = about | asdict(accuracy) | {"top1_interval": bootstrap(right_N)}
+    if truth is not None:
+        content["real"] = asdict(measure_real(p_NK, [truth[i] for i in found.usable]))
+    content["published"] = beside_published(given.model, given.data.source, content)
+    content["speed"] = {
+        "images_per_second": found.passes.images_per_second,
+        "waiting": found.passes.waiting,
+        "batch_size": found.passes.batch_size,
+    }
+    content["unreadable"] = [one.row() for one in found.unreadable]
+    return content

@@ -47,7 +47,7 @@ COMMANDS = {
     "study": "many runs that differ in one thing or two, and what it does to them",
 }
 
-FOR_SEVERAL = ("train", "finetune")
+FOR_SEVERAL = ("train", "finetune", "evaluate")
 """What `torchrun` may start."""
 
 USAGE = """\

@@ -1,0 +1,90 @@
+"""What `mixer evaluate` found, as text for a terminal."""
+
+from typing import Any
+
+from mixerkit.cli.text import percent, plural, table
+
+Content = dict[str, Any]
+MOST_CONFUSED = 5
+LEFT_OUT_SHOWN = 5
+
+
+def as_text(content: Content, title: str) -> str:
+    """All figures, classes, and what was left out."""
+    parts = [f"{title} on {content['data']}\n{content['origin']}", table(_figures(content))]
+    if content["published"]:
+        parts.append(_published(content["published"]))
+    classes = [("class", "images", "recall", "precision")]
+    classes += [
+        (c["name"], f"{c['samples']:,}", _share(c["recall"]), _share(c["precision"]))
+        for c in content["per_class"]
+    ]
+    parts.append(table(classes))
+    confused = _most_confused(content)
+    if confused:
+        parts.append("Most often confused\n" + table(confused, left=2))
+    if content["unreadable"]:
+        parts.append(_left_out(content))
+    return "\n\n".join(parts)
+
+
+def _figures(content: Content) -> list[tuple[str, str]]:
+    low, high = content["top1_interval"]
+    speed = content["speed"]
+    rows = [
+        ("images", f"{content['samples']:,}"),
+        ("top-1", f"{percent(content['top1'])} ({100 * low:.2f} to {100 * high:.2f})"),
+        ("top-5", percent(content["top5"])),
+        ("negative log-likelihood", f"{content['nll']:.4f}"),
+        ("calibration error", percent(content["ece"])),
+        ("images per second", f"{speed['images_per_second']:,.0f}"),
+        ("waiting for images", percent(speed["waiting"], 1)),
+    ]
+    if real := content.get("real"):
+        without = f", {real['left_out']:,} without a label" if real["left_out"] else ""
+        found = (f"ReaL top-1 ({real['samples']:,} images{without})", percent(real["top1"]))
+        rows.insert(3, found)
+    return rows
+
+
+def _published(published: Content) -> str:
+    """Beside what was published of the same weights."""
+    rows = [("", "here", "published", "difference", "")]
+    rows += [
+        (
+            name, percent(row["here"]), f"{row['published']:.2f} %", f"{row['difference']:+.2f}",
+            "agrees" if row["agrees"] else "differs",
+        )
+        for name, row in published["figures"].items()
+    ]  # fmt: skip
+    return f"published by {published['source']}\n{table(rows)}"
+
+
+def _left_out(content: Content) -> str:
+    """How many images were left out; the first few by name."""
+    rows = content["unreadable"]
+    total = content["samples"] + len(rows)
+    lines = [f"  {row['file']}: {row['reason']}" for row in rows[:LEFT_OUT_SHOWN]]
+    more = ["  …"] if len(rows) > LEFT_OUT_SHOWN else []
+    title = f"Left out: {len(rows):,} of {plural(total, 'image')} cannot be used"
+    return "\n".join([title, *lines, *more])
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else percent(value)
+
+
+def _most_confused(content: Content) -> list[tuple[str, str, str]]:
+    """(true class, "taken for …", how often), the most frequent first."""
+    names = [c["name"] for c in content["per_class"]]
+    counts = [
+        (count, i, j)
+        for i, row in enumerate(content["confusion"])
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    counts.sort(key=lambda item: (-item[0], item[1:]))
+    return [
+        (names[i], f"taken for {names[j]}", f"{count:,} ×")
+        for count, i, j in counts[:MOST_CONFUSED]
+    ]
