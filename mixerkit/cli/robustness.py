@@ -1,0 +1,269 @@
+"""`mixer evaluate --protocol robustness`: how accuracy falls when images are spoiled."""
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from mixerkit.cli import robustness_text
+from mixerkit.cli.arguments import Flag, Word, leading_word, parse, shown_as, value_of, wants_help
+from mixerkit.cli.counting import Counting
+from mixerkit.cli.progress import Console
+from mixerkit.cli.running import located
+from mixerkit.errors import EXIT_DONE, UserError
+from mixerkit.spec.imagenet import readable
+from mixerkit.spec.recipe import Data
+from mixerkit.spec.strict import from_dict
+
+if TYPE_CHECKING:
+    from mixerkit.data.sources import ImageSplit
+    from mixerkit.evaluation.conditions import Condition
+    from mixerkit.evaluation.robustness import Chosen
+    from mixerkit.model.mixer import MlpMixer
+
+EXAMPLES = """\
+  mixer evaluate zoo:fashion-demo --protocol robustness
+  mixer evaluate runs/photos-64@best --protocol robustness --split validation --images 0
+  mixer evaluate zoo:b16-imagenet1k-google --on imagenet --protocol robustness --out b16.json
+  mixer evaluate runs/photos-64 --protocol robustness --kinds blur shuffle --json
+"""
+
+SWITCHES = ("--json",)
+SPLITS = ("test", "validation", "train")
+Kind = Literal["blur", "noise", "jpeg", "shuffle", "size"]
+
+
+@dataclass(frozen=True)
+class EvaluateRobustness:
+    """How the accuracy of MODEL falls when images are blurred, noisy or compressed (five degrees,
+    as in ImageNet-C), when patches change places, and when the same weights get larger or smaller
+    images. Everything is measured on the same images, clean ones included.
+
+    Severities are those published for the nearest of 32, 64 and 224 pixels (CIFAR-10-C, Tiny
+    ImageNet-C, ImageNet-C), the blur scaled with the side.
+    """
+
+    model: Annotated[Word, shown_as("MODEL")]
+    """Run folder, model folder or zoo:NAME, or a run's checkpoint (RUN@newest, RUN@best,
+    RUN@STEP)."""
+    protocol: Literal["robustness"] = "robustness"
+    on: Annotated[str, shown_as("NAME|FOLDER")] = ""
+    """The images, of the classes that the model knows; the same as --data.source."""
+    data: Data = field(default_factory=Data)
+    split: Literal["auto", "test", "validation", "train"] = "auto"
+    """The images to measure on; auto is the test split, or validation where there is none, or
+    all images of other data that has neither."""
+    kinds: tuple[Kind, ...] = ("blur", "noise", "jpeg", "shuffle", "size")
+    """What is done to the images."""
+    images: int = 2000
+    """How many, drawn at random but always the same; 0 takes all."""
+    seed: int = 0
+    """Fixes which images, the noise, and which patches change places."""
+    batch_size: int = 256
+    """Images computed at once."""
+    out: Annotated[str, shown_as("PATH")] = ""
+    """Write a results file PATH.json, and a figure PATH.png beside it."""
+    json: Flag = False
+    """Print JSON on stdout."""
+
+
+def main(words: list[str]) -> int:
+    """Run `mixer evaluate --protocol robustness` with `words`."""
+    name = leading_word(words, SWITCHES)
+    if wants_help(words):
+        _parsed(words)
+    if not name:
+        raise UserError(
+            "Which model? It comes first: `mixer evaluate MODEL --protocol robustness [options]`, "
+            "where MODEL is a run folder, RUN@best or zoo:fashion-demo."
+        )
+    model = _loaded(name)
+    own = _own_data(model)
+    given = _parsed(words, EvaluateRobustness(name, data=_data_named(words, own)))
+    _check(given)
+    asked = _conditions(model, given)
+    split, origin = _split(given, foreign=_place(given.data) != _place(own))
+    _check_classes(model, split)
+    chosen = _chosen(model, given, split)
+    content = {
+        "model": name,
+        "step": model.about.get("step"),
+        "protocol": "robustness",
+        "data": split.name,
+        "origin": origin,
+        "split_images": len(split),
+        "images": len(chosen),
+        "seed": given.seed,
+        "patch_size": list(model.config.patch_hw),
+        "patches": model.config.num_patches,
+        "rows": _measure(model, given, chosen, asked),
+    }
+    if given.json:
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        print(robustness_text.as_text(content))
+    if given.out:
+        _write(given, words, content, len(split.class_names))
+    return EXIT_DONE
+
+
+def _parsed(words: list[str], default: EvaluateRobustness | None = None) -> EvaluateRobustness:
+    return parse(EvaluateRobustness, words, command="evaluate", examples=EXAMPLES, default=default)
+
+
+def _loaded(name: str) -> "MlpMixer":
+    """The model, which must name its classes."""
+    from mixerkit.checkpoint.load import load
+
+    model = load(name)
+    if model.preprocess is None or not model.preprocess.class_names:
+        raise UserError(
+            f"{model.source}: this model does not say which classes it knows. Give a run folder, "
+            f"a model folder or zoo:NAME."
+        )
+    return model
+
+
+def _check(given: EvaluateRobustness) -> None:
+    """What can be refused before anything is measured."""
+    if given.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, found {given.batch_size}.")
+    if given.images < 0:
+        raise UserError(f"--images must be at least 1, or 0 for all, found {given.images}.")
+    if not given.kinds:
+        raise UserError("--kinds needs at least one: blur, noise, jpeg, shuffle or size.")
+    out = Path(given.out)
+    if given.out and (out.suffix != ".json" or out.is_dir()):
+        raise UserError(
+            f"--out must be a file that ends in .json, found {given.out}; the figure gets the same "
+            f"name with .png."
+        )
+
+
+def _own_data(model: "MlpMixer") -> Data:
+    """The data that the model's file says it was trained on."""
+    about: dict[str, Any] = dict(model.about)
+    return from_dict(Data, about["data"]) if "data" in about else Data()
+
+
+def _data_named(words: list[str], own: Data) -> Data:
+    """The data that `words` name, else `own`. What training held out of its own data says nothing
+    about other data, which is taken whole."""
+    on, source = value_of("--on", words), value_of("--data.source", words)
+    if on and source and on != source:
+        raise UserError(f"--on {on} and --data.source {source} name two sources: leave one out.")
+    root = value_of("--data.root", words)
+    named = replace(own, source=on or source or own.source, root=root or own.root)
+    return own if _place(named) == _place(own) else replace(named, holdout=0.0, split_seed=0)
+
+
+def _place(data: Data) -> tuple[str, str]:
+    """Where images are, whatever the folder that the command runs in."""
+    found = located(data)
+    return found.source, found.root
+
+
+def _split(given: EvaluateRobustness, foreign: bool) -> "tuple[ImageSplit, str]":
+    """The images to measure on, and where they were found: as `mixer evaluate` takes them."""
+    from mixerkit.data.sources import hold_out, open_source
+
+    splits = open_source(given.data.source, given.data.root)
+    splits = hold_out(splits, given.data.holdout, given.data.split_seed)
+    automatic = SPLITS if foreign else ("test", "validation")  # nobody trained on `foreign` images
+    wanted = automatic if given.split == "auto" else (given.split,)
+    for name in wanted:
+        if getattr(splits, name):
+            return getattr(splits, name), splits.origin
+    present = [name for name in SPLITS if getattr(splits, name)]
+    raise UserError(
+        f"{given.data.source} has no {' or '.join(wanted)} split, it has {', '.join(present)}: "
+        f"choose one with --split, or hold images out with --data.holdout."
+    )
+
+
+def _check_classes(model: "MlpMixer", split: "ImageSplit") -> None:
+    assert model.preprocess
+    known, found = readable(model.preprocess.class_names), readable(split.class_names)
+    if known != found:
+        raise UserError(
+            f"The model knows the classes {_some(known)}, {split.name} has {_some(found)}: they "
+            f"must be the same in the same order."
+        )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """The first few names."""
+    return ", ".join(names[:5]) + (f", … ({len(names)})" if len(names) > 5 else "")
+
+
+def _conditions(model: "MlpMixer", given: EvaluateRobustness) -> "list[Condition]":
+    """What is measured; refused before anything is where the model allows none of it."""
+    from mixerkit.evaluation.conditions import at_size, conditions
+
+    asked = conditions(model.config, given.kinds)
+    for condition in asked:
+        at_size(model, condition)
+    return asked
+
+
+def _chosen(model: "MlpMixer", given: EvaluateRobustness, split: "ImageSplit") -> "Chosen":
+    from mixerkit.data.pixels import Reading
+    from mixerkit.evaluation.robustness import Chosen
+
+    assert model.preprocess
+    return Chosen(
+        split,
+        model.preprocess,
+        count=given.images,
+        seed=given.seed,
+        memory=given.data.memory,
+        reading=Reading(given.data.workers, given.data.patience),
+    )
+
+
+def _measure(
+    model: "MlpMixer", given: EvaluateRobustness, chosen: "Chosen", asked: "list[Condition]"
+) -> list[dict[str, Any]]:
+    """A row for each condition, while a person watches."""
+    from mixerkit.device import device_here, memory_told
+    from mixerkit.evaluation.robustness import measure_under
+
+    total = len(asked) * len(chosen)
+    watch = Counting(Console(sys.stderr), f"images under {len(asked)} conditions", total)
+    with memory_told(lambda: f"Give a --batch-size below {given.batch_size}."):
+        rows = measure_under(
+            model.to(device_here()), chosen, asked, batch_size=given.batch_size, watch=watch
+        )
+        return list(rows)
+
+
+def _write(
+    given: EvaluateRobustness, words: list[str], content: dict[str, Any], classes: int
+) -> None:
+    """The figure, then the results file."""
+    from mixerkit.checkpoint.files import write_atomic
+    from mixerkit.insight.canvas import HOW_TO_DRAW, can_draw
+    from mixerkit.insight.robustness_figure import figure
+    from mixerkit.results import write_results
+
+    path = Path(given.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [path]
+    if can_draw():
+        picture = path.with_suffix(".png")
+        title = f"{content['model']} on {content['data']}, {content['images']:,} images"
+        write_atomic(picture, figure(content["rows"], title, classes))
+        written.append(picture)
+    else:
+        print(f"note: there is no figure: {HOW_TO_DRAW}", file=sys.stderr)
+    write_results(
+        path,
+        name="robustness",
+        command=shlex.join(["mixer", "evaluate", *words]),
+        settings={name: value for name, value in content.items() if name not in ("rows", "origin")},
+        rows=content["rows"],
+    )
+    console = sys.stderr if given.json else sys.stdout
+    print(f"written: {', '.join(str(file) for file in written)}", file=console)
