@@ -47,7 +47,7 @@ def value_at(content: Any, path: str) -> Any:
 
 def only_row(rows: list[dict[str, Any]], wanted: dict[str, str]) -> dict[str, Any]:
     """The one row whose fields, as text, are `wanted`."""
-    fits = [row for row in rows if all(str(row[key]) == text for key, text in wanted.items())]
+    fits = [row for row in rows if all(str(row.get(key)) == text for key, text in wanted.items())]
     if len(fits) != 1:
         raise MisquotedError(f"{len(fits)} rows have {wanted}; a quoted number needs exactly one.")
     return fits[0]

@@ -134,10 +134,14 @@ def hold_out(splits: Splits, holdout: float, split_seed: int) -> Splits:
 
 
 def join_validation(splits: Splits) -> Splits:
-    """The training images and the source's own validation images as one training split."""
+    """The training images and the source's own validation images as one training split. Where there
+    is no test split, those are the test split instead, and `origin` says so."""
     train, own = splits.train, splits.validation
     if own is None:
         return splits
+    if splits.test is None:
+        origin = f"{splits.origin}; its own validation split is the test split"
+        return Splits(train, None, own, origin)
     if (train.images is None) != (own.images is None):
         raise UserError(
             f"{train.name} and {own.name} are stored in different ways and cannot be joined: leave "

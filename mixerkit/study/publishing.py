@@ -11,7 +11,7 @@ from mixerkit.insight.canvas import can_draw
 from mixerkit.results import read_results, write_results
 from mixerkit.spec.strict import to_dict
 from mixerkit.study.arms import Row, averaged, rank_correlation, ranked_by
-from mixerkit.study.figures import figures
+from mixerkit.study.figures import EQUAL, figures
 from mixerkit.study.grid import Study
 from mixerkit.study.permutation import identity
 from mixerkit.study.runner import StudyFolder
@@ -82,7 +82,7 @@ def settings_of(folder: StudyFolder, arms: list[Row]) -> dict[str, Any]:
     if None not in accuracy and len(set(accuracy)) > 1:
         for name in COSTS:
             costs = [arm[name] for arm in arms]
-            if len(set(costs)) > 1:
+            if max(costs) > EQUAL * min(costs):
                 found[f"rank_correlation_{name}"] = rank_correlation(costs, accuracy)
     if any(one.order for one in folder.configurations):
         found["identity"] = identity()

@@ -1,6 +1,7 @@
 """The figure of `mixer bench throughput`: speed by cost, and cost by the number of patches."""
 
 from collections.abc import Sequence
+from math import log10
 from typing import Any
 
 from mixerkit.insight.canvas import ACCENT, QUIET, new_figure, png_bytes, style
@@ -54,8 +55,10 @@ def draw_speed(panel: Any, models: Sequence[Row]) -> None:
             inside = ["white" if row["stand_in"] else colour for row in own]
             panel.scatter(*zip(*points, strict=True), s=18, c=inside, edgecolors=colour, zorder=3)
             panel.scatter([], [], s=18, color=colour, label=family)
-        for row in own:
-            draw_label(panel, row, colour)
+    drawn: list[Row] = []
+    for row in sorted(models, key=lambda row: -float(row["images_per_second"])):
+        draw_label(panel, row, 7 * sum(meets(row, other) for other in drawn))
+        drawn.append(row)
     panel.scatter([], [], s=18, c="white", edgecolors=QUIET, label="stands in for a published one")
     (anchor,) = (row for row in models if row["title"] == "Mixer-B/16 at 224 px")
     ends = [min(row["gmacs"] for row in models), max(row["gmacs"] for row in models)]
@@ -81,17 +84,26 @@ def logarithmic(panel: Any) -> None:
         axis.set_major_formatter(FormatStrFormatter("%g"))
 
 
-def draw_label(panel: Any, row: Row, colour: str) -> None:
+def meets(row: Row, other: Row) -> bool:
+    """Whether the labels of two models would be one over the other."""
+    sides = [one["family"] == "Mixer" for one in (row, other)]
+    across, down = (abs(log10(row[name] / other[name])) for name in ("gmacs", "images_per_second"))
+    return sides[0] == sides[1] and across < 0.25 and down < 0.06
+
+
+def draw_label(panel: Any, row: Row, lower: float) -> None:
     """The model's size, and that of its images where it is not 224 px: a Mixer's to the right of
-    its point, others' to the left."""
+    its point, others' to the left; `lower` by so many points."""
+    colour = COLOURS[row["family"]]
     text = row["name"].partition("-")[2]
     if row["image_size"] != 224:
         text += f" {row['image_size']} px"
     if row["form"]:
         text += {"dense": " dense", "shared": " tiles"}[row["form"]]
     ours = row["family"] == "Mixer"
+    offset = (5 if ours else -5, (1 if ours else -1) - lower)
     panel.annotate(
-        text, (row["gmacs"], row["images_per_second"]), (5 if ours else -5, 1 if ours else -1),
+        text, (row["gmacs"], row["images_per_second"]), offset,
         textcoords="offset points", fontsize=6, color=colour,
         ha="left" if ours else "right", va="bottom" if ours else "top",
     )  # fmt: skip

@@ -44,8 +44,8 @@ def initial_weights(recipe: Recipe, class_names: tuple[str, ...]) -> dict[str, T
 
 
 def suited(recipe: Recipe, image_size: Size | None = None) -> Recipe:
-    """The recipe with the model of the weights that `recipe.init.source` names, at `image_size` (its
-    own, if not given), and with images prepared as they were for it."""
+    """The recipe with the model of the weights that `recipe.init.source` names, at `image_size`
+    (its own, if not given), and with images prepared as they were for it."""
     init = recipe.init
     model = load(
         init.source, image_size=image_size, enlargement=init.enlargement, method=init.method

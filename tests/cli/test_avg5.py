@@ -141,6 +141,18 @@ def test_a_suite_of_own_folders(
     suite = transfer.read_suite(file)
     assert [(task.name, task.rates) for task in suite.tasks] == [("stripes", (0.01,))]
     assert suite.tasks[0].recipe.duration == "4 steps"
+    # what stands beside train/ is the test
+    (tmp_path / "both").mkdir()
+    for name in ("train", "val"):
+        (tmp_path / "both" / name).symlink_to(data / "imagenet" / "train")
+    whole = tmp_path / "whole.yaml"
+    whole.write_text(
+        file.read_text().replace(str(data / "imagenet" / "train"), str(tmp_path / "both"))
+    )
+    assert main([*words(data, tmp_path / "done", "--suite", str(whole), "--json")]) == 0
+    row, average = json.loads(capsys.readouterr().out)["rows"]
+    assert row["title"] == "stripes" and average["title"] == "Avg 1"
+    assert row["test_accuracy"] == average["test_accuracy"] and row["published"] is None
     # that folder has no test images
     assert main(words(data, tmp_path / "new", "--suite", str(file))) == 2
     assert "there is no test split" in capsys.readouterr().err
