@@ -16,16 +16,22 @@ from mixerkit.cli.arguments import (
     value_of,
     wants_help,
 )
-from mixerkit.cli.running import located
-from mixerkit.cli.text import plural
+from mixerkit.cli.images import (
+    check_classes,
+    choose_split,
+    data_named,
+    loaded,
+    own_data,
+    same_images,
+    source_named,
+)
 from mixerkit.errors import EXIT_DONE, UserError
 from mixerkit.spec.imagenet import readable
 from mixerkit.spec.recipe import Data
-from mixerkit.spec.strict import from_dict
 
 if TYPE_CHECKING:
     from mixerkit.cli.measuring import Measured
-    from mixerkit.data.sources import ImageSplit, Splits
+    from mixerkit.data.sources import ImageSplit
     from mixerkit.model.mixer import MlpMixer
     from mixerkit.spec.preprocess import Preprocess
     from mixerkit.training.world import World
@@ -43,7 +49,6 @@ EXAMPLES = """\
 SWITCHES = ("--json", "--skip-broken")
 PROTOCOLS = ("fewshot", "avg5", "robustness")
 """Those with a command of their own."""
-SPLITS = ("test", "validation", "train")
 REAL = "imagenet-real"
 SHORT_SIDE = 256 / 224
 """The side that images are scaled to over the side of the crop, in both of the paper's rules."""
@@ -108,23 +113,18 @@ def _evaluate(words: list[str], world: "World") -> int:
             "Which model? It comes first: `mixer evaluate MODEL [options]`, where MODEL is a run "
             "folder, RUN@best or zoo:fashion-demo."
         )
-    from mixerkit.checkpoint.load import load
-
-    model = world.after_first(lambda: load(name))
-    if model.preprocess is None or not model.preprocess.class_names:
-        raise UserError(
-            f"{model.source}: this model does not say which classes it knows. Give a run folder, "
-            f"a model folder or zoo:NAME."
-        )
-    own = _own_data(model)
-    default = Evaluate(name, data=_data_named(words, own))
+    model, _ = world.after_first(lambda: loaded(name))
+    own = own_data(model)
+    source = source_named(words)
+    data = data_named(words, own, "imagenet" if source == REAL else source)
+    default = Evaluate(name, data=data)
     given = world.after_first(
         lambda: parse(Evaluate, words, command="evaluate", examples=EXAMPLES, default=default)
     )
     split, origin = world.after_first(
-        lambda: _choose_split(given, foreign=not _same_images(given.data, own))
+        lambda: choose_split(given.data, given.split, not same_images(given.data, own))
     )
-    truth = world.after_first(lambda: _real_labels(split) if _named(words) == REAL else None)
+    truth = world.after_first(lambda: _real_labels(split) if source == REAL else None)
     found = _measure(model, given, split, world)
     if found is None:  # the first process tells
         return EXIT_DONE
@@ -140,55 +140,6 @@ def _title(model: "MlpMixer", name: str) -> str:
     """The model's name, and the step that a name such as RUN@best stands for."""
     step = model.about.get("step") if "@" in name else None
     return f"{name} (step {step:,})" if step is not None else name
-
-
-def _own_data(model: "MlpMixer") -> Data:
-    """The data that the model's file says it was trained on."""
-    about: dict[str, Any] = dict(model.about)
-    return from_dict(Data, about["data"]) if "data" in about else Data()
-
-
-def _named(words: list[str]) -> str:
-    """The images that `words` name, or nothing."""
-    on, source = value_of("--on", words), value_of("--data.source", words)
-    if on and source:
-        raise UserError(f"--on {on} and --data.source {source} are the same: leave one out.")
-    return on or source
-
-
-def _data_named(words: list[str], own: Data) -> Data:
-    """The data that `words` name, else `own`. What training held out of its own data says nothing
-    about other data, which is taken whole."""
-    source, root = _named(words), value_of("--data.root", words)
-    source = "imagenet" if source == REAL else source
-    named = replace(own, source=source or own.source, root=root or own.root)
-    return own if _same_images(named, own) else replace(named, holdout=0.0, split_seed=0)
-
-
-def _same_images(one: Data, other: Data) -> bool:
-    first, second = located(one), located(other)
-    return (first.source, first.root) == (second.source, second.root)
-
-
-def _choose_split(given: Evaluate, foreign: bool) -> "tuple[ImageSplit, str]":
-    from mixerkit.data.sources import hold_out, open_source
-
-    splits = open_source(given.data.source, given.data.root)
-    splits = hold_out(splits, given.data.holdout, given.data.split_seed)
-    automatic = SPLITS if foreign else ("test", "validation")  # nobody trained on `foreign` images
-    wanted = automatic if given.split == "auto" else (given.split,)
-    for name in wanted:
-        if getattr(splits, name):
-            return getattr(splits, name), splits.origin
-    raise UserError(
-        f"{given.data.source} has no {' or '.join(wanted)} split, it has "
-        f"{', '.join(_present(splits))}: choose one with --split, or hold images out with "
-        f"--data.holdout."
-    )
-
-
-def _present(splits: "Splits") -> list[str]:
-    return [name for name in SPLITS if getattr(splits, name)]
 
 
 def _real_labels(split: "ImageSplit") -> "tuple[frozenset[int], ...]":
@@ -208,7 +159,7 @@ def _measure(
     if given.batch_size < 0:
         raise UserError(f"--batch-size must not be negative, found {given.batch_size}.")
     preprocess = _cropped(model, given)
-    _check_classes(readable(preprocess.class_names), readable(split.class_names), split.name)
+    check_classes(preprocess, split)
     try:
         return measured(
             model, split, preprocess, given.data, given.batch_size, given.skip_broken, world
@@ -228,19 +179,6 @@ def _cropped(model: "MlpMixer", given: Evaluate) -> "Preprocess":
     side = round(SHORT_SIDE * max(prepared.image_hw))
     resize: Any = CROPS[given.crop]
     return replace(prepared, resize=resize, resize_to=side)
-
-
-def _check_classes(known: tuple[str, ...], found: tuple[str, ...], data: str) -> None:
-    if known == found:
-        return
-    missing = [name for name in found if name not in known]
-    extra = [name for name in known if name not in found]
-    raise UserError(
-        f"The model knows {plural(len(known), 'class')} and {data} has "
-        f"{plural(len(found), 'class')}, which must be the same in the same order."
-        + (f" Unknown to the model: {', '.join(missing[:5])}." if missing else "")
-        + (f" Missing in the data: {', '.join(extra[:5])}." if extra else "")
-    )
 
 
 def _figures(

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mixerkit.cli.arguments import Flag, Word, leading_word, parse, shown_as, value_of, wants_help
 from mixerkit.cli.counting import Counting
+from mixerkit.cli.images import own_data, same_images, source_named
 from mixerkit.cli.progress import Console
-from mixerkit.cli.running import located
 from mixerkit.cli.text import pairs, percent, table
 from mixerkit.errors import EXIT_DONE, UserError
 from mixerkit.spec.recipe import Data
-from mixerkit.spec.strict import from_dict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +102,7 @@ def main(words: list[str]) -> int:
     from mixerkit.evaluation.fewshot import Protocol
 
     model = _loaded(name)
-    own = _own_data(model)
+    own = own_data(model, unsaid="")
     default = EvaluateFewShot(name, data=_images_named(words, own))
     given = _parsed(words, default)
     if given.batch_size < 1:
@@ -139,18 +138,9 @@ def _loaded(name: str) -> "MlpMixer":
     return model
 
 
-def _own_data(model: "MlpMixer") -> Data:
-    """The data that the model's file says it was trained on; without a source where it does not."""
-    about: dict[str, Any] = dict(model.about)
-    return from_dict(Data, about["data"]) if "data" in about else Data(source="")
-
-
 def _images_named(words: list[str], own: Data) -> Images:
     """The images that `words` name, else the model's own."""
-    on, source = value_of("--on", words), value_of("--data.source", words)
-    if on and source and on != source:
-        raise UserError(f"--on {on} and --data.source {source} name two sources: leave one out.")
-    named = on or source or own.source
+    named = source_named(words) or own.source
     if not named:
         raise UserError(
             "Which images? This model does not say which it was trained on: give --on NAME|FOLDER."
@@ -176,7 +166,7 @@ def _splits(images: Images, own: Data) -> "tuple[ImageSplit, ImageSplit, str]":
     )
     splits = open_source(asked.source, asked.root)
     alone = splits.test is None and splits.validation is None
-    if alone and not asked.holdout and _place(asked) == _place(own):
+    if alone and not asked.holdout and same_images(asked, own):
         asked = own
     splits = hold_out(splits, asked.holdout, asked.split_seed)
     test = splits.test if splits.test is not None else splits.validation
@@ -188,12 +178,6 @@ def _splits(images: Images, own: Data) -> "tuple[ImageSplit, ImageSplit, str]":
             f"some out, for example a fifth with --data.holdout 0.2."
         )
     return splits.train, test, splits.origin
-
-
-def _place(data: Data) -> tuple[str, str]:
-    """Where images are, whatever the folder that the command runs in."""
-    found = located(data)
-    return found.source, found.root
 
 
 class Features:

@@ -3,19 +3,25 @@
 import json
 import shlex
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mixerkit.cli import robustness_text
-from mixerkit.cli.arguments import Flag, Word, leading_word, parse, shown_as, value_of, wants_help
+from mixerkit.cli.arguments import Flag, Word, leading_word, parse, shown_as, wants_help
 from mixerkit.cli.counting import Counting
+from mixerkit.cli.images import (
+    check_classes,
+    choose_split,
+    data_named,
+    loaded,
+    own_data,
+    same_images,
+    source_named,
+)
 from mixerkit.cli.progress import Console
-from mixerkit.cli.running import located
 from mixerkit.errors import EXIT_DONE, UserError
-from mixerkit.spec.imagenet import readable
 from mixerkit.spec.recipe import Data
-from mixerkit.spec.strict import from_dict
 
 if TYPE_CHECKING:
     from mixerkit.data.sources import ImageSplit
@@ -31,7 +37,6 @@ EXAMPLES = """\
 """
 
 SWITCHES = ("--json",)
-SPLITS = ("test", "validation", "train")
 Kind = Literal["blur", "noise", "jpeg", "shuffle", "size"]
 
 
@@ -79,13 +84,14 @@ def main(words: list[str]) -> int:
             "Which model? It comes first: `mixer evaluate MODEL --protocol robustness [options]`, "
             "where MODEL is a run folder, RUN@best or zoo:fashion-demo."
         )
-    model = _loaded(name)
-    own = _own_data(model)
-    given = _parsed(words, EvaluateRobustness(name, data=_data_named(words, own)))
+    model, preprocess = loaded(name)
+    own = own_data(model)
+    data = data_named(words, own, source_named(words))
+    given = _parsed(words, EvaluateRobustness(name, data=data))
     _check(given)
     asked = _conditions(model, given)
-    split, origin = _split(given, foreign=_place(given.data) != _place(own))
-    _check_classes(model, split)
+    split, origin = choose_split(given.data, given.split, not same_images(given.data, own))
+    check_classes(preprocess, split)
     chosen = _chosen(model, given, split)
     content = {
         "model": name,
@@ -113,19 +119,6 @@ def _parsed(words: list[str], default: EvaluateRobustness | None = None) -> Eval
     return parse(EvaluateRobustness, words, command="evaluate", examples=EXAMPLES, default=default)
 
 
-def _loaded(name: str) -> "MlpMixer":
-    """The model, which must name its classes."""
-    from mixerkit.checkpoint.load import load
-
-    model = load(name)
-    if model.preprocess is None or not model.preprocess.class_names:
-        raise UserError(
-            f"{model.source}: this model does not say which classes it knows. Give a run folder, "
-            f"a model folder or zoo:NAME."
-        )
-    return model
-
-
 def _check(given: EvaluateRobustness) -> None:
     """What can be refused before anything is measured."""
     if given.batch_size < 1:
@@ -140,62 +133,6 @@ def _check(given: EvaluateRobustness) -> None:
             f"--out must be a file that ends in .json, found {given.out}; the figure gets the same "
             f"name with .png."
         )
-
-
-def _own_data(model: "MlpMixer") -> Data:
-    """The data that the model's file says it was trained on."""
-    about: dict[str, Any] = dict(model.about)
-    return from_dict(Data, about["data"]) if "data" in about else Data()
-
-
-def _data_named(words: list[str], own: Data) -> Data:
-    """The data that `words` name, else `own`. What training held out of its own data says nothing
-    about other data, which is taken whole."""
-    on, source = value_of("--on", words), value_of("--data.source", words)
-    if on and source and on != source:
-        raise UserError(f"--on {on} and --data.source {source} name two sources: leave one out.")
-    root = value_of("--data.root", words)
-    named = replace(own, source=on or source or own.source, root=root or own.root)
-    return own if _place(named) == _place(own) else replace(named, holdout=0.0, split_seed=0)
-
-
-def _place(data: Data) -> tuple[str, str]:
-    """Where images are, whatever the folder that the command runs in."""
-    found = located(data)
-    return found.source, found.root
-
-
-def _split(given: EvaluateRobustness, foreign: bool) -> "tuple[ImageSplit, str]":
-    """The images to measure on, and where they were found: as `mixer evaluate` takes them."""
-    from mixerkit.data.sources import hold_out, open_source
-
-    splits = open_source(given.data.source, given.data.root)
-    splits = hold_out(splits, given.data.holdout, given.data.split_seed)
-    automatic = SPLITS if foreign else ("test", "validation")  # nobody trained on `foreign` images
-    wanted = automatic if given.split == "auto" else (given.split,)
-    for name in wanted:
-        if getattr(splits, name):
-            return getattr(splits, name), splits.origin
-    present = [name for name in SPLITS if getattr(splits, name)]
-    raise UserError(
-        f"{given.data.source} has no {' or '.join(wanted)} split, it has {', '.join(present)}: "
-        f"choose one with --split, or hold images out with --data.holdout."
-    )
-
-
-def _check_classes(model: "MlpMixer", split: "ImageSplit") -> None:
-    assert model.preprocess
-    known, found = readable(model.preprocess.class_names), readable(split.class_names)
-    if known != found:
-        raise UserError(
-            f"The model knows the classes {_some(known)}, {split.name} has {_some(found)}: they "
-            f"must be the same in the same order."
-        )
-
-
-def _some(names: tuple[str, ...]) -> str:
-    """The first few names."""
-    return ", ".join(names[:5]) + (f", … ({len(names)})" if len(names) > 5 else "")
 
 
 def _conditions(model: "MlpMixer", given: EvaluateRobustness) -> "list[Condition]":

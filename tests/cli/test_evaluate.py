@@ -34,7 +34,7 @@ def test_on_names_the_images(mixer):
     by_source = as_json(mixer(*DEMO, "--data.source", "fashion-mnist", "--json"))
     assert by_on["top1"] == by_source["top1"] and by_on["samples"] == by_source["samples"]
     code, _, err = mixer(*DEMO, "--on", "a", "--data.source", "b")
-    assert code == 2 and "are the same: leave one out" in err
+    assert code == 2 and "name two sources: leave one out" in err
 
 
 def test_figures_have_intervals_and_a_speed(mixer):
