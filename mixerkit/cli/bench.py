@@ -30,6 +30,7 @@ Study = Literal[
     "training-memory",
     "loader",
     "regularisation",
+    "transfer",
 ]
 
 # Each module has `study(out, say, quick) -> rows`.
@@ -44,6 +45,7 @@ STUDIES = {
     "training-memory": "mixerkit.study.training_memory",
     "loader": "mixerkit.study.loader",
     "regularisation": "mixerkit.study.regularisation",
+    "transfer": "mixerkit.study.new_classes",
 }
 
 
@@ -54,7 +56,8 @@ class Bench:
     ways to compute `token-mixing`, the `optimizers`, the training `time-to-accuracy` against timm's
     Mixer, the time and memory of `loading` B/16, what `surgery` to other image sizes costs in
     accuracy, the memory and time of a training step of B/16 against timm's (`training-memory`),
-    the speed of the `loader` of JPEG files against timm's; or what `regularisation` does with few
+    the speed of the `loader` of JPEG files against timm's; or, in accuracy, how what was learned
+    helps with classes never seen (`transfer`), and what `regularisation` does with few
     images.
 
     Close other programs first: the figures are only as quiet as the machine.
@@ -62,7 +65,7 @@ class Bench:
 
     study: Annotated[tyro.conf.Positional[Study], shown_as("STUDY")]
     """speed, throughput, token-mixing, optimizers, time-to-accuracy, loading, surgery,
-    training-memory, loader, regularisation."""
+    training-memory, loader, regularisation, transfer."""
     quick: Flag = False
     """A short look instead of the full measurement."""
     out: Annotated[str, shown_as("PATH")] = ""

@@ -64,10 +64,9 @@ def same_images(one: Data, other: Data) -> bool:
 def choose_split(data: Data, wanted: str, foreign: bool) -> "tuple[ImageSplit, str]":
     """The split `wanted`, or for "auto" the one to measure on, and where it was found. `foreign`:
     whether the model was trained on other images, so that all of these can be taken."""
-    from mixerkit.data.sources import hold_out, open_source
+    from mixerkit.data.sources import opened
 
-    splits = open_source(data.source, data.root)
-    splits = hold_out(splits, data.holdout, data.split_seed)
+    splits = opened(data)
     automatic = SPLITS if foreign else ("test", "validation")
     names = automatic if wanted == "auto" else (wanted,)
     for name in names:

@@ -16,10 +16,20 @@ from mixerkit.data.parquet import has_parquet, open_parquet
 from mixerkit.data.pets import open_pets
 from mixerkit.data.remote import is_address, open_address
 from mixerkit.data.shards import has_shards, open_shards
-from mixerkit.data.splits import ImageSplit, Splits, hold_out, thin_out
+from mixerkit.data.splits import (
+    ImageSplit,
+    Splits,
+    hold_out,
+    join_validation,
+    of_classes,
+    thin_out,
+)
 from mixerkit.errors import UserError, did_you_mean
+from mixerkit.spec.recipe import Data
 
-__all__ = ["SOURCES", "ImageSplit", "Source", "Splits", "hold_out", "open_source", "thin_out"]
+__all__ = [
+    "SOURCES", "ImageSplit", "Source", "Splits", "hold_out", "open_source", "opened", "thin_out",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,17 @@ SOURCES: dict[str, Source] = {
         "unpack imagenetv2-matched-frequency.tar.gz",
     ),
 }
+
+
+def opened(data: Data) -> Splits:
+    """The splits that `data` names: of its source, with its classes, its validation images joined
+    to the training images where it says so, and some of these held out."""
+    splits = open_source(data.source, data.root)
+    if data.classes:
+        splits = of_classes(splits, data.classes)
+    if data.join_validation:
+        splits = join_validation(splits)
+    return hold_out(splits, data.holdout, data.split_seed)
 
 
 def open_source(source: str, root: str = "") -> Splits:

@@ -133,6 +133,30 @@ def hold_out(splits: Splits, holdout: float, split_seed: int) -> Splits:
     return Splits(splits.train.subset(kept), validation, test, origin)
 
 
+def of_classes(splits: Splits, names: Sequence[str]) -> Splits:
+    """Only the images of the classes called so, numbered anew in the source's order."""
+    known = splits.train.class_names
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise UserError(
+            f"data.classes: {splits.train.name} has no class '{missing[0]}', it has "
+            f"{', '.join(known[:20])}{', …' if len(known) > 20 else ''}."
+        )
+    kept = tuple(name for name in known if name in names)
+    number = np.array([kept.index(name) if name in kept else -1 for name in known], np.int64)
+
+    def some(split: ImageSplit | None) -> ImageSplit | None:
+        if split is None:
+            return None
+        found = split.subset(np.flatnonzero(number[split.labels] >= 0))
+        return replace(found, class_names=kept, labels=number[found.labels])
+
+    train = some(splits.train)
+    assert train is not None
+    origin = f"{splits.origin}; {len(kept)} of {len(known)} classes"
+    return Splits(train, some(splits.validation), some(splits.test), origin)
+
+
 def join_validation(splits: Splits) -> Splits:
     """The training images and the source's own validation images as one training split. Where there
     is no test split, those are the test split instead, and `origin` says so."""

@@ -98,6 +98,8 @@ class Data:
     holdout: float = 0.0
     """Images of the training split kept for validation: a count, or a share below 1. 0 takes
     the source's own validation split."""
+    classes: tuple[str, ...] = ()
+    """Only the images of these classes, in the source's order; all of them if not given."""
     join_validation: bool = False
     """Whether the source's own validation split belongs to the training images, of which `holdout`
     may then take others."""

@@ -7,8 +7,8 @@ import numpy as np
 from mixerkit import launch
 from mixerkit.data.loader import EvaluationLoader, TrainLoader
 from mixerkit.data.readers import Poll, nothing, processors
-from mixerkit.data.sources import ImageSplit, Splits, hold_out, open_source, thin_out
-from mixerkit.data.splits import check_trainable, join_validation
+from mixerkit.data.sources import ImageSplit, Splits, opened, thin_out
+from mixerkit.data.splits import check_trainable
 from mixerkit.errors import UserError
 from mixerkit.spec.preprocess import Preprocess, preprocess_for
 from mixerkit.spec.recipe import Recipe, parse_duration
@@ -35,10 +35,7 @@ class Steps:
 
 def open_data(recipe: Recipe) -> tuple[Recipe, Splits]:
     """The recipe's splits, with images held out or left out, and the recipe for their classes."""
-    source = check_trainable(open_source(recipe.data.source, recipe.data.root))
-    if recipe.data.join_validation:
-        source = join_validation(source)
-    splits = hold_out(source, recipe.data.holdout, recipe.data.split_seed)
+    splits = check_trainable(opened(recipe.data))
     splits = thin_out(splits, recipe.data.share, recipe.data.split_seed)
     classes = len(splits.train.class_names)
     return replace(recipe, model=replace(recipe.model, num_classes=classes)), splits
