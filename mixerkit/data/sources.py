@@ -105,6 +105,8 @@ def opened(data: Data) -> Splits:
         splits = of_classes(splits, data.classes)
     if data.join_validation:
         splits = join_validation(splits)
+    if not len(splits.train):  # a source for testing only, of which nothing can be held out
+        return splits
     return hold_out(splits, data.holdout, data.split_seed)
 
 
