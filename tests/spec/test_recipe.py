@@ -122,7 +122,9 @@ def numbers_in(record: Any, where: str = "") -> list[tuple[Any, str, str]]:
         value = getattr(record, field.name)
         if is_dataclass(value):
             found += numbers_in(value, f"{field.name}.")
-        elif isinstance(value, float) or (isinstance(value, tuple) and type((*value, 0)[0]) is float):
+        elif isinstance(value, float) or (
+            isinstance(value, tuple) and value and type(value[0]) is float
+        ):
             found.append((record, field.name, f"{where}{field.name}"))
     return found
 
