@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mixerkit.cli.arguments import Flag, Word, leading_word, parse, shown_as, wants_help
+from mixerkit.cli.arguments import Flag, Word, parse, shown_as, wants_help
+from mixerkit.cli.images import model_named
 from mixerkit.cli.program import command
 from mixerkit.cli.running import RUNS, located, located_init
 from mixerkit.cli.text import percent, plural, short, table
@@ -15,6 +16,8 @@ from mixerkit.errors import EXIT_DONE, EXIT_FAILED, UserError, exit_code_for_sig
 from mixerkit.spec.mixer import Size
 
 if TYPE_CHECKING:
+    from mixerkit.data.sources import Splits
+    from mixerkit.spec.recipe import Recipe
     from mixerkit.study.runner import StudyFolder
     from mixerkit.study.transfer import Suite, Task
 
@@ -63,17 +66,18 @@ class Avg5:
 
 def main(words: list[str]) -> int:
     """Run `mixer evaluate MODEL --protocol avg5` with `words`."""
-    name = leading_word(words, SWITCHES)
-    given = parse(Avg5, words, command="evaluate", examples=EXAMPLES, default=Avg5(name))
     if wants_help(words):
-        return EXIT_DONE
-    if not name:
-        raise UserError("Which model? It comes first: `mixer evaluate MODEL --protocol avg5`.")
+        _parsed(words, "")
+    given = _parsed(words, model_named(words, SWITCHES, "avg5"))
     suite = prepared(given)
-    check_data(suite)
     if given.dry_run:
-        return show_plan(suite, given.json)
-    return work(given, suite)
+        return show_plan(suite, opened_data(suite), given.json)
+    opened_data(suite)  # what is missing is said before any time is spent
+    return work(given, suite, words)
+
+
+def _parsed(words: list[str], name: str) -> Avg5:
+    return parse(Avg5, words, command="evaluate", examples=EXAMPLES, default=Avg5(name))
 
 
 def prepared(given: Avg5) -> "Suite":
@@ -110,32 +114,33 @@ def _prepared(task: "Task", given: Avg5) -> "Task":
     return replace(task, recipe=recipe)
 
 
-def check_data(suite: "Suite") -> None:
-    """Open every task's images; one `UserError` that names all that are not there."""
+def opened_data(suite: "Suite") -> "list[tuple[Recipe, Splits]]":
+    """Every task's images, and its recipe for them; one `UserError` that names all that are not
+    there."""
     from mixerkit.training.setup import open_data
 
-    problems = []
+    found, problems = [], []
     for task in suite.tasks:
         try:
-            _, splits = open_data(task.recipe)
+            recipe, splits = open_data(task.recipe)
         except UserError as error:
             problems.append(f"{task.title}: {error}")
             continue
         if splits.test is None:
             problems.append(f"{task.title}: there is no test split in {splits.origin}.")
+        found.append((recipe, splits))
     if problems:
         raise UserError("Nothing was started.\n" + "\n".join(problems))
+    return found
 
 
-def show_plan(suite: "Suite", as_json: bool) -> int:
+def show_plan(suite: "Suite", data: "list[tuple[Recipe, Splits]]", as_json: bool) -> int:
     """What would be trained, and how much that is."""
     from mixerkit.model.cost import cost
     from mixerkit.spec.recipe import parse_duration
-    from mixerkit.training.setup import open_data
 
     rows: list[dict[str, Any]] = []
-    for task in suite.tasks:
-        recipe, splits = open_data(task.recipe)
+    for task, (recipe, splits) in zip(suite.tasks, data, strict=True):
         images = len(splits.train) + len(splits.validation or ())
         steps = parse_duration(recipe.duration).steps(images, recipe.batch_size)
         macs = 3 * cost(recipe.model).macs * steps * recipe.batch_size
@@ -170,7 +175,7 @@ def show_plan(suite: "Suite", as_json: bool) -> int:
     return EXIT_DONE
 
 
-def work(given: Avg5, suite: "Suite") -> int:
+def work(given: Avg5, suite: "Suite", words: list[str]) -> int:
     """Take part in both stages, and say what came of it."""
     from mixerkit.cli.progress import Console
     from mixerkit.study.runner import StudyFolder
@@ -184,8 +189,7 @@ def work(given: Avg5, suite: "Suite") -> int:
         last = StudyFolder(final(suite, best_rates(suite, choose)), path / "final")
         code = _stage(last, "training on everything", console)
     if code is not None:
-        words = ["evaluate", given.model, "--protocol", "avg5", *_said(given)]
-        print(f"Go on with:\n  {command(*words)}", file=sys.stderr)
+        print(f"Go on with:\n  {command('evaluate', *words)}", file=sys.stderr)
         return code
     return tell(given, suite, choose, last)
 
@@ -195,34 +199,12 @@ def folder_name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9.=_@-]+", "-", model).strip("-.") or "model"
 
 
-def _said(given: Avg5) -> list[str]:
-    """The options as they were given."""
-    words: list[str] = []
-    for name in ("root", "suite", "folder"):
-        if getattr(given, name):
-            words += [f"--{name}", getattr(given, name)]
-    if given.tasks:
-        words += ["--tasks", *given.tasks]
-    if given.image_size is not None:
-        size = given.image_size
-        words += ["--image-size", *map(str, size if isinstance(size, tuple) else (size,))]
-    for name, number in (("--steps", given.steps), ("--batch-size", given.batch_size)):
-        words += [name, str(number)] if number else []
-    return words
-
-
 def _stage(folder: "StudyFolder", what: str, console: Any) -> int | None:
     """Do what is left of one stage; the exit code if it did not come to its end."""
-    from mixerkit.cli.study import Quiet
-    from mixerkit.study.runner import Work
-    from mixerkit.training.interrupt import second_ends_at_once
+    from mixerkit.cli.study import take_part
 
-    folder.begin()
-    done, count = len(folder.rows()), len(folder.configurations)
-    console.say(f"{what}: {plural(count, 'trial')}, {done} done, in {folder.path}")
-    work = Work(folder, console.say, Quiet(console))
-    with second_ends_at_once():
-        work.do()
+    count = len(folder.configurations)
+    work = take_part(folder, f"{what}: {plural(count, 'trial')}", console)
     for name, why in work.given_up.items():
         print(f"given up here: {name}: {why}", file=sys.stderr)
     if work.stopped:

@@ -10,7 +10,6 @@ from mixerkit.cli import evaluation_text
 from mixerkit.cli.arguments import (
     Flag,
     Word,
-    leading_word,
     parse,
     shown_as,
     value_of,
@@ -21,6 +20,7 @@ from mixerkit.cli.images import (
     choose_split,
     data_named,
     loaded,
+    model_named,
     own_data,
     same_images,
     source_named,
@@ -107,12 +107,7 @@ def main(words: list[str]) -> int:
 
 
 def _evaluate(words: list[str], world: "World") -> int:
-    name = leading_word(words, SWITCHES)
-    if not name:
-        raise UserError(
-            "Which model? It comes first: `mixer evaluate MODEL [options]`, where MODEL is a run "
-            "folder, RUN@best or zoo:fashion-demo."
-        )
+    name = model_named(words, SWITCHES)
     model, _ = world.after_first(lambda: loaded(name))
     own = own_data(model)
     source = source_named(words)

@@ -6,9 +6,9 @@ import sys
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mixerkit.cli.arguments import Flag, Word, leading_word, parse, shown_as, value_of, wants_help
+from mixerkit.cli.arguments import Flag, Word, parse, shown_as, value_of, wants_help
 from mixerkit.cli.counting import Counting
-from mixerkit.cli.images import own_data, same_images, source_named
+from mixerkit.cli.images import model_named, own_data, same_images, source_named
 from mixerkit.cli.progress import Console
 from mixerkit.cli.text import pairs, percent, table
 from mixerkit.errors import EXIT_DONE, UserError
@@ -91,14 +91,9 @@ class EvaluateFewShot:
 
 def main(words: list[str]) -> int:
     """Run `mixer evaluate --protocol fewshot` with `words`."""
-    name = leading_word(words, SWITCHES)
     if wants_help(words):
         _parsed(words)
-    if not name:
-        raise UserError(
-            "Which model? It comes first: `mixer evaluate MODEL --protocol fewshot [options]`, "
-            "where MODEL is a run folder, RUN@best or zoo:fashion-demo."
-        )
+    name = model_named(words, SWITCHES, "fewshot")
     from mixerkit.evaluation.fewshot import Protocol
 
     model = _loaded(name)

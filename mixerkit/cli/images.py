@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mixerkit.cli.arguments import value_of
+from mixerkit.cli.arguments import leading_word, value_of
 from mixerkit.cli.running import located
 from mixerkit.cli.text import plural
 from mixerkit.errors import UserError
@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from mixerkit.spec.preprocess import Preprocess
 
 SPLITS = ("test", "validation", "train")
+
+
+def model_named(words: list[str], switches: tuple[str, ...], protocol: str = "") -> str:
+    """The model that `words` begin with."""
+    name = leading_word(words, switches)
+    if not name:
+        how = f"--protocol {protocol} [options]" if protocol else "[options]"
+        raise UserError(
+            f"Which model? It comes first: `mixer evaluate MODEL {how}`, where MODEL is a run "
+            f"folder, RUN@best or zoo:fashion-demo."
+        )
+    return name
 
 
 def loaded(name: str) -> "tuple[MlpMixer, Preprocess]":
@@ -48,11 +60,13 @@ def source_named(words: list[str]) -> str:
 
 
 def data_named(words: list[str], own: Data, source: str) -> Data:
-    """The data called `source`, in the place that `words` name, or else `own`. What training held
-    out of its own data says nothing about other data, which is taken whole."""
+    """The data called `source`, in the place that `words` name, or else `own`. What training took
+    of its own data says nothing about other data, which is taken whole."""
     root = value_of("--data.root", words)
     named = replace(own, source=source or own.source, root=root or own.root)
-    return own if same_images(named, own) else replace(named, holdout=0.0, split_seed=0)
+    if same_images(named, own):
+        return own
+    return replace(named, holdout=0.0, split_seed=0, classes=(), join_validation=False)
 
 
 def same_images(one: Data, other: Data) -> bool:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mixerkit.cli import robustness_text
-from mixerkit.cli.arguments import Flag, Word, leading_word, parse, shown_as, wants_help
+from mixerkit.cli.arguments import Flag, Word, parse, shown_as, wants_help
 from mixerkit.cli.counting import Counting
 from mixerkit.cli.images import (
     check_classes,
     choose_split,
     data_named,
     loaded,
+    model_named,
     own_data,
     same_images,
     source_named,
@@ -76,14 +77,9 @@ class EvaluateRobustness:
 
 def main(words: list[str]) -> int:
     """Run `mixer evaluate --protocol robustness` with `words`."""
-    name = leading_word(words, SWITCHES)
     if wants_help(words):
         _parsed(words)
-    if not name:
-        raise UserError(
-            "Which model? It comes first: `mixer evaluate MODEL --protocol robustness [options]`, "
-            "where MODEL is a run folder, RUN@best or zoo:fashion-demo."
-        )
+    name = model_named(words, SWITCHES, "robustness")
     model, preprocess = loaded(name)
     own = own_data(model)
     data = data_named(words, own, source_named(words))

@@ -16,7 +16,7 @@ from mixerkit.errors import EXIT_DONE, EXIT_FAILED, UserError, exit_code_for_sig
 
 if TYPE_CHECKING:
     from mixerkit.study.grid import Study as Plan
-    from mixerkit.study.runner import StudyFolder
+    from mixerkit.study.runner import StudyFolder, Work
 
 EXAMPLES = """\
   mixer study                    # what there is
@@ -133,23 +133,32 @@ def show_plan(plan: "Plan", as_json: bool) -> int:
 def _work(folder: "StudyFolder", given: Study) -> int:
     """Take part, and say what came of it."""
     from mixerkit.cli.progress import Console
-    from mixerkit.study.runner import Work
-    from mixerkit.training.interrupt import second_ends_at_once
 
     console = Console(sys.stderr if given.json else sys.stdout)
     folder.begin()
     if given.again:
         console.say(f"{plural(folder.forget_failures(), 'failed run')} to try again")
-    done, count = len(folder.rows()), len(folder.configurations)
-    console.say(f"study: {folder.study.name}, {count} runs, {done} done, in {folder.path}")
-    work = Work(folder, console.say, Quiet(console))
-    with second_ends_at_once():
-        work.do()
+    work = take_part(
+        folder, f"study: {folder.study.name}, {len(folder.configurations)} runs", console
+    )
     code = _tell(folder, given, work.given_up)
     out = Path(given.out) if given.out else folder.path / "results.json"
     if not work.stopped:
         _publish(folder, out, given, console)
     return exit_code_for_signal(work.stopped) if work.stopped else code
+
+
+def take_part(folder: "StudyFolder", what: str, console: Any) -> "Work":
+    """Say `what` is done and where, and do what is left of it."""
+    from mixerkit.study.runner import Work
+    from mixerkit.training.interrupt import second_ends_at_once
+
+    folder.begin()
+    console.say(f"{what}, {len(folder.rows())} done, in {folder.path}")
+    work = Work(folder, console.say, Quiet(console))
+    with second_ends_at_once():
+        work.do()
+    return work
 
 
 class Quiet:

@@ -125,12 +125,7 @@ def _checked(
             f"image, found {list(p_NK.shape)} and {list(y_N.shape)}: give the names of all the "
             f"classes that the model knows, and at least one image."
         )
-    bad = np.flatnonzero(~np.isfinite(p_NK).all(axis=1))
-    if len(bad):
-        raise UserError(
-            f"The model's output is NaN or infinite for {len(bad)} of {len(y_N)} images, first "
-            f"for image {bad[0]}: check its weights and that its input is normalised."
-        )
+    check_outputs(p_NK)
     if p_NK.min() < 0 or np.abs(p_NK.sum(axis=1) - 1).max() > 1e-3:
         raise UserError(
             "Expected probabilities that sum to 1 in each row, found other numbers: apply "
@@ -141,6 +136,16 @@ def _checked(
             f"Expected labels from 0 to {len(class_names) - 1}, found {y_N.min()} to {y_N.max()}."
         )
     return p_NK, y_N
+
+
+def check_outputs(p_NK: np.ndarray) -> None:
+    """`UserError` where a model's outputs [N, K] are NaN or infinite."""
+    bad = np.flatnonzero(~np.isfinite(p_NK).all(axis=1))
+    if len(bad):
+        raise UserError(
+            f"The model's output is NaN or infinite for {len(bad)} of {len(p_NK)} images, first "
+            f"for image {bad[0]}: check its weights and that its input is normalised."
+        )
 
 
 def _rank(p_NK: np.ndarray, y_N: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from mixerkit.errors import UserError
+from mixerkit.evaluation.accuracy import check_outputs
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,7 @@ def _checked(probabilities_NK: Tensor, labels: Sequence[Collection[int]]) -> np.
             f"Expected probabilities [images, classes] and one set of labels for each image, found "
             f"{list(p_NK.shape)} and {len(labels)} sets."
         )
-    bad = np.flatnonzero(~np.isfinite(p_NK).all(axis=1))
-    if len(bad):
-        raise UserError(
-            f"The model's output is NaN or infinite for {len(bad)} of {len(labels)} images, first "
-            f"for image {bad[0]}: check its weights and that its input is normalised."
-        )
+    check_outputs(p_NK)
     classes = p_NK.shape[1]
     wrong = sorted({label for own in labels for label in own if not 0 <= label < classes})
     if wrong:

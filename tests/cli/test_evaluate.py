@@ -11,10 +11,12 @@ import torch
 
 from mixerkit.checkpoint.load import load
 from mixerkit.cli.evaluate import Evaluate, _cropped
+from mixerkit.cli.images import data_named
 from mixerkit.data.real import real_file, real_labels
 from mixerkit.data.sources import open_source
 from mixerkit.evaluation.agreement import beside_published
 from mixerkit.spec.preprocess import Preprocess
+from mixerkit.spec.recipe import Data
 from tests.cli.test_torchrun import start
 from tests.miniature.amount import Amount
 from tests.miniature.imagenet import write_imagenet
@@ -49,6 +51,13 @@ def test_figures_have_intervals_and_a_speed(mixer):
     assert found["published"] is None and speed["batch_size"] >= 1
     out = mixer(*DEMO)[1]
     assert "images per second" in out and "waiting for images" in out
+
+
+def test_other_images_are_taken_whole():
+    """What a run took of its own, classes and validation images too, says nothing of others."""
+    own = Data("pets", holdout=0.1, split_seed=3, classes=("Beagle",), join_validation=True)
+    assert data_named([], own, "") == data_named([], own, "pets") == own
+    assert data_named([], own, "cifar10") == Data("cifar10")
 
 
 @pytest.mark.parametrize("size", ["1", "7", "256"])
