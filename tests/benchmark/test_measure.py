@@ -3,7 +3,6 @@
 import sys
 
 import pytest
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixerkit.benchmark.measure import (
