@@ -1,4 +1,4 @@
-"""Accuracy figures in small cases worked out by hand; test_oracles.py holds them against libraries."""
+"""Accuracy figures in small cases worked out by hand; test_oracles.py asks libraries."""
 
 import math
 
