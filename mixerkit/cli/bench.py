@@ -31,6 +31,7 @@ Study = Literal[
     "loader",
     "regularisation",
     "transfer",
+    "whole-path",
 ]
 
 # Each module has `study(out, say, quick) -> rows`.
@@ -46,6 +47,7 @@ STUDIES = {
     "loader": "mixerkit.study.loader",
     "regularisation": "mixerkit.study.regularisation",
     "transfer": "mixerkit.study.new_classes",
+    "whole-path": "mixerkit.study.whole_path",
 }
 
 
@@ -56,7 +58,8 @@ class Bench:
     ways to compute `token-mixing`, the `optimizers`, the training `time-to-accuracy` against timm's
     Mixer, the time and memory of `loading` B/16, what `surgery` to other image sizes costs in
     accuracy, the memory and time of a training step of B/16 against timm's (`training-memory`),
-    the speed of the `loader` of JPEG files against timm's; or, in accuracy, how what was learned
+    the speed of the `loader` of JPEG files against timm's, evaluation and fine-tuning of B/16 from
+    JPEG files to figures (`whole-path`); or, in accuracy, how what was learned
     helps with classes never seen (`transfer`), and what `regularisation` does with few
     images.
 
@@ -65,7 +68,7 @@ class Bench:
 
     study: Annotated[tyro.conf.Positional[Study], shown_as("STUDY")]
     """speed, throughput, token-mixing, optimizers, time-to-accuracy, loading, surgery,
-    training-memory, loader, regularisation, transfer."""
+    training-memory, loader, regularisation, transfer, whole-path."""
     quick: Flag = False
     """A short look instead of the full measurement."""
     out: Annotated[str, shown_as("PATH")] = ""

@@ -142,7 +142,10 @@ def one_seed(seed: int, folder: Path, say: Say, quick: bool) -> Rows:
         model = fresh(kind, recipe, len(recipe.data.classes))
         result = train(recipe, folder / f"{kind}-{seed}", model=model)
         assert result.validation
-        say(f"seed {seed}: {kind} knows seven classes, held-out {result.validation.top1:.1%}")
+        known = result.validation.top1
+        say(f"seed {seed}: {kind} knows seven classes, held-out {known:.1%}")
+        rows.append({"part": "seven classes", "what": kind, "seed": seed, "shots": None,
+                     "accuracy": known})  # fmt: skip
         rows += probed(f"{kind}, trained on seven classes", model, seed, few)
         if kind == MIXER:
             rows += probed("Mixer, random weights", fresh(kind, few, len(NEW)), seed, few)
@@ -194,7 +197,8 @@ def study(out: Path, say: Say, quick: bool = False) -> Rows:
     found = averaged(rows)
     for row in found:
         half = f" ± {100 * row['half_width']:.1f}" if row["half_width"] is not None else ""
-        say(f"{row['part']}, {row['what']}, {row['shots']} images: {row['accuracy']:.1%}{half}")
+        few = f", {row['shots']} images of each class" if row["shots"] else ""
+        say(f"{row['part']}, {row['what']}{few}: {row['accuracy']:.1%}{half}")
     if can_draw():
         write_atomic(out.with_suffix(".png"), figure(found))
     write_results(
@@ -204,9 +208,11 @@ def study(out: Path, say: Say, quick: bool = False) -> Rows:
         settings={
             "new_classes": list(NEW),
             "held_out": HELD_OUT,
-            "first": asdict(first(MIXER, 0, quick)),
-            "fine_tuning": {"steps": STEPS, "batch_size": BATCH, "learning_rate": RATE,
-                            "images_of_each_class": PER_CLASS},
+            "recipes": {
+                kind: {"first": asdict(first(kind, 0, quick)),
+                       "then": asdict(second(first(kind, 0, quick), quick))}
+                for kind in (MIXER, VIT)
+            },
             "probe": "ridge of 1024 on standardised features, mean of three draws of the shots",
         },
         rows=found,

@@ -55,14 +55,16 @@ def test_a_quick_bench_writes_all_arms_and_a_picture(tmp_path) -> None:
     rows = new_classes.study(tmp_path / "a.json", said.append, quick=True)
     content = read_results(tmp_path / "a.json")
     assert content["rows"] == rows and content["settings"]["new_classes"] == list(NEW)
+    assert content["settings"]["recipes"][VIT]["then"]["duration"] == "5 steps"
     arms = {(row["part"], row["what"]) for row in rows}
     trained = [f"{kind}, trained on seven classes" for kind in (MIXER, VIT)]
     assert arms == {
         *(("probe", what) for what in (*trained, "Mixer, random weights", "pixels")),
         *(("fine-tuning", what) for what in (*trained, "Mixer, random weights",
                                              "ViT (timm), random weights")),
+        *(("seven classes", kind) for kind in (MIXER, VIT)),
     }  # fmt: skip
-    assert all(0 <= row["accuracy"] <= 1 for row in rows) and len(rows) == 4 * 4 + 4
+    assert all(0 <= row["accuracy"] <= 1 for row in rows) and len(rows) == 4 * 4 + 4 + 2
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
