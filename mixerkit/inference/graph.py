@@ -1,0 +1,141 @@
+"""A graph of ONNX operations, written one after the other.
+
+Each method adds what it says and returns the name of the result, so that a model reads like its
+forward pass. Operations are called after the part of the model that they belong to
+(`blocks.3.channel_mixing.fc1/MatMul`), which viewers show.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from mixerkit.errors import UserError, how_to_install
+
+OPSET, IR_VERSION = 20, 9
+"""The first with GELU in both forms; what ONNX Runtime has read since 1.17."""
+
+
+def onnx_module() -> Any:
+    """The package onnx, or an error that says how to get it."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise UserError(f"Exporting needs onnx: {how_to_install('onnx')}") from error
+    return onnx
+
+
+class Graph:
+    """Nodes and constants, in their order. `weights`: a model's tensors by name, as arrays."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
+        self.weights, self.helper = weights, onnx_module().helper
+        self.nodes: list[Any] = []
+        self.constants: dict[str, np.ndarray] = {}
+        self.scope = ""
+        self.used: dict[str, int] = {}
+
+    @contextmanager
+    def within(self, name: str) -> Iterator[str]:
+        """Operations of the part `name` of the model, inside the part that is written now."""
+        outer = self.scope
+        self.scope = f"{outer}.{name}" if outer else name
+        try:
+            yield self.scope
+        finally:
+            self.scope = outer
+
+    def weight(self, name: str) -> np.ndarray:
+        """The tensor `name` of the part that is written now, float32."""
+        return np.asarray(self.weights[f"{self.scope}.{name}"], np.float32)
+
+    def has(self, name: str) -> bool:
+        """Whether the part that is written now has a tensor `name`."""
+        return f"{self.scope}.{name}" in self.weights
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """One operation with one result."""
+        return self.ops(kind, *inputs, results=1, **attributes)[0]
+
+    def ops(self, kind: str, *inputs: str, results: int, **attributes: Any) -> list[str]:
+        """One operation with several results."""
+        name = self._unused(kind)
+        names = [name] if results == 1 else [f"{name}:{i}" for i in range(results)]
+        self.nodes.append(self.helper.make_node(kind, inputs, names, name=name, **attributes))
+        return names
+
+    def constant(self, array: np.ndarray, name: str) -> str:
+        """A constant, called `name` inside the part that is written now."""
+        full = self._unused(name)
+        self.constants[full] = np.ascontiguousarray(array)
+        return full
+
+    def numbers(self, *values: int) -> str:
+        """Whole numbers, such as a shape."""
+        return self.constant(np.array(values, np.int64), "numbers")
+
+    def number(self, value: float) -> str:
+        """One float32."""
+        return self.constant(np.array(value, np.float32), "number")
+
+    def _unused(self, name: str) -> str:
+        full = f"{self.scope}/{name}"
+        count = self.used[full] = self.used.get(full, 0) + 1
+        return full if count == 1 else f"{full}_{count}"
+
+    # -- what a Mixer is made of --------------------------------------------------------------
+
+    def reshape(self, x: str, *shape: int) -> str:
+        """-1 stands for what is left, 0 for the same as before."""
+        return self.op("Reshape", x, self.numbers(*shape))
+
+    def transpose(self, x: str, *order: int) -> str:
+        """Axes in another order."""
+        return self.op("Transpose", x, perm=order)
+
+    def add(self, x: str, y: str) -> str:
+        """x + y."""
+        return self.op("Add", x, y)
+
+    def gelu(self, x: str, flavour: str) -> str:
+        """GELU, "erf" or "tanh"."""
+        return self.op("Gelu", x, approximate="tanh" if flavour == "tanh" else "none")
+
+    def layer_norm(self, x: str, eps: float) -> str:
+        """LayerNorm over the last axis with the `weight` and `bias` of this part."""
+        scale = self.constant(self.weight("weight"), "weight")
+        bias = self.weight("bias")
+        inputs = [x, scale] + ([self.constant(bias, "bias")] if bias.any() else [])
+        return self.op("LayerNormalization", *inputs, axis=-1, epsilon=eps)
+
+    def dense(self, x: str) -> str:
+        """The linear map of this part, along the last axis."""
+        return self.right(x, self.weight("weight"), self.weight("bias"))
+
+    def right(self, x: str, matrix_OI: np.ndarray, bias_O: np.ndarray | None = None) -> str:
+        """x · matrixᵀ + bias along the last axis: the constant is on the right of the product."""
+        y = self.op("MatMul", x, self.constant(matrix_OI.T, "weight"))
+        return y if bias_O is None else self.add(y, self.constant(bias_O, "bias"))
+
+    def left(self, matrix_OI: np.ndarray, x: str, bias_O: np.ndarray | None = None) -> str:
+        """matrix · x + bias along the last axis but one: the constant is on the left."""
+        y = self.op("MatMul", self.constant(matrix_OI, "weight"), x)
+        return y if bias_O is None else self.add(y, self.constant(bias_O[..., None], "bias"))
+
+    # -- in the end ---------------------------------------------------------------------------
+
+    def model(self, inputs: Sequence[Any], outputs: Sequence[Any], about: Mapping[str, str]) -> Any:
+        """An ONNX model with `about` in its metadata, checked by ONNX's own checker."""
+        onnx = onnx_module()
+        tensors = [onnx.numpy_helper.from_array(a, name) for name, a in self.constants.items()]
+        graph = self.helper.make_graph(self.nodes, "mixer", inputs, outputs, tensors)
+        model = self.helper.make_model(
+            graph,
+            opset_imports=[self.helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="mixerkit",
+        )
+        self.helper.set_model_props(model, dict(about))
+        onnx.checker.check_model(model, full_check=True)
+        return model

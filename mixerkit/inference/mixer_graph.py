@@ -1,0 +1,199 @@
+"""The Mixer as an ONNX graph, shaped for fast inference; PyTorch has no part in it.
+
+Letters: B batch, I image channels, H W image height and width, S patches (tokens) of a tile,
+C channels, D channel-mixing width, K classes. The batch may have any size.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixerkit.inference.graph import Graph, onnx_module
+from mixerkit.inference.token_graphs import TOKEN_GRAPHS
+from mixerkit.spec.mixer import MixerConfig
+from mixerkit.spec.preprocess import Preprocess
+from mixerkit.spec.strict import to_dict
+
+METADATA = "mixerkit"
+"""The key of the metadata that says what the model is."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the graph takes and gives.
+
+    `pixels`: 8-bit images [B, H, W, I] as decoders give them, which the graph normalises; else
+    normalised float32 [B, I, H, W]. `probabilities`: the softmax of the logits.
+    """
+
+    pixels: bool = False
+    probabilities: bool = False
+
+
+def mixer_graph(
+    config: MixerConfig,
+    weights: Mapping[str, np.ndarray],
+    preprocess: Preprocess | None = None,
+    form: Form = Form(),
+) -> Any:
+    """An ONNX model: images → logits [B, K], or features [B, C] where there is no head."""
+    graph = Graph(folded(config, weights))
+    x = images = "images"
+    if form.pixels:
+        assert preprocess, "how pixels are normalised"
+        x = normalised(graph, images, preprocess)
+    x_BSC = patches(graph, config, x)
+    for index in range(config.depth):
+        with graph.within(f"blocks.{index}"):
+            x_BSC = block(graph, config, x_BSC)
+    result = head(graph, config, x_BSC)
+    if form.probabilities:
+        result = graph.op("Softmax", result, axis=-1)
+    graph.nodes[-1].output[0] = "result"
+    about = {METADATA: json.dumps(described(config, preprocess, form))}
+    return graph.model([_input(config, form)], [_output(config)], about)
+
+
+def described(config: MixerConfig, preprocess: Preprocess | None, form: Form) -> dict[str, Any]:
+    """What an exported model says of itself."""
+    return {
+        "model": to_dict(config),
+        "preprocess": to_dict(preprocess) if preprocess else None,
+        "input": "pixels" if form.pixels else "normalised",
+        "output": "probabilities" if form.probabilities else "logits",
+    }
+
+
+def _input(config: MixerConfig, form: Form) -> Any:
+    onnx, sides = onnx_module(), config.image_hw
+    make = onnx.helper.make_tensor_value_info
+    if form.pixels:
+        return make("images", onnx.TensorProto.UINT8, ["batch", *sides, config.in_channels])
+    return make("images", onnx.TensorProto.FLOAT, ["batch", config.in_channels, *sides])
+
+
+def _output(config: MixerConfig) -> Any:
+    onnx = onnx_module()
+    shape = ["batch", config.num_classes or config.width]
+    return onnx.helper.make_tensor_value_info("result", onnx.TensorProto.FLOAT, shape)
+
+
+def normalised(graph: Graph, pixels_BHWI: str, preprocess: Preprocess) -> str:
+    """8-bit pixels as the model's input, float32 [B, I, H, W]."""
+    with graph.within("pixels"):
+        x_BHWI = graph.op("Cast", pixels_BHWI, to=onnx_module().TensorProto.FLOAT)
+        scale = 1 / (255 * np.array(preprocess.std))
+        offset = -np.array(preprocess.mean) / np.array(preprocess.std)
+        x_BHWI = graph.op("Mul", x_BHWI, graph.constant(scale.astype(np.float32), "scale"))
+        x_BHWI = graph.add(x_BHWI, graph.constant(offset.astype(np.float32), "offset"))
+        return graph.transpose(x_BHWI, 0, 3, 1, 2)
+
+
+def patches(graph: Graph, config: MixerConfig, x_BIHW: str) -> str:
+    """Tokens [B·tiles, S, C] of images."""
+    (rows, columns), (down, across) = config.tile_grid, config.tiles_hw
+    with graph.within("stem"):
+        kernel, bias = (graph.constant(graph.weight(name), name) for name in ("weight", "bias"))
+        x_BCHW = graph.op(
+            "Conv",
+            x_BIHW,
+            kernel,
+            bias,
+            kernel_shape=config.patch_hw,
+            strides=config.patch_hw,
+            pads=_edges(config),
+        )
+        if down * across > 1:
+            x = graph.reshape(x_BCHW, 0, 0, down, rows, across, columns)
+            x = graph.transpose(x, 0, 2, 4, 3, 5, 1)
+            x_BSC = graph.reshape(x, -1, rows * columns, config.width)
+        else:
+            x_BSC = graph.transpose(graph.reshape(x_BCHW, 0, 0, rows * columns), 0, 2, 1)
+        if graph.has("positions"):
+            x_BSC = graph.add(x_BSC, graph.constant(graph.weight("positions"), "positions"))
+    return x_BSC
+
+
+def _edges(config: MixerConfig) -> list[int]:
+    """Zeros above, left, below and right, as Flax's SAME puts them."""
+    missing = [-i % p for i, p in zip(config.image_hw, config.patch_hw, strict=True)]
+    before = [n // 2 for n in missing]
+    return before + [n - b for n, b in zip(missing, before, strict=True)]
+
+
+def block(graph: Graph, config: MixerConfig, x_BSC: str) -> str:
+    """Mix across tokens, then across channels, each added to its input."""
+    y_BSC = norm(graph, config, x_BSC, "token_norm")
+    with graph.within("token_mixing"):
+        y_BSC = TOKEN_GRAPHS[config.token_mixer](graph, config, y_BSC)
+    x_BSC = graph.add(x_BSC, y_BSC)
+    y_BSC = norm(graph, config, x_BSC, "channel_norm")
+    with graph.within("channel_mixing"):
+        y_BSC = channel_mixing(graph, config, y_BSC)
+    return graph.add(x_BSC, y_BSC)
+
+
+def norm(graph: Graph, config: MixerConfig, x_BSC: str, name: str) -> str:
+    """LayerNorm, or nothing for the article's form."""
+    if not config.norm:
+        return x_BSC
+    with graph.within(name):
+        return graph.layer_norm(x_BSC, config.norm_eps)
+
+
+def channel_mixing(graph: Graph, config: MixerConfig, x_BSC: str) -> str:
+    """The same for every token."""
+    if config.channel_mixer == "linear":
+        with graph.within("fc"):
+            return graph.dense(x_BSC)
+    with graph.within("fc1"):
+        h_BSD = graph.gelu(graph.dense(x_BSC), config.gelu)
+    with graph.within("fc2"):
+        return graph.dense(h_BSD)
+
+
+def head(graph: Graph, config: MixerConfig, x_BSC: str) -> str:
+    """Norm, mean over the tokens, and the head where there is one."""
+    x_BSC = norm(graph, config, x_BSC, "norm")
+    with graph.within("head"):
+        x_BSC = graph.reshape(x_BSC, -1, config.num_patches, config.width)
+        features = graph.op("ReduceMean", x_BSC, graph.numbers(1), keepdims=0)
+        if not config.num_classes:
+            return features
+        return graph.dense(features)
+
+
+def folded(config: MixerConfig, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same function with LayerNorm's weight and bias inside the products that follow it, where
+    these go over the channels: W·(γx̂ + β) + b = (W·γ)·x̂ + (W·β + b)."""
+    result = dict(weights)
+    for norm_name, product in followed(config):
+        scale, shift = (weights[f"{norm_name}.{one}"] for one in ("weight", "bias"))
+        weight = weights[f"{product}.weight"].astype(np.float64)
+        result[f"{product}.weight"] = weight * scale
+        result[f"{product}.bias"] = weights[f"{product}.bias"] + weight @ shift
+        result[f"{norm_name}.weight"] = np.ones_like(scale)
+        result[f"{norm_name}.bias"] = np.zeros_like(shift)
+    return result
+
+
+def followed(config: MixerConfig) -> list[tuple[str, str]]:
+    """Every LayerNorm after which a product over the channels comes, and that product."""
+    if not config.norm:
+        return []
+    first = "fc" if config.channel_mixer == "linear" else "fc1"
+    pairs = [("norm", "head")] if config.num_classes else []
+    for index in range(config.depth):
+        name = f"blocks.{index}"
+        pairs.append((f"{name}.channel_norm", f"{name}.channel_mixing.{first}"))
+        if config.token_mixer in OVER_CHANNELS:
+            product = f"{name}.token_mixing.{OVER_CHANNELS[config.token_mixer]}"
+            pairs.append((f"{name}.token_norm", product))
+    return pairs
+
+
+OVER_CHANNELS = {"gated": "proj_in", "attention": "qkv"}
+"""Token mixers that begin with a product over the channels."""
