@@ -186,7 +186,7 @@ def _convert_union(hint: Any, value: Any, path: str) -> Any:
             return _convert(option, value, path, None)
         except UserError:
             continue
-    options = " or ".join(_name(option) for option in get_args(hint))
+    options = " or ".join(_name(one) for one in get_args(hint) if one is not types.NoneType)
     raise UserError(f"{path} must be {options}, found {shown(value)}.")
 
 

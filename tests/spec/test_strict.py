@@ -216,3 +216,13 @@ def test_lists_and_texts_are_not_confused():
     assert from_dict(Sample, {"names": ["x", "y"]}).names == ("x", "y")
     with pytest.raises(UserError, match=r"names must be a list \(a text each\), found 'xy'"):
         from_dict(Sample, {"names": "xy"})
+
+
+def test_what_may_be_left_out_is_called_by_what_else_it_may_be():
+    @dataclasses.dataclass(frozen=True)
+    class Sample:
+        count: int | None = 3
+
+    assert from_dict(Sample, {"count": None}).count is None
+    with pytest.raises(UserError, match=r"count must be a whole number, found 'x'"):
+        from_dict(Sample, {"count": "x"})
