@@ -16,7 +16,7 @@ Every combination of the factors' levels is a configuration, which is one run.
 
 import itertools
 import re
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -104,9 +104,7 @@ class Study:
             raise UserError(f"{self.name} has {count:,} configurations; at most {MOST:,} fit.")
         combinations = itertools.product(*(levels.items() for levels in self.factors.values()))
         made = [self._made(combination) for combination in combinations]
-        name, times = Counter(each.name for each in made).most_common(1)[0]
-        if times > 1:
-            raise UserError(f"{self.name}: {times} configurations would be called {name}.")
+        check_names(self.name, made)
         if self.match.by != "nothing" and any(each.peer for each in made):
             raise UserError(
                 f"{self.name}: timm's models cannot be matched: leave match out, and choose their "
@@ -146,14 +144,32 @@ class Study:
 
 @dataclass(frozen=True)
 class Trials:
-    """Configurations that are no grid, under one name."""
+    """Configurations that are no grid, under one name. `weights`: the checksum of the model that
+    all begin from; `possible`: those that might be listed, where that depends on results."""
 
     name: str
     listed: tuple[Configuration, ...]
+    weights: str = ""
+    possible: tuple[Configuration, ...] = ()
 
     def configurations(self) -> list[Configuration]:
         """As they were listed."""
+        check_names(self.name, self.possible or self.listed)
         return list(self.listed)
+
+
+def check_names(study: str, made: Sequence[Configuration]) -> None:
+    """Refuse configurations of one name, which would share a run folder."""
+    by_name: dict[str, list[Configuration]] = {}
+    for one in made:
+        by_name.setdefault(one.name, []).append(one)
+    for name, same in by_name.items():
+        if len(same) > 1:
+            meant = " and ".join(str(one.levels) for one in same[:2])
+            raise UserError(
+                f"{study}: {len(same)} configurations would be called {name}: {meant}. Give them "
+                f"names that differ in letters or digits."
+            )
 
 
 def _check_order(settings: Recipe, where: str) -> None:

@@ -42,6 +42,7 @@ from mixerkit.training.state import FiguresNotFinite
 Say = Callable[[str], None]
 Row = dict[str, Any]
 
+WEIGHTS = "weights"
 SECONDS_BETWEEN_LOOKS = 5.0
 """While others work on all that is left."""
 
@@ -70,18 +71,27 @@ class StudyFolder:
         file = self.path / "study.json"
         if not file.exists():
             return False
-        if _understood(read_json(file)) != _understood(self._described()):
+        found, meant = _understood(read_json(file)), _understood(self._described())
+        if found == meant:
+            return True
+        if found | {WEIGHTS: ""} == meant | {WEIGHTS: ""}:
+            known, now = (str(one.get(WEIGHTS))[:12] for one in (found, meant))
             raise UserError(
-                f"{self.path} holds another study, or this one with other settings ({file} says "
-                f"which): give another --folder, or take that one away."
+                f"The trials in {self.path} begin from other weights than the model has now (their "
+                f"checksum in {file} is {known}, now it is {now}): give another --folder."
             )
-        return True
+        raise UserError(
+            f"{self.path} holds another study, or this one with other settings ({file} says "
+            f"which): give another --folder, or take that one away."
+        )
 
     def _described(self) -> dict[str, Any]:
-        return {
-            "name": self.study.name,
-            "configurations": {one.name: _described(one) for one in self.configurations},
-        }
+        every, weights = self.configurations, {}
+        if isinstance(self.study, Trials):
+            every = list(self.study.possible) or every
+            weights = {WEIGHTS: self.study.weights}
+        configurations = {one.name: _described(one) for one in every}
+        return {"name": self.study.name} | weights | {"configurations": configurations}
 
     def run_of(self, one: Configuration) -> Path:
         """Its run folder."""

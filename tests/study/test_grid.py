@@ -7,7 +7,8 @@ import pytest
 from mixerkit.errors import UserError
 from mixerkit.model.cost import cost
 from mixerkit.spec.mixer import variant
-from mixerkit.study.grid import Match, match, read_study
+from mixerkit.spec.recipe import Recipe
+from mixerkit.study.grid import Configuration, Match, Trials, match, read_study
 from mixerkit.study.named import STUDIES
 from mixerkit.study.peers import cost_of
 
@@ -134,3 +135,11 @@ def test_mistakes_are_named(text: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_study(path).configurations()
     assert MISTAKES[text] in str(caught.value)
+
+
+def test_trials_of_one_name_are_refused() -> None:
+    one, other, third = (Configuration({"task": name}, Recipe()) for name in ("a b", "a-b", "c"))
+    assert Trials("x", (one, third)).configurations() == [one, third]
+    for trials in (Trials("x", (one, third, other)), Trials("x", (one,), possible=(one, other))):
+        with pytest.raises(UserError, match=r"2 configurations would be called task=a-b.*'a b'"):
+            trials.configurations()

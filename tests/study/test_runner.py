@@ -21,7 +21,7 @@ from mixerkit.model.cost import cost
 from mixerkit.spec.mixer import variant
 from mixerkit.study import grid, runner
 from mixerkit.study.arms import averaged, ranked_by
-from mixerkit.study.grid import read_study
+from mixerkit.study.grid import Trials, read_study
 from mixerkit.study.named import STUDIES
 from mixerkit.study.peers import PEERS, cost_of, peer_of
 from mixerkit.study.runner import StudyFolder, Work
@@ -201,6 +201,23 @@ def test_another_study_does_not_mix_with_it(file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds another study"):
         StudyFolder(read_study(file), tmp_path / "study").begin()
     assert main(["study", str(file), "--folder", str(tmp_path / "study"), "--look"]) == 2
+
+
+def test_trials_are_of_the_weights_that_they_began_with(file: Path, tmp_path: Path) -> None:
+    listed = tuple(read_study(file).configurations())
+    StudyFolder(Trials("x", listed, "a" * 64), tmp_path / "study").begin()
+    assert StudyFolder(Trials("x", listed, "a" * 64), tmp_path / "study").is_begun()
+    with pytest.raises(UserError, match=r"other weights.* is aaaaaaaaaaaa, now it is bbbbbbbbbbbb"):
+        StudyFolder(Trials("x", listed, "b" * 64), tmp_path / "study").begin()
+    with pytest.raises(UserError, match="holds another study"):
+        StudyFolder(Trials("x", listed[1:], "b" * 64), tmp_path / "study").begin()
+
+
+def test_trials_that_depend_on_results_are_of_one_study(file: Path, tmp_path: Path) -> None:
+    every = tuple(read_study(file).configurations())
+    StudyFolder(Trials("x", every[:1], possible=every), tmp_path / "study").begin()
+    other = StudyFolder(Trials("x", every[2:3], possible=every), tmp_path / "study")
+    assert other.is_begun() and other.configurations == [every[2]]
 
 
 def test_settings_that_did_not_exist_yet_are_at_their_defaults(file: Path, tmp_path: Path) -> None:
