@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,14 +14,16 @@ from mixerkit.cli.program import command
 from mixerkit.cli.running import RUNS, located, located_init
 from mixerkit.cli.text import percent, plural, short, table
 from mixerkit.errors import EXIT_DONE, EXIT_FAILED, UserError, exit_code_for_signal, unknown
+from mixerkit.spec.choices import check_whole
 from mixerkit.spec.mixer import Size
 
 if TYPE_CHECKING:
-    from mixerkit.data.sources import Splits
-    from mixerkit.spec.recipe import Recipe
     from mixerkit.study.runner import StudyFolder
-    from mixerkit.study.transfer import Suite, Task
+    from mixerkit.study.transfer_paper import Published
+    from mixerkit.study.transfer_plan import Planned
+    from mixerkit.study.transfer_suite import Suite, Task
 
+COMMAND = "evaluate --protocol avg5"
 EXAMPLES = """\
   mixer evaluate zoo:b16-imagenet21k-google --protocol avg5 --root /data --dry-run
   mixer evaluate zoo:b16-imagenet21k-google --protocol avg5 --root /data
@@ -29,7 +32,7 @@ EXAMPLES = """\
   mixer evaluate runs/mine --protocol avg5 --root /data --steps 20 --batch-size 32    # a rehearsal
 """
 
-SWITCHES = ("--dry-run", "--json")
+SWITCHES = ("--dry-run", "--again", "--json")
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,25 @@ class Avg5:
     """Some of the tasks alone."""
     image_size: Size | None = None
     """Pixels to fine-tune at, one side or height and width; the model's own if not given."""
-    steps: int = 0
+    steps: Annotated[int | None, shown_as("INT")] = None
     """Steps of every trial instead of the recipe's, and a fifth of them warm-up: a rehearsal."""
-    batch_size: int = 0
+    batch_size: Annotated[int | None, shown_as("INT")] = None
     """Images of a step instead of the recipe's 512."""
     folder: Annotated[str, shown_as("FOLDER")] = ""
     """Where the trials are; runs/avg5/MODEL if not given."""
     dry_run: Flag = False
     """Print the trials and what they cost; write nothing."""
+    again: Flag = False
+    """Try again trials whose figures became NaN."""
     json: Flag = False
     """Print the table as JSON, and everything else on stderr."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("--steps", self.steps), ("--batch-size", self.batch_size)):
+            if value is not None:
+                check_whole(name, value, least=1)
+        if self.dry_run and self.again:
+            raise UserError("--dry-run and --again exclude one another: leave one out.")
 
 
 def main(words: list[str]) -> int:
@@ -69,20 +81,23 @@ def main(words: list[str]) -> int:
     if wants_help(words):
         _parsed(words, "")
     given = _parsed(words, model_named(words, SWITCHES, "avg5"))
+    from mixerkit.study.transfer_plan import planned
+
     suite = prepared(given)
+    plans = planned(suite)  # what cannot train is said before any time is spent
+    suite = replace(suite, tasks=tuple(plan.task for plan in plans))
     if given.dry_run:
-        return show_plan(suite, opened_data(suite), given.json)
-    opened_data(suite)  # what is missing is said before any time is spent
-    return work(given, suite, words)
+        return show_plan(given, suite, plans)
+    return work(given, suite, plans, words)
 
 
 def _parsed(words: list[str], name: str) -> Avg5:
-    return parse(Avg5, words, command="evaluate", examples=EXAMPLES, default=Avg5(name))
+    return parse(Avg5, words, command=COMMAND, examples=EXAMPLES, default=Avg5(name))
 
 
 def prepared(given: Avg5) -> "Suite":
     """The suite with its recipes for the model, its images and what else was asked for."""
-    from mixerkit.study.transfer import average_5, read_suite
+    from mixerkit.study.transfer_suite import average_5, read_suite
 
     suite = read_suite(Path(given.suite)) if given.suite else average_5()
     names = [task.name for task in suite.tasks]
@@ -95,103 +110,71 @@ def prepared(given: Avg5) -> "Suite":
 
 
 def _prepared(task: "Task", given: Avg5) -> "Task":
+    from mixerkit.study.transfer_suite import batched, rehearsed
     from mixerkit.training.initial import suited
 
     recipe = task.recipe
-    init = located_init(replace(recipe.init, source=given.model))
+    # the paper fine-tunes the dense form at whole multiples (docs/surgery.md)
+    init = located_init(replace(recipe.init, source=given.model, enlargement="dense"))
     data = located(replace(recipe.data, root=given.root))
     recipe = suited(replace(recipe, init=init, data=data), given.image_size)
-    if given.batch_size:
-        recipe = replace(recipe, batch_size=given.batch_size, accumulation=1)
     if given.steps:
-        every = f"{given.steps} steps"
-        recipe = replace(
-            recipe,
-            schedule=replace(recipe.schedule, warmup=f"{max(1, given.steps // 5)} steps"),
-            save=replace(recipe.save, every=every),
-            duration=every,
-        )
+        recipe = rehearsed(recipe, given.steps)
+    if given.batch_size:
+        return replace(task, recipe=batched(recipe, given.batch_size), may_shrink=False)
     return replace(task, recipe=recipe)
 
 
-def opened_data(suite: "Suite") -> "list[tuple[Recipe, Splits]]":
-    """Every task's images, and its recipe for them; one `UserError` that names all that are not
-    there."""
-    from mixerkit.training.setup import open_data
-
-    found, problems = [], []
-    for task in suite.tasks:
-        try:
-            recipe, splits = open_data(task.recipe)
-        except UserError as error:
-            problems.append(f"{task.title}: {error}")
-            continue
-        if splits.test is None:
-            problems.append(f"{task.title}: there is no test split in {splits.origin}.")
-        found.append((recipe, splits))
-    if problems:
-        raise UserError("Nothing was started.\n" + "\n".join(problems))
-    return found
-
-
-def show_plan(suite: "Suite", data: "list[tuple[Recipe, Splits]]", as_json: bool) -> int:
+def show_plan(given: Avg5, suite: "Suite", plans: "list[Planned]") -> int:
     """What would be trained, and how much that is."""
-    from mixerkit.model.cost import cost
-    from mixerkit.spec.recipe import parse_duration
-
-    rows: list[dict[str, Any]] = []
-    for task, (recipe, splits) in zip(suite.tasks, data, strict=True):
-        images = len(splits.train) + len(splits.validation or ())
-        steps = parse_duration(recipe.duration).steps(images, recipe.batch_size)
-        macs = 3 * cost(recipe.model).macs * steps * recipe.batch_size
-        rows.append(
-            {
-                "task": task.name,
-                "title": task.title,
-                "images": images,
-                "test_images": len(splits.test or ()),
-                "rates": list(task.rates),
-                "trials": len(task.rates) + 1,
-                "steps": steps,
-                "batch_size": recipe.batch_size,
-                "training_macs": macs * (len(task.rates) + 1),
-            }
-        )
-    if as_json:
-        print(json.dumps(rows, indent=2))
+    notes = [plan.note for plan in plans if plan.note]
+    if given.json:
+        print(as_json(given, suite, notes, [plan.as_row() for plan in plans]))
         return EXIT_DONE
     lines = [("task", "images", "test", "trials", "steps each", "batch", "MACs of training")]
     lines += [
         (
-            row["title"], f"{row['images']:,}", f"{row['test_images']:,}", str(row["trials"]),
-            f"{row['steps']:,}", str(row["batch_size"]), short(row["training_macs"]),
+            plan.task.title, f"{plan.images:,}", f"{plan.test_images:,}", str(plan.trials),
+            f"{plan.steps:,}", str(plan.task.recipe.batch_size), short(plan.macs),
         )
-        for row in rows
+        for plan in plans
     ]  # fmt: skip
-    total = sum(row["training_macs"] for row in rows)
-    trials = sum(row["trials"] for row in rows)
-    print(table(lines))
-    print(f"\n{plural(trials, 'trial')}, {short(total)} multiply-adds (nothing was written)")
+    trials, macs = sum(plan.trials for plan in plans), sum(plan.macs for plan in plans)
+    print("\n".join([table(lines), *notes]))
+    print(f"\n{plural(trials, 'trial')}, {short(macs)} multiply-adds (nothing was written)")
     return EXIT_DONE
 
 
-def work(given: Avg5, suite: "Suite", words: list[str]) -> int:
+def as_json(given: Avg5, suite: "Suite", notes: list[str], rows: list[dict[str, Any]]) -> str:
+    """What a plan and a result both print for `--json`."""
+    about = {"model": given.model, "suite": suite.name, "notes": notes}
+    return json.dumps(about | {"rows": rows}, indent=2, ensure_ascii=False)
+
+
+def work(given: Avg5, suite: "Suite", plans: "list[Planned]", words: list[str]) -> int:
     """Take part in both stages, and say what came of it."""
+    from mixerkit.checkpoint.load import load
     from mixerkit.cli.progress import Console
+    from mixerkit.evaluation.feature_cache import checksum_of
     from mixerkit.study.runner import StudyFolder
     from mixerkit.study.transfer import best_rates, choosing, final
 
     console = Console(sys.stderr if given.json else sys.stdout)
+    suite = replace(suite, weights=checksum_of(load(given.model)))
+    notes = [plan.note for plan in plans if plan.note]
+    for note in notes:
+        console.say(note)
     path = Path(given.folder) if given.folder else RUNS / "avg5" / folder_name(given.model)
     choose = StudyFolder(choosing(suite), path / "choose")
-    code = _stage(choose, "comparing rates", console)
+    code = _stage(choose, "comparing rates", given.again, console)
     if code is None:
         last = StudyFolder(final(suite, best_rates(suite, choose)), path / "final")
-        code = _stage(last, "training on everything", console)
+        code = _stage(last, "training on everything", given.again, console)
     if code is not None:
-        print(f"Go on with:\n  {command('evaluate', *words)}", file=sys.stderr)
+        same = [word for word in words if word != "--again"]
+        print(f"Go on with:\n  {command('evaluate', *same)}", file=sys.stderr)
         return code
-    return tell(given, suite, choose, last)
+    return tell(given, suite, notes, choose, last)
 
 
 def folder_name(model: str) -> str:
@@ -199,47 +182,54 @@ def folder_name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9.=_@-]+", "-", model).strip("-.") or "model"
 
 
-def _stage(folder: "StudyFolder", what: str, console: Any) -> int | None:
+def _stage(folder: "StudyFolder", what: str, again: bool, console: Any) -> int | None:
     """Do what is left of one stage; the exit code if it did not come to its end."""
     from mixerkit.cli.study import take_part
 
+    folder.begin()
+    if again and (failed := folder.forget_failures()):
+        console.say(f"{plural(failed, 'failed trial')} to try again")
     count = len(folder.configurations)
     work = take_part(folder, f"{what}: {plural(count, 'trial')}", console)
-    for name, why in work.given_up.items():
-        print(f"given up here: {name}: {why}", file=sys.stderr)
+    for why, times in Counter(work.given_up.values()).items():
+        print(f"{plural(times, 'trial')} could not be trained here: {why}", file=sys.stderr)
     if work.stopped:
         return exit_code_for_signal(work.stopped)
     return EXIT_FAILED if len(folder.rows()) < count else None
 
 
-def tell(given: Avg5, suite: "Suite", choose: "StudyFolder", last: "StudyFolder") -> int:
+def tell(
+    given: Avg5, suite: "Suite", notes: list[str], choose: "StudyFolder", last: "StudyFolder"
+) -> int:
     """The table, beside the paper's figures where the model is one of its own."""
     from mixerkit.study.transfer import table_of
 
-    rows = table_of(suite, choose, last)
     paper = paper_of(given, suite)
-    rows = [row | {"published": paper.get(row["task"])} for row in rows]
-    failed = [row for row in rows if row.get("error")]
+    rows = [
+        row | {"published": paper.figures.get(row["task"])} for row in table_of(suite, choose, last)
+    ]
     if given.json:
-        print(json.dumps({"model": given.model, "suite": suite.name, "rows": rows}, indent=2))
+        print(as_json(given, suite, [*notes, *filter(None, [paper.note])], rows))
     else:
-        print(f"\n{given.model}\n\n{as_text(rows, bool(paper))}")
+        print(f"\n{given.model}\n\n{as_text(rows, bool(paper.figures))}")
+        if paper.note:
+            print(f"\n{paper.note}")
+    failed = [row for row in rows if row.get("error")]
+    left_out = [row for _, row in choose.rows() if "error" in row]
+    for row in left_out:
+        print(f"left out: {row['configuration']}: {row['error']}", file=sys.stderr)
     for row in failed:
         print(f"failed: {row['title']}: {row['error']}", file=sys.stderr)
+    if failed or left_out:
+        print("--again tries again what became NaN.", file=sys.stderr)
     return EXIT_FAILED if failed else EXIT_DONE
 
 
-def paper_of(given: Avg5, suite: "Suite") -> dict[str, float]:
-    """What the paper has for the same: per cent by task, "average" among them."""
-    from mixerkit.study.transfer import average_5, published_for
+def paper_of(given: Avg5, suite: "Suite") -> "Published":
+    """What the paper has for the same; nothing for tasks of your own."""
+    from mixerkit.study.transfer_paper import NOTHING, published
 
-    size = suite.tasks[0].recipe.model.image_size
-    row = published_for(given.model, size) if not given.suite else None
-    if row is None:
-        return {}
-    whole = len(suite.tasks) == len(average_5().tasks)
-    average = {"average": row.average5} if whole and row.average5 is not None else {}
-    return {"imagenet": row.imagenet} | average
+    return NOTHING if given.suite else published(given.model, suite)
 
 
 def as_text(rows: list[dict[str, Any]], paper: bool) -> str:

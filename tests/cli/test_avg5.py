@@ -2,22 +2,33 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from mixerkit.checkpoint.load import load, save_model
 from mixerkit.checkpoint.rows import read_rows
-from mixerkit.cli.avg5 import as_text, folder_name
+from mixerkit.cli.avg5 import Avg5, as_text, folder_name, paper_of, prepared
 from mixerkit.cli.main import main
+from mixerkit.data.sources import Splits, opened
 from mixerkit.spec.paper import FINE_TUNING
-from mixerkit.study import transfer
+from mixerkit.spec.recipe import Data, Recipe
+from mixerkit.study import runner, transfer
 from mixerkit.study.grid import Trials
-from mixerkit.study.runner import StudyFolder
+from mixerkit.study.runner import StudyFolder, Work
+from mixerkit.study.transfer_suite import Suite, average_5, read_suite
+from mixerkit.training import setup
+from mixerkit.training.state import FiguresNotFinite
 from tests.miniature.amount import Amount
+from tests.miniature.pictures import write_class_folders
 from tests.miniature.sets import write_sets
 
 TASKS = ("imagenet", "cifar10", "cifar100", "pets", "flowers102")
@@ -75,22 +86,77 @@ def test_killed_in_both_stages_it_goes_on_and_trains_each_trial_once(
     assert "5 trials, 5 done" in printed.err or "5 of 5" in printed.err
 
 
-def test_the_test_images_are_read_in_the_end_alone(data: Path) -> None:
-    suite = transfer.average_5()
+def test_rates_are_compared_on_the_papers_shares() -> None:
+    suite = average_5()
     choose = transfer.choosing(suite).configurations()
     last = transfer.final(suite, dict.fromkeys(TASKS, 0.01)).configurations()
-    assert not any(one.recipe.evaluate.test for one in choose) and len(choose) == 20
-    assert all(one.recipe.evaluate.test for one in last) and len(last) == 5
+    assert (len(choose), len(last)) == (20, 5)
     assert [one.recipe.data.holdout for one in last] == [0] * 5
     shares = {one.levels["task"]: one.recipe.data.holdout for one in choose}
     assert shares == {"imagenet": 0.01, "cifar10": 0.02, "cifar100": 0.02, "pets": 0.1, "flowers102": 0.1}  # fmt: skip  # noqa: E501
+
+
+class Watched(np.ndarray):
+    """Images in memory that note when any of them are taken."""
+
+    taken = 0
+
+    def __getitem__(self, index):
+        Watched.taken += 1
+        return super().__getitem__(index)
+
+
+OPENED: set[str] = set()
+"""Every file that this process opened."""
+
+
+def note_file(event: str, arguments: tuple) -> None:
+    """Audit hook."""
+    if event == "open" and isinstance(arguments[0], str | os.PathLike):
+        OPENED.add(os.fspath(arguments[0]))
+
+
+def test_the_test_images_are_read_in_the_end_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = Avg5("zoo:fashion-demo", root=str(data), steps=2, batch_size=16)
+    suite = prepared(given)
+    suite = replace(suite, tasks=tuple(replace(task, rates=(0.01,)) for task in suite.tasks))
+    found = [opened(task.recipe.data) for task in suite.tasks]
+    train, test = (
+        {str(path) for splits in found for path in getattr(splits, name).paths}
+        for name in ("train", "test")
+    )
+    assert len(test) == 5 * 5 * 3 and not train & test  # of ImageNet, Pets and Flowers
+    monkeypatch.setattr(setup, "opened", with_watched_tests)
+    sys.addaudithook(note_file)
+
+    OPENED.clear()
+    choose = StudyFolder(transfer.choosing(suite), tmp_path / "choose")
+    Work(choose, print).do()
+    assert OPENED & train and not OPENED & test
+    assert not Watched.taken  # of CIFAR-10 and CIFAR-100, whose files hold all images at once
+    best = transfer.best_rates(suite, choose)
+    Work(StudyFolder(transfer.final(suite, best), tmp_path / "final"), print).do()
+    assert test <= OPENED and Watched.taken
+
+
+def with_watched_tests(data: Data) -> Splits:
+    """The splits that `data` names."""
+    splits = opened(data)
+    assert splits.test is not None
+    if splits.test.images is None:
+        return splits
+    return replace(splits, test=replace(splits.test, images=splits.test.images.view(Watched)))
 
 
 def test_a_plan_says_what_it_takes(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words(data, tmp_path / "new", "--dry-run", "--json")) == 0
-    rows = json.loads(capsys.readouterr().out)
+    plan = json.loads(capsys.readouterr().out)
+    rows = plan["rows"]
+    assert (plan["model"], plan["suite"], plan["notes"]) == ("zoo:fashion-demo", "avg5", [])
     assert [(row["task"], row["trials"], row["steps"]) for row in rows] == [
         (task, 5, 6) for task in TASKS
     ]
@@ -120,7 +186,10 @@ def test_nothing_starts_where_images_are_missing(
     [
         (["--tasks", "pet"], "Unknown task 'pet'"),
         (["--suite", "none.yaml"], "none.yaml"),
-        (["--stepz", "3"], "--steps"),
+        (["--stepz", "3"], "evaluate --protocol avg5 --help` shows every option"),
+        (["--steps", "0"], "--steps must be a whole number of at least 1, found 0"),
+        (["--batch-size", "-1"], "--batch-size must be a whole number of at least 1, found -1"),
+        (["--dry-run", "--again"], "--dry-run and --again exclude one another"),
     ],
 )
 def test_bad_input_is_one_error(
@@ -130,39 +199,118 @@ def test_bad_input_is_one_error(
     assert message in capsys.readouterr().err
 
 
-def test_a_suite_of_own_folders(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A suite of one folder with 36 images for training and 6 for the test."""
+    write_class_folders(tmp_path / "leaves" / "train", 3, 12, 32, 0)
+    write_class_folders(tmp_path / "leaves" / "val", 3, 2, 32, 1)
     file = tmp_path / "mine.yaml"
     file.write_text(
-        f"name: mine\ntasks:\n  stripes: {{data: {data / 'imagenet' / 'train'}, steps: 4, "
-        f"warmup: 1, rates: [0.01], held_out: 0.2}}\n"
+        f"tasks:\n  leaves: {{data: {tmp_path / 'leaves'}, steps: 3, rates: [0.01, 0.02]}}\n"
     )
-    suite = transfer.read_suite(file)
-    assert [(task.name, task.rates) for task in suite.tasks] == [("stripes", (0.01,))]
-    assert suite.tasks[0].recipe.duration == "4 steps"
-    # what stands beside train/ is the test
-    (tmp_path / "both").mkdir()
-    for name in ("train", "val"):
-        (tmp_path / "both" / name).symlink_to(data / "imagenet" / "train")
-    whole = tmp_path / "whole.yaml"
-    whole.write_text(
-        file.read_text().replace(str(data / "imagenet" / "train"), str(tmp_path / "both"))
-    )
-    assert main([*words(data, tmp_path / "done", "--suite", str(whole), "--json")]) == 0
-    row, average = json.loads(capsys.readouterr().out)["rows"]
-    assert row["title"] == "stripes" and average["title"] == "Avg 1"
+    return file
+
+
+def on_own(own: Path, *more: str, model: str = "zoo:fashion-demo") -> list[str]:
+    folder = str(own.parent / "done")
+    return ["evaluate", model, "--protocol", "avg5", "--suite", str(own), "--folder", folder, *more]
+
+
+def test_a_suite_of_own_folders(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(on_own(own, "--dry-run")) == 0
+    assert "leaves: batches of 32 images" in capsys.readouterr().out
+    assert main(on_own(own, "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    row, average = found["rows"]
+    assert row["title"] == "leaves" and average["title"] == "Avg 1"
     assert row["test_accuracy"] == average["test_accuracy"] and row["published"] is None
-    # that folder has no test images
-    assert main(words(data, tmp_path / "new", "--suite", str(file))) == 2
-    assert "there is no test split" in capsys.readouterr().err
-    file.write_text("tasks: {a: {folder: x}}\n")
-    assert main(words(data, tmp_path / "new", "--suite", str(file))) == 2
-    assert "Unknown setting 'tasks.a.folder'" in capsys.readouterr().err
+    assert found["suite"] == "mine" and "batches of 32 images" in found["notes"][0]
+
+
+def test_what_cannot_train_is_refused_before(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own.write_text(own.read_text().replace("steps: 3", "steps: 3, batch_size: 512"))
+    for more in ([], ["--dry-run"]):
+        assert main(on_own(own, *more)) == 2
+        assert "leaves: batch_size 512 is larger than the 32 images" in capsys.readouterr().err
+    assert not (own.parent / "done").exists()
+
+
+def test_a_rehearsal_of_one_step_comes_to_its_end(own: Path) -> None:
+    assert main(on_own(own, "--steps", "1", "--batch-size", "8")) == 0
+
+
+def test_other_weights_under_the_same_name_are_refused(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, folder = load("zoo:fashion-demo"), own.parent / "model"
+    save_model(folder, model, model.preprocess, {})
+    assert main(on_own(own, model=str(folder))) == 0
+    with torch.no_grad():
+        next(iter(model.parameters())).add_(0.1)
+    shutil.rmtree(folder)
+    save_model(folder, model, model.preprocess, {})
+    capsys.readouterr()
+    assert main(on_own(own, model=str(folder))) == 2
+    message = capsys.readouterr().err
+    assert "begin from other weights than the model has now" in message
+    assert "give another --folder" in message
+
+
+def test_what_became_nan_is_tried_again(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = runner.train
+
+    def train(recipe: Recipe, *given, **more):
+        if recipe.optimizer.lr == 0.02:
+            raise FiguresNotFinite("The loss is nan.", 1)
+        return plain(recipe, *given, **more)
+
+    monkeypatch.setattr(runner, "train", train)
+    assert main(on_own(own)) == 0
+    assert "left out: task=leaves,rate=0.02: The loss is nan." in capsys.readouterr().err
+    monkeypatch.setattr(runner, "train", plain)
+    assert main(on_own(own)) == 0  # it stays as it is
+    assert "left out: task=leaves,rate=0.02" in capsys.readouterr().err
+    assert main(on_own(own, "--again")) == 0
+    printed = capsys.readouterr()
+    assert "1 failed trial to try again" in printed.out and "left out" not in printed.err
+    rows = (own.parent / "done" / "choose" / "rows").glob("*.json")
+    assert not any("error" in json.loads(path.read_text()) for path in rows)
+
+
+def test_another_choice_of_rates_is_the_same_final_study(own: Path, tmp_path: Path) -> None:
+    suite = read_suite(own)
+    StudyFolder(transfer.final(suite, {"leaves": 0.01}), tmp_path / "final").begin()
+    other = StudyFolder(transfer.final(suite, {"leaves": 0.02}), tmp_path / "final")
+    assert other.is_begun() and [one.levels["rate"] for one in other.configurations] == ["0.02"]
+
+
+def test_why_a_trial_could_not_be_trained_is_said_once_with_what_to_do(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(*given, **more):
+        raise OSError("No space left on the disk")
+
+    monkeypatch.setattr(runner, "train", train)
+    assert main(on_own(own, "--again")) == 1
+    message = capsys.readouterr().err
+    assert message.count("No space left on the disk") == 1
+    assert "2 trials could not be trained here" in message
+    assert "Go on with:" in message and "--again" not in message
+
+
+def test_a_larger_image_is_fine_tuned_in_the_dense_form(data: Path) -> None:
+    native, larger = (
+        prepared(Avg5("zoo:fashion-demo", root=str(data), tasks=("pets",), image_size=size))
+        .tasks[0].recipe.model
+        for size in (28, 56)
+    )  # fmt: skip
+    assert (larger.tiles, larger.token_width) == (1, 4 * native.token_width)
 
 
 def test_of_equal_rates_the_smallest_is_best_and_failures_do_not_count(tmp_path: Path) -> None:
-    suite = transfer.average_5()
+    suite = average_5()
     trials = transfer.choosing(suite)
     pets = [one for one in trials.configurations() if one.levels["task"] == "pets"]
     folder = StudyFolder(Trials("x", tuple(pets)), tmp_path)
@@ -170,15 +318,11 @@ def test_of_equal_rates_the_smallest_is_best_and_failures_do_not_count(tmp_path:
     for one, accuracy in zip(pets, (0.5, 0.9, 0.9, None), strict=True):
         found = {"held_out_accuracy": accuracy} if accuracy else {"error": "NaN"}
         folder.note(one, {"levels": one.levels} | found)
-    only = transfer.Suite("x", "x", tuple(task for task in suite.tasks if task.name == "pets"))
+    only = Suite("x", "x", tuple(task for task in suite.tasks if task.name == "pets"))
     assert transfer.best_rates(only, folder) == {"pets": 0.01}
 
 
 def test_the_papers_row_stands_beside_ours() -> None:
-    row = transfer.published_for("zoo:b16-imagenet21k-google", 224)
-    assert row is not None and (row.imagenet, row.average5) == (80.64, 92.50)
-    assert transfer.published_for("zoo:b16-imagenet21k-google", 448) is None
-    assert transfer.published_for("zoo:fashion-demo", 28) is None
     rows = [
         {"title": "ImageNet", "rate": 0.03, "held_out_accuracy": 0.8, "test_accuracy": 0.8,
          "published": 80.64},
@@ -187,6 +331,12 @@ def test_the_papers_row_stands_beside_ours() -> None:
     ]  # fmt: skip
     text = as_text(rows, True)
     assert "80.64 %" in text and "-0.64" in text and "failed" in text
+    assert "paper" not in as_text(rows, False)
+
+
+def test_tasks_of_your_own_are_not_compared_with_the_paper(own: Path) -> None:
+    given = Avg5("zoo:b16-imagenet21k-google", suite=str(own))
+    assert not paper_of(given, read_suite(own)).figures
 
 
 def test_a_folder_is_named_after_the_model() -> None:

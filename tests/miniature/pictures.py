@@ -54,3 +54,10 @@ def write_photographs(paths: list[Path], labels_N: np.ndarray, side: int, *seed:
         file = io.BytesIO()
         Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR).save(file, "JPEG")
         path.write_bytes(file.getvalue())
+
+
+def write_class_folders(folder: Path, classes: int, each: int, side: int, *seed: int) -> None:
+    """`each` JPEGs in a sub-folder for every class, c0, c1, …"""
+    labels_N = np.arange(classes).repeat(each)
+    paths = [folder / f"c{label}" / f"{i}.jpg" for i, label in enumerate(labels_N)]
+    write_photographs(paths, labels_N, side, *seed)

@@ -1,0 +1,116 @@
+"""What the transfer protocol would train and what that costs; or, before any time is spent, all
+that keeps it from coming to its end."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mixerkit.data.sources import Splits
+from mixerkit.errors import UserError
+from mixerkit.model.cost import cost
+from mixerkit.spec.recipe import Recipe
+from mixerkit.study.transfer import choosing, compared, tested
+from mixerkit.study.transfer_suite import Suite, Task, filled
+from mixerkit.training.setup import check_classes, count_steps, open_data, training_loader
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A task that can be trained. `task`: with the batch that its images fill; `batch_asked`: of
+    its recipe; `images`: for training, those among them that are held out while rates are
+    compared; `steps`: of each trial; `macs`: multiply-adds of all its trials."""
+
+    task: Task
+    batch_asked: int
+    images: int
+    held_out: int
+    test_images: int
+    steps: int
+    macs: int
+
+    @property
+    def trials(self) -> int:
+        """One for each rate, and one that is tested."""
+        return len(self.task.rates) + 1
+
+    @property
+    def note(self) -> str:
+        """What was chosen for the images; empty where nothing was."""
+        batch = self.task.recipe.batch_size
+        if batch == self.batch_asked:
+            return ""
+        return (
+            f"{self.task.title}: batches of {batch} images, because the "
+            f"{self.images - self.held_out} that train while rates are compared do not fill "
+            f"{self.batch_asked}; batch_size sets another."
+        )
+
+    def as_row(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "task": self.task.name,
+            "title": self.task.title,
+            "images": self.images,
+            "test_images": self.test_images,
+            "rates": list(self.task.rates),
+            "trials": self.trials,
+            "steps": self.steps,
+            "batch_size": self.task.recipe.batch_size,
+            "training_macs": self.macs,
+        }
+
+
+def planned(suite: Suite) -> list[Planned]:
+    """Every task with its images; one `UserError` that says all that keeps any from training."""
+    choosing(suite).configurations()  # refuses equal names
+    found, problems = [], []
+    for task in suite.tasks:
+        try:
+            recipe, splits = open_data(task.recipe)
+        except UserError as error:
+            problems.append(f"{task.title}: {error}")
+            continue
+        fitting = filled(task, len(splits.train))
+        said = dict.fromkeys(_problems(fitting, recipe.model.num_classes, splits))
+        problems += [f"{task.title}: {problem}" for problem in said]
+        if not said:
+            found.append(_planned(task, fitting, recipe, splits))
+    if problems:
+        raise UserError("Nothing was started.\n" + "\n".join(problems))
+    return found
+
+
+def _planned(asked: Task, task: Task, opened: Recipe, splits: Splits) -> Planned:
+    images, batch = _all_images(splits), task.recipe.batch_size
+    steps = count_steps(tested(task), images).total
+    # backward takes twice the forward pass
+    macs = 3 * cost(opened.model).macs * steps * batch * (len(task.rates) + 1)
+    held_out, test = len(splits.validation or ()), len(splits.test or ())
+    return Planned(task, asked.recipe.batch_size, images, held_out, test, steps, macs)
+
+
+def _all_images(splits: Splits) -> int:
+    return len(splits.train) + len(splits.validation or ())
+
+
+def _problems(task: Task, classes: int, splits: Splits) -> Iterator[str]:
+    """What the trainer would refuse in either stage, and what the protocol needs besides."""
+    if splits.test is None:
+        yield (
+            f"there is no test split in {splits.origin}: put images to test on beside those for "
+            f"training."
+        )
+    if splits.validation is None:
+        yield f"no image of {splits.origin} is held out, and rates are compared on such: give some."
+    choose = compared(task)
+    model = replace(choose.model, num_classes=classes)
+    try:
+        # Training on everything has more images, so that its batch is full too.
+        check_classes(training_loader(replace(choose, model=model), splits))
+    except UserError as error:
+        yield str(error)
+    for recipe, images in ((choose, len(splits.train)), (tested(task), _all_images(splits))):
+        try:
+            count_steps(recipe, images)
+        except UserError as error:
+            yield str(error)
