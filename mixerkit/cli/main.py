@@ -36,6 +36,7 @@ COMMANDS = {
     "finetune": "a stored model, trained further on your images",
     "evaluate": "accuracy, calibration and the figures of every class",
     "predict": "the likeliest classes of image files",
+    "export": "a model for ONNX Runtime or OpenVINO, compared before it is written",
     "info": "the walk of shapes through a model, its parameters and its cost",
     "visualize": "the paper's pictures of a model's weights, and numbers for what they show",
     "recipes": "the recipes that come with mixerkit",

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,12 +15,15 @@ from mixerkit.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, UserError
 from mixerkit.spec.mixer import Size
 
 if TYPE_CHECKING:
+    from mixerkit.inference.exported import Exported
     from mixerkit.inference.predictor import Prediction
+    from mixerkit.model.mixer import MlpMixer
 
 EXAMPLES = """\
   mixer predict shirt.png boot.png
   mixer predict my-photos --model runs/photos-64 --top 1
   mixer predict panorama.jpg --model runs/photos-64 --tiles 2
+  mixer predict my-photos --model photos.onnx        # exported (mixer export): needs no PyTorch
   find . -name '*.jpg' | mixer predict - --model runs/photos-64 --json
 """
 
@@ -36,8 +40,8 @@ class Predict:
     files: Annotated[Words, shown_as("FILES")]
     """Image files or folders, or - for a list on standard input."""
     model: Annotated[str, shown_as("MODEL")] = DEFAULT_MODEL
-    """Run folder, model folder or zoo:NAME, or a run's checkpoint (RUN@newest, RUN@best, RUN@STEP);
-    if not given, the demo's, which knows clothing."""
+    """Run folder, model folder or zoo:NAME, a run's checkpoint (RUN@newest, RUN@best, RUN@STEP), or
+    an exported model (.onnx or .xml); if not given, the demo's, which knows clothing."""
     top: int = 3
     """Classes shown for each image."""
     batch_size: int = 32
@@ -55,11 +59,9 @@ def main(words: list[str]) -> int:
     """Run `mixer predict` with `words`."""
     given = parse(Predict, words, command="predict", examples=EXAMPLES)
     paths = list(find_images(given.files))
-    from mixerkit.checkpoint.load import load
-    from mixerkit.device import device_here, memory_told
     from mixerkit.inference.predictor import predict_files
 
-    model = load(given.model, image_size=given.image_size).to(device_here())
+    model, notes, memory = _opened(given)
     predictions = predict_files(
         model,
         paths,
@@ -68,16 +70,38 @@ def main(words: list[str]) -> int:
         tiles=given.tiles,
         keep_going=True,
     )
-    for note in model.notes:
+    for note in notes:
         print(f"assumed: {note}", file=sys.stderr)
     errors: list[str] = []
     found = _telling_errors(predictions, errors)
-    with memory_told(lambda: f"Give a --batch-size below {given.batch_size}."):
+    with memory:
         if given.json:
             _print_json(found)
         else:
             _print_table(found, paths, model.preprocess.class_names if model.preprocess else ())
     return _exit_code(len(errors), len(paths))
+
+
+def _opened(
+    given: Predict,
+) -> "tuple[MlpMixer | Exported, tuple[str, ...], AbstractContextManager[None]]":
+    """The model, what was assumed about it, and what tells when memory is short. An exported model
+    is opened without PyTorch."""
+    from mixerkit.inference.exported import is_exported, open_exported
+
+    if is_exported(given.model):
+        if given.image_size is not None:
+            raise UserError(
+                f"{given.model} is exported for one image size: leave --image-size out, or export "
+                f"the model with it."
+            )
+        return open_exported(Path(given.model)), (), nullcontext()
+    from mixerkit.checkpoint.load import load
+    from mixerkit.device import device_here, memory_told
+
+    model = load(given.model, image_size=given.image_size).to(device_here())
+    advice = f"Give a --batch-size below {given.batch_size}."
+    return model, model.notes, memory_told(lambda: advice)
 
 
 def _telling_errors(

@@ -125,11 +125,20 @@ class Graph:
 
     # -- in the end ---------------------------------------------------------------------------
 
-    def model(self, inputs: Sequence[Any], outputs: Sequence[Any], about: Mapping[str, str]) -> Any:
-        """An ONNX model with `about` in its metadata, checked by ONNX's own checker."""
+    def model(
+        self,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        about: Mapping[str, str],
+        half: bool = False,
+    ) -> Any:
+        """An ONNX model with `about` in its metadata, checked by ONNX's own checker. `half`: the
+        matrices are stored in float16 and computed in float32, which runtimes make of them once."""
         onnx = onnx_module()
-        tensors = [onnx.numpy_helper.from_array(a, name) for name, a in self.constants.items()]
-        graph = self.helper.make_graph(self.nodes, "mixer", inputs, outputs, tensors)
+        stored = dict(self.constants)
+        nodes = self._widening(stored) + self.nodes if half else self.nodes
+        tensors = [onnx.numpy_helper.from_array(a, name) for name, a in stored.items()]
+        graph = self.helper.make_graph(nodes, "mixer", inputs, outputs, tensors)
         model = self.helper.make_model(
             graph,
             opset_imports=[self.helper.make_opsetid("", OPSET)],
@@ -139,3 +148,14 @@ class Graph:
         self.helper.set_model_props(model, dict(about))
         onnx.checker.check_model(model, full_check=True)
         return model
+
+    def _widening(self, stored: dict[str, np.ndarray]) -> list[Any]:
+        """Operations that make float32 of the matrices, which become float16 in `stored`."""
+        nodes = []
+        for name, array in self.constants.items():
+            if array.dtype == np.float32 and array.ndim >= 2:
+                del stored[name]
+                stored[f"{name}:half"] = array.astype(np.float16)
+                float32 = onnx_module().TensorProto.FLOAT
+                nodes.append(self.helper.make_node("Cast", [f"{name}:half"], [name], to=float32))
+        return nodes

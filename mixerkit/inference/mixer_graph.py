@@ -26,18 +26,28 @@ class Form:
     """What the graph takes and gives.
 
     `pixels`: 8-bit images [B, H, W, I] as decoders give them, which the graph normalises; else
-    normalised float32 [B, I, H, W]. `probabilities`: the softmax of the logits.
+    normalised float32 [B, I, H, W]. `probabilities`: the softmax of the logits. `half`: matrices
+    are stored in float16.
     """
 
     pixels: bool = False
     probabilities: bool = False
+    half: bool = False
+
+    @property
+    def gives(self) -> str:
+        """The name of the output of a model with a head."""
+        return "probabilities" if self.probabilities else "logits"
+
+
+PLAIN = Form()
 
 
 def mixer_graph(
     config: MixerConfig,
     weights: Mapping[str, np.ndarray],
     preprocess: Preprocess | None = None,
-    form: Form = Form(),
+    form: Form = PLAIN,
 ) -> Any:
     """An ONNX model: images → logits [B, K], or features [B, C] where there is no head."""
     graph = Graph(folded(config, weights))
@@ -52,9 +62,10 @@ def mixer_graph(
     result = head(graph, config, x_BSC)
     if form.probabilities:
         result = graph.op("Softmax", result, axis=-1)
-    graph.nodes[-1].output[0] = "result"
-    about = {METADATA: json.dumps(described(config, preprocess, form))}
-    return graph.model([_input(config, form)], [_output(config)], about)
+    about = described(config, preprocess, form)
+    graph.nodes[-1].output[0] = about["output"]
+    ends = _input(config, form), _output(config, about["output"])
+    return graph.model([ends[0]], [ends[1]], {METADATA: json.dumps(about)}, form.half)
 
 
 def described(config: MixerConfig, preprocess: Preprocess | None, form: Form) -> dict[str, Any]:
@@ -63,7 +74,8 @@ def described(config: MixerConfig, preprocess: Preprocess | None, form: Form) ->
         "model": to_dict(config),
         "preprocess": to_dict(preprocess) if preprocess else None,
         "input": "pixels" if form.pixels else "normalised",
-        "output": "probabilities" if form.probabilities else "logits",
+        "output": form.gives if config.num_classes else "features",
+        "stored": "float16" if form.half else "float32",
     }
 
 
@@ -75,10 +87,10 @@ def _input(config: MixerConfig, form: Form) -> Any:
     return make("images", onnx.TensorProto.FLOAT, ["batch", config.in_channels, *sides])
 
 
-def _output(config: MixerConfig) -> Any:
+def _output(config: MixerConfig, name: str) -> Any:
     onnx = onnx_module()
     shape = ["batch", config.num_classes or config.width]
-    return onnx.helper.make_tensor_value_info("result", onnx.TensorProto.FLOAT, shape)
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
 
 def normalised(graph: Graph, pixels_BHWI: str, preprocess: Preprocess) -> str:

@@ -8,19 +8,37 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from mixerkit.data.augment import normalise
 from mixerkit.data.decode import canvas, fit, read
 from mixerkit.data.readers import PATIENCE, Result, Work, fetch
 from mixerkit.errors import UserError
-from mixerkit.inference.tiles import tiled_logits
-from mixerkit.model.mixer import MlpMixer
+from mixerkit.inference.exported import Exported, softmax
+from mixerkit.inference.tiles import over_tiles
+from mixerkit.spec.mixer import MixerConfig
+from mixerkit.spec.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from mixerkit.model.mixer import MlpMixer
 
 BATCHES_AHEAD = 2  # decoded while the model computes: bounds the memory, hides the disk
+
+
+class Classifier(Protocol):
+    """What names the classes of images: a PyTorch model or an exported one."""
+
+    @property
+    def config(self) -> MixerConfig:
+        """The model's shapes."""
+
+    @property
+    def preprocess(self) -> Preprocess | None:
+        """How images are prepared for it."""
+
+    def logits(self, pixels_BIHW: np.ndarray) -> np.ndarray:
+        """[B, K] of 8-bit images."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +52,7 @@ class Prediction:
 
 
 def predict_files(
-    model: MlpMixer,
+    model: "MlpMixer | Exported",
     paths: Sequence[str | Path],
     *,
     batch_size: int = 32,
@@ -50,10 +68,10 @@ def predict_files(
     scaled to `tiles` times the model's image, and overlapping tiles cover it
     (`inference/tiles.py`).
 
-    `workers` threads decode (0: one per processor). Runs in inference mode on the model's
-    device. A file that cannot be used raises `UserError` naming it, after the predictions of
-    all files before it; with `keep_going` it gives a `Prediction` with an `error` instead. When
-    no file could be read for `patience` seconds, `RunFailed` is raised.
+    `workers` threads decode (0: one per processor). A PyTorch model runs in inference mode on its
+    device; an exported one needs no PyTorch. A file that cannot be used raises `UserError` naming
+    it, after the predictions of all files before it; with `keep_going` it gives a `Prediction` with
+    an `error` instead. When no file could be read for `patience` seconds, `RunFailed` is raised.
     """
     if model.preprocess is None or not model.config.num_classes:
         raise UserError(
@@ -68,14 +86,35 @@ def predict_files(
         raise UserError(f"paths must be a list of files, found the single path {str(paths)!r}.")
     files, preprocess = [Path(path) for path in paths], model.preprocess
     load: Callable[[Path], np.ndarray] = partial(read, preprocess=preprocess, prepare=fit)
-    compute: Callable[[Tensor], Tensor] = model
+    classifier = classifier_of(model)
+    compute = classifier.logits
     if tiles:
         whole = replace(preprocess, resize="shortest", resize_to=tiles * max(preprocess.image_hw))
         load = partial(read, preprocess=whole, prepare=canvas)
-        compute = partial(tiled_logits, model, batch_size=batch_size)
+        compute = partial(_of_tiles, classifier, batch_size)
         batch_size = 1
     loaded = _loaded(files, load, batch_size, workers, patience)
-    return _predictions(model, loaded, top, compute, keep_going)
+    return _predictions(_class_names(classifier), loaded, top, compute, keep_going)
+
+
+def classifier_of(model: "MlpMixer | Exported") -> Classifier:
+    """The model as what names classes; PyTorch is imported for its own models only."""
+    if isinstance(model, Exported):
+        return model
+    from mixerkit.inference.eager import Eager
+
+    return Eager(model)
+
+
+def _of_tiles(classifier: Classifier, batch_size: int, pixels_BIHW: np.ndarray) -> np.ndarray:
+    """Logits [B, K] of images larger than the model's: the mean over overlapping tiles."""
+    found: np.ndarray = over_tiles(
+        lambda tiles: classifier.logits(np.concatenate(tiles)),
+        pixels_BIHW,
+        classifier.config.image_hw,
+        batch_size=batch_size,
+    )
+    return found
 
 
 def _loaded(
@@ -105,18 +144,17 @@ def _loaded(
 
 
 def _predictions(
-    model: MlpMixer,
+    names: tuple[str, ...],
     loaded: Generator[tuple[list[Path], list[Result]]],
     top: int,
-    compute: Callable[[Tensor], Tensor],
+    compute: Callable[[np.ndarray], np.ndarray],
     keep_going: bool,
 ) -> Iterator[Prediction]:
-    """`compute` gives logits [B, K] of images [B, I, H, W] by the model."""
-    names = _class_names(model)
+    """`compute` gives logits [B, K] of 8-bit images [B, I, H, W]."""
     with closing(loaded):
         for files, results in loaded:
             images = [result for result in results if isinstance(result, np.ndarray)]
-            likely = iter(_likeliest(model, compute, images, min(top, len(names))))
+            likely = iter(_likeliest(compute, images, min(top, len(names))))
             for path, result in zip(files, results, strict=True):
                 if isinstance(result, np.ndarray):
                     yield Prediction(path, tuple((names[label], p) for label, p in next(likely)))
@@ -126,30 +164,22 @@ def _predictions(
                     raise result
 
 
-def _class_names(model: MlpMixer) -> tuple[str, ...]:
+def _class_names(model: Classifier) -> tuple[str, ...]:
     """Names by label; the label itself where the model knows no names."""
     assert model.preprocess is not None
     return model.preprocess.class_names or tuple(map(str, range(model.config.num_classes)))
 
 
 def _likeliest(
-    model: MlpMixer, compute: Callable[[Tensor], Tensor], images: list[np.ndarray], top: int
+    compute: Callable[[np.ndarray], np.ndarray], images: list[np.ndarray], top: int
 ) -> list[list[tuple[int, float]]]:
     """(label, probability) of the `top` classes of each image; equal ones in label order."""
     if not images:
         return []
-    assert model.preprocess is not None
-    x_BIHW = normalise(torch.from_numpy(np.stack(images)), model.preprocess)
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            p_BK: Tensor = compute(x_BIHW.to(device)).float().softmax(dim=1).cpu()
-    finally:
-        model.train(was_training)
-    values_BK, labels_BK = p_BK.sort(dim=1, descending=True, stable=True)
+    p_BK = softmax(compute(np.stack(images)))
+    labels_BK = np.argsort(-p_BK, axis=1, kind="stable")[:, :top]
+    values_BK = np.take_along_axis(p_BK, labels_BK, axis=1)
     return [
-        list(zip(labels[:top], values[:top], strict=True))
+        list(zip(labels, values, strict=True))
         for labels, values in zip(labels_BK.tolist(), values_BK.tolist(), strict=True)
     ]

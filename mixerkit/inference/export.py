@@ -1,0 +1,180 @@
+"""A PyTorch model as a file for other runtimes, read back and compared before it is kept.
+
+Letters: N images, I image channels, H W image height and width, K classes.
+"""
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mixerkit.checkpoint.files import sync
+from mixerkit.errors import Refused, UserError
+from mixerkit.inference.eager import Eager
+from mixerkit.inference.exported import Exported, open_exported, softmax
+from mixerkit.inference.graph import onnx_module
+from mixerkit.inference.mixer_graph import METADATA, PLAIN, Form, mixer_graph
+from mixerkit.inference.runtimes import Runtime, installed
+from mixerkit.model.mixer import MlpMixer
+
+Target = Literal["onnx", "openvino"]
+SUFFIX: dict[Target, str] = {"onnx": ".onnx", "openvino": ".xml"}
+READERS: dict[Target, tuple[Runtime, ...]] = {
+    "onnx": ("onnxruntime", "openvino"),
+    "openvino": ("openvino",),
+}
+BATCH = 16
+CLOSE, CLOSE_HALF = 1e-4, 2e-2
+"""The largest `relative` difference that is no defect: of sums in another order, and of weights
+rounded to float16."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One runtime beside the eager model, on the same images. `largest_difference` of an output,
+    `relative` to the largest output; `top1_agreement`: the share of images with the same likeliest
+    class."""
+
+    runtime: str
+    images: int
+    largest_difference: float
+    relative: float
+    top1_agreement: float
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an export left on the disk."""
+
+    files: tuple[Path, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(path.stat().st_size for path in self.files)
+
+
+def export(
+    model: MlpMixer,
+    out: Path,
+    pixels_NIHW: np.ndarray,
+    *,
+    to: Target = "onnx",
+    form: Form = PLAIN,
+    force: bool = False,
+) -> Written:
+    """Write `model` to the file `out`, after every installed runtime that can read it gave what the
+    eager model gives of the images `pixels_NIHW` (8 bits).
+
+    `UserError`: `out` exists, a package is missing, or the model's outputs are the same for all
+    images, so that nothing can be compared. `Refused`: outputs differ by more than
+    rounding can; with `force` it is written all the same, and says so itself.
+    """
+    check_free(out, to)
+    readers = [name for name in READERS[to] if name in installed()]
+    if not readers:
+        needed = " or ".join(READERS[to])
+        raise UserError(f"Nothing is exported that was not read back: install {needed}.")
+    weights = {name: t.detach().float().cpu().numpy() for name, t in model.state_dict().items()}
+    graph = mixer_graph(model.config, weights, model.preprocess, form)
+    wanted_NK = eager_logits(model, pixels_NIHW)
+    if not force and not np.ptp(wanted_NK, axis=0).any():
+        raise UserError(
+            "The model gives the same outputs for all images, as fresh weights with a head of "
+            "zeros do, so that nothing can be compared: give a trained model, or --force."
+        )
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as temporary:
+        draft = Path(temporary) / out.name
+        write(graph, draft, to, form)
+        found = [
+            compared(open_exported(draft, runtime), wanted_NK, pixels_NIHW) for runtime in readers
+        ]
+        forced = _judged(found, form, force)
+        tell(graph, {"compared": [asdict(one) for one in found], "forced": forced})
+        files = write(graph, draft, to, form)
+        open_exported(draft, readers[0])  # as it will be
+        for path in files:
+            sync(path)
+            path.rename(out.with_name(path.name))
+        sync(out.parent)
+    return Written(tuple(out.with_name(path.name) for path in files), tuple(found))
+
+
+def check_free(out: Path, to: Target) -> None:
+    """The name suits the target and nothing is overwritten."""
+    if out.suffix != SUFFIX[to]:
+        raise UserError(f"A model for {to} is a file *{SUFFIX[to]}, found {out.name}.")
+    if not out.parent.is_dir():
+        raise UserError(f"No folder {out.parent} to write {out.name} in.")
+    for path in (out, out.with_suffix(".bin")) if to == "openvino" else (out,):
+        if path.exists():
+            raise UserError(f"{path} already exists and is never overwritten: give another name.")
+
+
+def write(graph: Any, path: Path, to: Target, form: Form) -> list[Path]:
+    """The graph in the target's format: the files, the one to be opened last."""
+    if to == "onnx":
+        path.write_bytes(graph.SerializeToString())
+        return [path]
+    import openvino
+
+    model = openvino.Core().read_model(graph.SerializeToString())
+    openvino.save_model(model, path, compress_to_fp16=form.half)
+    return [path.with_suffix(".bin"), path]
+
+
+def tell(graph: Any, more: dict[str, Any]) -> None:
+    """Add to what the model says of itself."""
+    about = next(json.loads(one.value) for one in graph.metadata_props if one.key == METADATA)
+    text = json.dumps(about | more)
+    onnx_module().helper.set_model_props(graph, {METADATA: text})
+
+
+def eager_logits(model: MlpMixer, pixels_NIHW: np.ndarray) -> np.ndarray:
+    """What PyTorch makes of the images, [N, K]."""
+    eager = Eager(model)
+    return np.concatenate([eager.logits(some) for some in batches(pixels_NIHW)])
+
+
+def compared(exported: Exported, wanted_NK: np.ndarray, pixels_NIHW: np.ndarray) -> Comparison:
+    """An exported model beside the logits [N, K] that are wanted. The first image is also computed
+    alone: batches of any size must do."""
+
+    def outputs(pixels: np.ndarray) -> np.ndarray:
+        return exported.run(exported.prepared(pixels))
+
+    found_NK = np.concatenate([outputs(some) for some in batches(pixels_NIHW)])
+    alone_1K = outputs(pixels_NIHW[:1])
+    if exported.about["output"] == "probabilities":
+        wanted_NK = softmax(wanted_NK)
+    differences = np.abs(found_NK - wanted_NK).max(), np.abs(alone_1K - wanted_NK[:1]).max()
+    largest = float(max(differences))
+    return Comparison(
+        exported.runtime,
+        len(found_NK),
+        largest,
+        largest / max(1e-12, float(np.abs(wanted_NK).max())),
+        float((found_NK.argmax(axis=1) == wanted_NK.argmax(axis=1)).mean()),
+    )
+
+
+def batches(pixels_NIHW: np.ndarray) -> list[np.ndarray]:
+    """Some images at a time."""
+    return [pixels_NIHW[i : i + BATCH] for i in range(0, len(pixels_NIHW), BATCH)]
+
+
+def _judged(found: list[Comparison], form: Form, force: bool) -> bool:
+    """Whether the model differs by more than rounding and is wanted all the same."""
+    most = CLOSE_HALF if form.half else CLOSE
+    wrong = [one for one in found if not one.relative <= most]
+    if wrong and not force:
+        raise Refused(
+            f"Not exported: in {wrong[0].runtime} an output differs by "
+            f"{wrong[0].largest_difference:.2g}, {wrong[0].relative:.2g} of the largest one, where "
+            f"rounding explains {most:g}. With --force it is written all the same."
+        )
+    return bool(wrong)

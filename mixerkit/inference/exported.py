@@ -1,0 +1,111 @@
+"""Exported models: one file (.onnx), or OpenVINO's pair (.xml and a .bin beside it). Running one
+needs no PyTorch.
+
+Letters: B batch, I image channels, H W image height and width, K classes.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixerkit.errors import UserError, unknown
+from mixerkit.inference.mixer_graph import METADATA
+from mixerkit.inference.runtimes import Precision, Run, Runtime, installed, open_graph
+from mixerkit.spec.mixer import MixerConfig
+from mixerkit.spec.preprocess import Preprocess
+from mixerkit.spec.strict import from_dict
+
+SUFFIXES = (".onnx", ".xml")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model that a runtime runs. `about`: everything that its file says of it; `run` takes
+    images as `takes` says and gives what `gives` says."""
+
+    source: str
+    config: MixerConfig
+    preprocess: Preprocess | None
+    about: dict[str, Any]
+    runtime: Runtime
+    run: Run
+
+    def logits(self, pixels_BIHW: np.ndarray) -> np.ndarray:
+        """[B, K] of 8-bit images as the decoder gives them; log-probabilities where the graph gives
+        probabilities, and features where it has no head."""
+        result_BK = self.run(self.prepared(pixels_BIHW))
+        if self.about["output"] == "probabilities":
+            return np.log(np.maximum(result_BK, np.finfo(np.float32).tiny))
+        return result_BK
+
+    def probabilities(self, pixels_BIHW: np.ndarray) -> np.ndarray:
+        """float32 [B, K] of 8-bit images as the decoder gives them."""
+        result_BK = self.run(self.prepared(pixels_BIHW))
+        return result_BK if self.about["output"] == "probabilities" else softmax(result_BK)
+
+    def prepared(self, pixels_BIHW: np.ndarray) -> np.ndarray:
+        """8-bit images as the graph takes them."""
+        if self.about["input"] == "pixels":
+            return np.ascontiguousarray(pixels_BIHW.transpose(0, 2, 3, 1))
+        assert self.preprocess
+        return normalised(pixels_BIHW, self.preprocess)
+
+
+def is_exported(source: str) -> bool:
+    """Whether a source of models is a file of an exported one."""
+    return Path(source).suffix in SUFFIXES
+
+
+def open_exported(
+    path: Path, runtime: Runtime | None = None, threads: int = 0, precision: Precision = "float32"
+) -> Exported:
+    """The model in a file, run by `runtime`, or without one by the first that is installed and can
+    read it. `UserError`: no such file, not one of ours, or no runtime for it."""
+    if not path.is_file():
+        raise UserError(f"No exported model {path}: `mixer export SOURCE --to onnx` writes one.")
+    chosen = runtime or _runtime_for(path)
+    if chosen == "onnxruntime" and path.suffix == ".xml":
+        raise UserError(f"{path} is OpenVINO's and ONNX Runtime cannot read it: export to onnx.")
+    opened = open_graph(path, chosen, METADATA, threads, precision)
+    if not opened.about:
+        raise UserError(
+            f"{path} does not say what it is: expected a model that `mixer export` wrote."
+        )
+    about: dict[str, Any] = json.loads(opened.about)
+    prepared = about["preprocess"]
+    return Exported(
+        str(path),
+        from_dict(MixerConfig, about["model"]),
+        from_dict(Preprocess, prepared) if prepared else None,
+        about,
+        chosen,
+        opened.run,
+    )
+
+
+def _runtime_for(path: Path) -> Runtime:
+    if path.suffix not in SUFFIXES:
+        raise unknown("kind of exported model", path.suffix or path.name, SUFFIXES)
+    if path.suffix == ".xml" or "onnxruntime" not in installed():
+        return "openvino"
+    return "onnxruntime"
+
+
+def normalised(pixels_BIHW: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """8-bit images as the model's input, float32 [B, I, H, W]."""
+    mean, std = (
+        np.array(values, np.float32).reshape(-1, 1, 1)
+        for values in (preprocess.mean, preprocess.std)
+    )
+    x_BIHW: np.ndarray = (pixels_BIHW.astype(np.float32) / np.float32(255) - mean) / std
+    return x_BIHW
+
+
+def softmax(logits_BK: np.ndarray) -> np.ndarray:
+    """Probabilities [B, K]."""
+    shifted = np.exp(logits_BK - logits_BK.max(axis=1, keepdims=True))
+    result: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
+    return result

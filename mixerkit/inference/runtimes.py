@@ -1,0 +1,118 @@
+"""ONNX graphs run by ONNX Runtime or OpenVINO; PyTorch has no part in it.
+
+Letters: B batch, K classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mixerkit.errors import UserError, how_to_install
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""Images, as the graph takes them, with B of any size → the result [B, K]."""
+Runtime = Literal["onnxruntime", "openvino"]
+Precision = Literal["float32", "bfloat16"]
+RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
+PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A graph that is ready to run, and the text in its metadata."""
+
+    run: Run
+    about: str
+
+
+def open_graph(
+    graph: bytes | Path,
+    runtime: Runtime,
+    key: str,
+    threads: int = 0,
+    precision: Precision = "float32",
+) -> Opened:
+    """A graph in memory or in a file, ready to run on `threads` threads (0: one per core), and what
+    its metadata say under `key`: "" for nothing.
+
+    `precision` "bfloat16" lets OpenVINO compute products so; ONNX Runtime has no such way.
+    `UserError`: the runtime is not installed, or cannot read the file.
+    """
+    if runtime == "openvino":
+        return _openvino(graph, key, threads, precision)
+    return _onnxruntime(graph, key, threads)
+
+
+def installed() -> tuple[Runtime, ...]:
+    """Which of the runtimes this Python has; nothing is imported."""
+    from importlib.util import find_spec
+
+    return tuple(name for name in RUNTIMES if find_spec(PACKAGES[name]))
+
+
+def _onnxruntime(graph: bytes | Path, key: str, threads: int) -> Opened:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing("onnxruntime", graph) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors
+    source = graph if isinstance(graph, bytes) else str(graph)
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its classes are not public
+        raise unreadable(graph, "ONNX Runtime", error) from error
+    (name,) = (one.name for one in session.get_inputs())
+    metadata = session.get_modelmeta().custom_metadata_map
+
+    def run(images: np.ndarray) -> np.ndarray:
+        result: np.ndarray = session.run(None, {name: images})[0]
+        return result
+
+    return Opened(run, metadata.get(key, ""))
+
+
+def _openvino(graph: bytes | Path, key: str, threads: int, precision: Precision) -> Opened:
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing("openvino", graph) from error
+    core = openvino.Core()
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    try:
+        model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
+        compiled = core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise unreadable(graph, "OpenVINO", error) from error
+    request = compiled.create_infer_request()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        found = request.infer({0: images}, share_inputs=True, share_outputs=True)
+        return np.array(found[0])  # the next run writes over it
+
+    place = ["framework", key]  # where it keeps ONNX's metadata, in its own files too
+    return Opened(run, model.get_rt_info(place).astype(str) if model.has_rt_info(place) else "")
+
+
+def missing(runtime: str, graph: bytes | Path) -> UserError:
+    """The error for a runtime that is not installed."""
+    what = "an exported model" if isinstance(graph, bytes) else str(graph)
+    return UserError(f"Running {what} needs {runtime}: {how_to_install(runtime)}")
+
+
+def unreadable(graph: bytes | Path, runtime: str, error: Exception) -> UserError:
+    """The error for a file that a runtime cannot read."""
+    what = "the graph" if isinstance(graph, bytes) else str(graph)
+    said = (str(error).strip().splitlines() or ["no reason"])[-1]
+    return UserError(
+        f"{runtime} cannot read {what}: {said} Is the file whole? Export the model again."
+    )
