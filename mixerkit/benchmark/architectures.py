@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixerkit.benchmark.measure import Call
 from mixerkit.benchmark.peers import counted, timm_models
 from mixerkit.model.cost import cost
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.model.surgery import Enlargement, adapt
 from mixerkit.spec.mixer import MixerConfig, variant
 from mixerkit.spec.paper import LARGEST, RESULTS
+from mixerkit.timer import Call
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -10,8 +10,8 @@ from statistics import linear_regression, median
 from typing import Any
 
 from mixerkit.benchmark.architectures import FORMS, Architecture, built, forward, priced
-from mixerkit.benchmark.measure import interleave
 from mixerkit.benchmark.workload import Say
+from mixerkit.timer import interleave
 
 SIZES = ((256, 15), (512, 9), (768, 5), (1024, 5))
 """Sides of the image in pixels, each with its rounds; the first is that of one tile."""

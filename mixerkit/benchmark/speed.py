@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from mixerkit.benchmark.measure import Call, compare, interleave, matrix_products
+from mixerkit.benchmark.measure import matrix_products
 from mixerkit.benchmark.peers import copy_to_timm
 from mixerkit.benchmark.workload import MODES, Say, Workload, models
 from mixerkit.model.cost import cost
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.results import write_results
+from mixerkit.timer import Call, compare, interleave
 
 CASES = (("demo", (1, 8, 32, 128)), ("S/16", (1, 8, 32)), ("B/16", (1, 8, 32)))
 QUICK_CASES = (("N/7", (2,)),)

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixerkit.benchmark.measure import compare, interleave, matrix_products
+from mixerkit.benchmark.measure import matrix_products
 from mixerkit.benchmark.workload import MODES, Say, Workload
 from mixerkit.model.mixer import MixerBlock, MlpMixer
 from mixerkit.model.token_mixers import TokenMlp, across_tokens
 from mixerkit.results import write_results
+from mixerkit.timer import compare, interleave
 
 Product = Callable[[Tensor, nn.Linear], Tensor]
 

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mixerkit.benchmark.measure import Call, peak_memory
+from mixerkit.benchmark.measure import peak_memory
 from mixerkit.spec.mixer import MixerConfig, variant
 from mixerkit.spec.recipes import recipe
+from mixerkit.timer import Call
 
 Say = Callable[[str], None]
 Mode = Literal["forward", "training"]

@@ -15,8 +15,9 @@ from mixerkit.checkpoint.files import sync
 from mixerkit.errors import Refused, UserError
 from mixerkit.inference.eager import Eager
 from mixerkit.inference.exported import Exported, open_exported, softmax
+from mixerkit.inference.gate import Verdict, refuse_unless_good
 from mixerkit.inference.graph import onnx_module
-from mixerkit.inference.mixer_graph import METADATA, PLAIN, Form, mixer_graph
+from mixerkit.inference.mixer_graph import METADATA, PLAIN, EightBits, Form, mixer_graph
 from mixerkit.inference.runtimes import Runtime, installed
 from mixerkit.model.mixer import MlpMixer
 
@@ -65,10 +66,13 @@ def export(
     *,
     to: Target = "onnx",
     form: Form = PLAIN,
+    rounded: tuple[EightBits, Verdict] | None = None,
     force: bool = False,
 ) -> Written:
     """Write `model` to the file `out`, after every installed runtime that can read it gave what the
     eager model gives of the images `pixels_NIHW` (8 bits).
+
+    `rounded`: how it is computed in 8 bits, as `judged` found it; then the gate decides.
 
     `UserError`: `out` exists, a package is missing, or the model's outputs are the same for all
     images, so that nothing can be compared. `Refused`: outputs differ by more than
@@ -79,8 +83,11 @@ def export(
     if not readers:
         needed = " or ".join(READERS[to])
         raise UserError(f"Nothing is exported that was not read back: install {needed}.")
-    weights = {name: t.detach().float().cpu().numpy() for name, t in model.state_dict().items()}
-    graph = mixer_graph(model.config, weights, model.preprocess, form)
+    weights = weights_of(model)
+    eight_bits, verdict = rounded or (None, None)
+    if verdict and not force:
+        refuse_unless_good(verdict)
+    graph = mixer_graph(model.config, weights, model.preprocess, form, eight_bits)
     wanted_NK = eager_logits(model, pixels_NIHW)
     if not force and not np.ptp(wanted_NK, axis=0).any():
         raise UserError(
@@ -93,8 +100,9 @@ def export(
         found = [
             compared(open_exported(draft, runtime), wanted_NK, pixels_NIHW) for runtime in readers
         ]
-        forced = _judged(found, form, force)
-        tell(graph, {"compared": [asdict(one) for one in found], "forced": forced})
+        forced = _doubtful(found, form, force) if not verdict else not verdict.passes
+        more = {"compared": [asdict(one) for one in found], "forced": forced}
+        tell(graph, more | ({"judged": verdict.row()} if verdict else {}))
         files = write(graph, draft, to, form)
         open_exported(draft, readers[0])  # as it will be
         for path in files:
@@ -102,6 +110,11 @@ def export(
             path.rename(out.with_name(path.name))
         sync(out.parent)
     return Written(tuple(out.with_name(path.name) for path in files), tuple(found))
+
+
+def weights_of(model: MlpMixer) -> dict[str, np.ndarray]:
+    """All tensors by name, float32 arrays."""
+    return {name: t.detach().float().cpu().numpy() for name, t in model.state_dict().items()}
 
 
 def check_free(out: Path, to: Target) -> None:
@@ -167,7 +180,7 @@ def batches(pixels_NIHW: np.ndarray) -> list[np.ndarray]:
     return [pixels_NIHW[i : i + BATCH] for i in range(0, len(pixels_NIHW), BATCH)]
 
 
-def _judged(found: list[Comparison], form: Form, force: bool) -> bool:
+def _doubtful(found: list[Comparison], form: Form, force: bool) -> bool:
     """Whether the model differs by more than rounding and is wanted all the same."""
     most = CLOSE_HALF if form.half else CLOSE
     wrong = [one for one in found if not one.relative <= most]

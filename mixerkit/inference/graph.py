@@ -7,6 +7,7 @@ forward pass. Operations are called after the part of the model that they belong
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,42 @@ def onnx_module() -> Any:
     return onnx
 
 
-class Graph:
-    """Nodes and constants, in their order. `weights`: a model's tensors by name, as arrays."""
+@dataclass(frozen=True)
+class Range:
+    """Of the numbers that go into a product: from `low` to `high`, in 255 even steps. 0 is one of
+    them, so that it stays what it is."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
+    low: float
+    high: float
+
+    @property
+    def scale(self) -> float:
+        """The width of a step."""
+        return max(max(self.high, 0) - min(self.low, 0), 1e-12) / 255
+
+    @property
+    def zero_point(self) -> int:
+        """Which step is 0."""
+        return round(-min(self.low, 0) / self.scale)
+
+
+class Graph:
+    """Nodes and constants, in their order. `weights`: a model's tensors by name, as arrays.
+
+    `ranges`: the products that are computed in 8 bits, by the part of the model that they are.
+    `left_of_tokens`: on which side of a product along the tokens its constant is. `products`: what
+    goes into each product of a learned matrix whose constant is on the right.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, np.ndarray],
+        ranges: Mapping[str, Range] | None = None,
+        left_of_tokens: bool = True,
+    ) -> None:
         self.weights, self.helper = weights, onnx_module().helper
+        self.ranges, self.left_of_tokens = ranges or {}, left_of_tokens
+        self.products: dict[str, str] = {}
         self.nodes: list[Any] = []
         self.constants: dict[str, np.ndarray] = {}
         self.scope = ""
@@ -111,7 +143,29 @@ class Graph:
 
     def dense(self, x: str) -> str:
         """The linear map of this part, along the last axis."""
-        return self.right(x, self.weight("weight"), self.weight("bias"))
+        self.products[self.scope] = x
+        matrix_OI, bias_O = self.weight("weight"), self.weight("bias")
+        if self.scope not in self.ranges:
+            return self.right(x, matrix_OI, bias_O)
+        x = self.rounded(x, self.ranges[self.scope])
+        y = self.op("MatMul", x, self.rounded_matrix(matrix_OI))
+        return self.add(y, self.constant(bias_O, "bias"))
+
+    def rounded(self, x: str, to: Range) -> str:
+        """Numbers rounded to 8 bits; runtimes make one operation of this and the product."""
+        scale = self.constant(np.array(to.scale, np.float32), "scale")
+        zero_point = self.constant(np.array(to.zero_point, np.uint8), "zero_point")
+        steps = self.op("QuantizeLinear", x, scale, zero_point)
+        return self.op("DequantizeLinear", steps, scale, zero_point)
+
+    def rounded_matrix(self, matrix_OI: np.ndarray) -> str:
+        """The transposed matrix in 8 bits, 127 even steps to either side for each output."""
+        scale_O = np.maximum(np.abs(matrix_OI).max(axis=1), 1e-12) / 127
+        steps_OI = np.rint(matrix_OI / scale_O[:, None]).astype(np.int8)
+        steps = self.constant(steps_OI.T, "steps")
+        scales = self.constant(scale_O.astype(np.float32), "scales")
+        zeros = self.constant(np.zeros(len(scale_O), np.int8), "zeros")
+        return self.op("DequantizeLinear", steps, scales, zeros, axis=1)
 
     def right(self, x: str, matrix_OI: np.ndarray, bias_O: np.ndarray | None = None) -> str:
         """x · matrixᵀ + bias along the last axis: the constant is on the right of the product."""

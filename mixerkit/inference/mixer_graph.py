@@ -5,13 +5,13 @@ C channels, D channel-mixing width, K classes. The batch may have any size.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from mixerkit.inference.graph import Graph, onnx_module
+from mixerkit.inference.graph import Graph, Range, onnx_module
 from mixerkit.inference.token_graphs import TOKEN_GRAPHS
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
@@ -27,12 +27,13 @@ class Form:
 
     `pixels`: 8-bit images [B, H, W, I] as decoders give them, which the graph normalises; else
     normalised float32 [B, I, H, W]. `probabilities`: the softmax of the logits. `half`: matrices
-    are stored in float16.
+    are stored in float16. `left_of_tokens`: token mixing is W·x, else (xᵀ·Wᵀ)ᵀ.
     """
 
     pixels: bool = False
     probabilities: bool = False
     half: bool = False
+    left_of_tokens: bool = True
 
     @property
     def gives(self) -> str:
@@ -43,29 +44,71 @@ class Form:
 PLAIN = Form()
 
 
+@dataclass(frozen=True)
+class EightBits:
+    """Which products are computed in 8 bits. `ranges`: of what goes into each, by the part of the
+    model that it is. `smooth`: for a LayerNorm that a product follows, what each channel is divided
+    by there and multiplied by in the product (Xiao et al. 2023, SmoothQuant, section 4)."""
+
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    smooth: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
 def mixer_graph(
     config: MixerConfig,
     weights: Mapping[str, np.ndarray],
     preprocess: Preprocess | None = None,
     form: Form = PLAIN,
+    eight_bits: EightBits | None = None,
 ) -> Any:
     """An ONNX model: images → logits [B, K], or features [B, C] where there is no head."""
-    graph = Graph(folded(config, weights))
-    x = images = "images"
+    graph = written(config, weights, preprocess, form, eight_bits)
+    about = described(config, preprocess, form)
+    if eight_bits:
+        about["eight_bits"] = sorted(eight_bits.ranges)
+    return finished(graph, config, form, about)
+
+
+def written(
+    config: MixerConfig,
+    weights: Mapping[str, np.ndarray],
+    preprocess: Preprocess | None,
+    form: Form,
+    eight_bits: EightBits | None = None,
+) -> Graph:
+    """The operations; the last one gives the result."""
+    ranges, smooth = (eight_bits.ranges, eight_bits.smooth) if eight_bits else ({}, {})
+    left = form.left_of_tokens and not ranges
+    graph = Graph(smoothed(config, folded(config, weights), smooth), ranges, left)
+    x = "images"
     if form.pixels:
         assert preprocess, "how pixels are normalised"
-        x = normalised(graph, images, preprocess)
+        x = normalised(graph, x, preprocess)
     x_BSC = patches(graph, config, x)
     for index in range(config.depth):
         with graph.within(f"blocks.{index}"):
             x_BSC = block(graph, config, x_BSC)
     result = head(graph, config, x_BSC)
     if form.probabilities:
-        result = graph.op("Softmax", result, axis=-1)
-    about = described(config, preprocess, form)
-    graph.nodes[-1].output[0] = about["output"]
-    ends = _input(config, form), _output(config, about["output"])
-    return graph.model([ends[0]], [ends[1]], {METADATA: json.dumps(about)}, form.half)
+        graph.op("Softmax", result, axis=-1)
+    return graph
+
+
+def finished(
+    graph: Graph,
+    config: MixerConfig,
+    form: Form,
+    about: Mapping[str, Any],
+    more: Sequence[str] = (),
+) -> Any:
+    """The ONNX model, with `more` tensors of three axes as outputs after its result."""
+    onnx, name = onnx_module(), about["output"]
+    graph.nodes[-1].output[0] = name
+    make, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    outputs = [make(name, kind, ["batch", config.num_classes or config.width])]
+    outputs += [make(one, kind, [f"{one}:{axis}" for axis in range(3)]) for one in more]
+    metadata = {METADATA: json.dumps(about)}
+    return graph.model([_input(config, form)], outputs, metadata, form.half)
 
 
 def described(config: MixerConfig, preprocess: Preprocess | None, form: Form) -> dict[str, Any]:
@@ -85,12 +128,6 @@ def _input(config: MixerConfig, form: Form) -> Any:
     if form.pixels:
         return make("images", onnx.TensorProto.UINT8, ["batch", *sides, config.in_channels])
     return make("images", onnx.TensorProto.FLOAT, ["batch", config.in_channels, *sides])
-
-
-def _output(config: MixerConfig, name: str) -> Any:
-    onnx = onnx_module()
-    shape = ["batch", config.num_classes or config.width]
-    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
 
 def normalised(graph: Graph, pixels_BHWI: str, preprocess: Preprocess) -> str:
@@ -189,6 +226,21 @@ def folded(config: MixerConfig, weights: Mapping[str, np.ndarray]) -> dict[str, 
         result[f"{product}.bias"] = weights[f"{product}.bias"] + weight @ shift
         result[f"{norm_name}.weight"] = np.ones_like(scale)
         result[f"{norm_name}.bias"] = np.zeros_like(shift)
+    return result
+
+
+def smoothed(
+    config: MixerConfig, weights: Mapping[str, np.ndarray], smooth: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The same function with the channels of `folded` LayerNorms divided by `smooth`, and the
+    matrices that follow multiplied by it."""
+    result = dict(weights)
+    for norm_name, product in followed(config):
+        if norm_name in smooth:
+            scale_C = smooth[norm_name].astype(np.float64)
+            result[f"{norm_name}.weight"] = result[f"{norm_name}.weight"] / scale_C
+            result[f"{norm_name}.bias"] = result[f"{norm_name}.bias"] / scale_C
+            result[f"{product}.weight"] = result[f"{product}.weight"] * scale_C
     return result
 
 

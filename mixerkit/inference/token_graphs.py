@@ -15,24 +15,30 @@ from mixerkit.spec.token_mixers import KERNEL, POOL
 Write = Callable[[Graph, MixerConfig, str], str]
 
 
-def dense(graph: Graph, x_BSC: str) -> str:
-    """The linear map of this part along the tokens, [B, S, C] → [B, T, C]."""
-    return graph.left(graph.weight("weight"), x_BSC, graph.weight("bias"))
+def turned(graph: Graph, x: str) -> str:
+    """Tokens along the last axis where the constants are on the right, and back again."""
+    return x if graph.left_of_tokens else graph.transpose(x, 0, 2, 1)
+
+
+def dense(graph: Graph, x: str) -> str:
+    """The linear map of this part along the tokens, which are `turned`."""
+    if not graph.left_of_tokens:
+        return graph.dense(x)
+    return graph.left(graph.weight("weight"), x, graph.weight("bias"))
 
 
 def token_mlp(graph: Graph, config: MixerConfig, x_BSC: str) -> str:
     """W2 · gelu(W1 · x) along the tokens."""
     with graph.within("fc1"):
-        h_BTC = dense(graph, x_BSC)
-        h_BTC = graph.gelu(h_BTC, config.gelu)
+        h = graph.gelu(dense(graph, turned(graph, x_BSC)), config.gelu)
     with graph.within("fc2"):
-        return dense(graph, h_BTC)
+        return turned(graph, dense(graph, h))
 
 
 def token_linear(graph: Graph, config: MixerConfig, x_BSC: str) -> str:
     """One linear map along the tokens."""
     with graph.within("fc"):
-        return dense(graph, x_BSC)
+        return turned(graph, dense(graph, turned(graph, x_BSC)))
 
 
 def grouped(graph: Graph, config: MixerConfig, x_BSC: str) -> str:
@@ -74,7 +80,7 @@ def gated(graph: Graph, config: MixerConfig, x_BSC: str) -> str:
     with graph.within("norm"):
         v_BSC = graph.layer_norm(v_BSC, config.norm_eps)
     with graph.within("gate"):
-        gate_BSC = dense(graph, v_BSC)
+        gate_BSC = turned(graph, dense(graph, turned(graph, v_BSC)))
     with graph.within("proj_out"):
         y_BSC = graph.op("Mul", u_BSC, gate_BSC)
         return graph.dense(y_BSC)

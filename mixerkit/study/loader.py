@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mixerkit.benchmark.measure import compare, interleave
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import TrainLoader
 from mixerkit.data.readers import processors
@@ -29,6 +28,7 @@ from mixerkit.results import write_results
 from mixerkit.spec.mixer import variant
 from mixerkit.spec.preprocess import preprocess_for
 from mixerkit.spec.recipe import Augment, Data, Evaluate, Optimizer, Recipe
+from mixerkit.timer import compare, interleave
 from mixerkit.training.loop import train
 
 Say = Callable[[str], None]

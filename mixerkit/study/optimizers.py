@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mixerkit.benchmark.measure import compare, interleave
 from mixerkit.benchmark.workload import Workload
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.results import write_results
 from mixerkit.spec.recipes import recipe
+from mixerkit.timer import compare, interleave
 from mixerkit.training.muon import Muon
 from mixerkit.training.optimizer import is_hidden_matrix
 

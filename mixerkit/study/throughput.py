@@ -23,13 +23,13 @@ from mixerkit.benchmark.architectures import (
     priced,
     published_rate,
 )
-from mixerkit.benchmark.measure import Comparison, compare, interleave
 from mixerkit.benchmark.workload import Say
 from mixerkit.checkpoint.files import write_atomic
 from mixerkit.insight.canvas import can_draw
 from mixerkit.results import write_results
 from mixerkit.spec.paper import CLAIMS
 from mixerkit.study.throughput_figure import figure
+from mixerkit.timer import Comparison, compare, interleave
 
 
 @dataclass(frozen=True)

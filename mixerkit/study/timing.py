@@ -10,11 +10,11 @@ from statistics import median
 
 import torch
 
-from mixerkit.benchmark.measure import interleave
 from mixerkit.benchmark.workload import Mode, workload
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.study.grid import Configuration
 from mixerkit.study.runner import model_of
+from mixerkit.timer import interleave
 
 ROUNDS = 7
 

@@ -5,14 +5,9 @@ import sys
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from mixerkit.benchmark.measure import (
-    compare,
-    in_fresh_process,
-    interleave,
-    matrix_products,
-    peak_memory,
-)
+from mixerkit.benchmark.measure import in_fresh_process, matrix_products, peak_memory
 from mixerkit.spec.mixer import MixerConfig
+from mixerkit.timer import compare, interleave
 
 
 class Clock:

@@ -7,6 +7,7 @@ import pytest
 
 from mixerkit.cli.export import name_of
 from mixerkit.cli.main import main
+from mixerkit.inference import gate
 from mixerkit.inference.exported import open_exported
 
 SHIPPED = "zoo:fashion-demo"
@@ -42,9 +43,43 @@ def test_another_image_size() -> None:
     assert open_exported(Path("fashion-demo.onnx")).config.image_hw == (56, 56)
 
 
+@pytest.mark.parametrize("speed_up", [2.0, 1.1])
+def test_eight_bits_pass_the_gate_or_not(
+    speed_up: float,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    repository: Path,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(gate, "speed_up", lambda *given: speed_up)
+    root = str(repository / "tests/samples/fashion-mnist")
+    words = ["--precision", "int8", "--images", "fashion-mnist", "--root", root, "--count", "256"]
+    code = main(["export", SHIPPED, *words])
+    captured = capsys.readouterr()
+    assert captured.err.count("signal to noise") == 6
+    if speed_up < 1.2:
+        assert code == 3 and "1.10 times as fast in onnxruntime" in captured.err
+        assert list(tmp_path.iterdir()) == []
+        assert main(["export", SHIPPED, *words, "--force", "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["judged"]["speed_up"] == 1.1
+        assert open_exported(Path("fashion-demo.onnx")).about["forced"] is True
+    else:
+        assert code == 0 and "2.00 times that of float32 in onnxruntime" in captured.out
+        assert "the head alone" in captured.out
+
+
+def test_eight_bits_need_images(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["export", "N/7", "--precision", "int8"]) == 2
+    assert "give --images NAME|FOLDER" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        ([SHIPPED, "--count", "0"], "--count must be at least 1"),
+        ([SHIPPED, "--images", "no-such-set"], "no-such-set"),
         ([SHIPPED, "--out", "a.xml"], r"A model for onnx is a file *.onnx, found a.xml"),
         ([SHIPPED, "--out", "no/a.onnx"], "No folder no"),
         ([SHIPPED, "--to", "onx"], "onx"),

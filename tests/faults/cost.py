@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from mixerkit.benchmark.measure import compare, interleave
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import Batch
 from mixerkit.results import write_results
@@ -24,6 +23,7 @@ from mixerkit.spec.mixer import variant
 from mixerkit.spec.recipe import Recipe
 from mixerkit.spec.recipes import recipe
 from mixerkit.study.training_memory import noise
+from mixerkit.timer import compare, interleave
 from mixerkit.training.interrupt import Interrupt
 from mixerkit.training.loss import TargetLoss
 from mixerkit.training.setup import Steps

@@ -3,12 +3,12 @@
 import pytest
 
 from mixerkit.benchmark.architectures import priced
-from mixerkit.benchmark.measure import Comparison
 from mixerkit.benchmark.peers import timm_models
 from mixerkit.results import read_results
 from mixerkit.spec.paper import CLAIMS
 from mixerkit.study import throughput
 from mixerkit.study.throughput import ANCHOR, GROUPS, ratio_row, sentence
+from mixerkit.timer import Comparison
 
 PARTS = ("models", "ratios", "patches", "exponents")
 

@@ -1,0 +1,226 @@
+"""Which products of a Mixer are computed in 8 bits, and from which ranges, found on images.
+
+All-MLP models lose much when they are rounded carelessly: a few channels after a LayerNorm are far
+larger than the others, and a few values far larger than the rest set the width of every step.
+Against the first channels are smoothed (Xiao et al. 2023, SmoothQuant); against the second the
+largest values may be cut off; where neither helps, a product stays in float.
+
+Letters: N images, I image channels, H W image height and width, C channels, K classes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mixerkit.inference.exported import normalised
+from mixerkit.inference.graph import Graph, Range
+from mixerkit.inference.mixer_graph import (
+    EightBits,
+    Form,
+    described,
+    finished,
+    folded,
+    followed,
+    mixer_graph,
+    written,
+)
+from mixerkit.inference.runtimes import Runtime, open_graph
+from mixerkit.spec.mixer import MixerConfig
+from mixerkit.spec.preprocess import Preprocess
+
+Weights = Mapping[str, np.ndarray]
+Watch = Callable[[str], None]
+
+RIGHT = Form(left_of_tokens=False)
+BATCH = 8
+BINS = 4096
+LEFT_ALONE = ("head",)
+"""Products that take next to no time and decide all."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How ranges are found. `percentile`: of the values that go into a product, so many are inside
+    its range, half of the others below and half above. `smooth`: how much of the differences
+    between channels the matrices take over, 0 (none) to 1 (SmoothQuant's α)."""
+
+    percentile: float = 100.0
+    smooth: float = 0.0
+
+
+SETTINGS = tuple(
+    Setting(percentile, smooth) for smooth in (0.0, 0.5) for percentile in (100.0, 99.99, 99.9)
+)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What rounding does to the logits: `signal_to_noise` in decibels, and `agreement`, the share
+    of images whose likeliest class is the same as in float."""
+
+    signal_to_noise: float
+    agreement: float
+
+
+class Calibration:
+    """A model and the images that its ranges are found on. Float graphs run in `runtime`."""
+
+    def __init__(
+        self,
+        config: MixerConfig,
+        weights: Weights,
+        preprocess: Preprocess,
+        pixels_NIHW: np.ndarray,
+        runtime: Runtime,
+        threads: int = 0,
+    ) -> None:
+        self.config, self.weights, self.preprocess = config, weights, preprocess
+        self.runtime, self.threads = runtime, threads
+        self.images_NIHW = normalised(pixels_NIHW, preprocess)
+        self.wanted_NK = self.logits(None)
+
+    def logits(self, eight_bits: EightBits | None) -> np.ndarray:
+        """What the graph gives of the images, [N, K]."""
+        graph = mixer_graph(self.config, self.weights, None, RIGHT, eight_bits)
+        run = open_graph(graph.SerializeToString(), self.runtime, "", self.threads).run
+        return np.concatenate([run(some) for some in self._batches()])
+
+    def loss(self, eight_bits: EightBits) -> Loss:
+        """What these 8 bits do to the logits."""
+        found_NK = self.logits(eight_bits)
+        noise = np.square(found_NK - self.wanted_NK).mean()
+        signal = np.square(self.wanted_NK - self.wanted_NK.mean(axis=0)).mean()
+        same = found_NK.argmax(axis=1) == self.wanted_NK.argmax(axis=1)
+        return Loss(10 * float(np.log10(signal / max(noise, 1e-30))), float(same.mean()))
+
+    def eight_bits(self, setting: Setting) -> EightBits:
+        """Every product but the head, with ranges as `setting` says."""
+        smooth = self._smooth(setting.smooth) if setting.smooth else {}
+        return EightBits(self._ranges(setting.percentile, smooth), smooth)
+
+    def _batches(self) -> Iterator[np.ndarray]:
+        for first in range(0, len(self.images_NIHW), BATCH):
+            yield self.images_NIHW[first : first + BATCH]
+
+    def _watched(self, smooth: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """What goes into each product, batch by batch."""
+        graph = written(self.config, self.weights, None, RIGHT, EightBits({}, smooth))
+        inputs = {
+            product: tensor
+            for product, tensor in graph.products.items()
+            if product not in LEFT_ALONE
+        }
+        run = self._several(graph, list(dict.fromkeys(inputs.values())))
+        for some in self._batches():
+            found = run(some)
+            yield {product: found[tensor] for product, tensor in inputs.items()}
+
+    def _several(
+        self, graph: Graph, tensors: Sequence[str]
+    ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+        """A run that gives tensors from the middle of a graph."""
+        import onnxruntime
+
+        about = described(self.config, None, RIGHT)
+        model = finished(graph, self.config, RIGHT, about, tensors)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = self.threads, 3
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+        return lambda images: dict(
+            zip(tensors, session.run(list(tensors), {"images": images}), strict=True)
+        )
+
+    def _smooth(self, alpha: float) -> dict[str, np.ndarray]:
+        """For each LayerNorm that a product follows, what its channels are divided by: their
+        largest value to the power `alpha` over the matrix's largest to 1 − `alpha`."""
+        pairs = {product: norm for norm, product in followed(self.config)}
+        largest: dict[str, np.ndarray] = {}
+        for found in self._watched({}):
+            for product, norm in pairs.items():
+                if product in found:
+                    own_C = np.abs(found[product]).max(axis=(0, 1))
+                    largest[norm] = np.maximum(own_C, largest.get(norm, 0))
+        weights, result = folded(self.config, self.weights), {}
+        for product, norm in pairs.items():
+            if norm in largest:
+                matrix_C = np.abs(weights[f"{product}.weight"]).max(axis=0)
+                scale_C = np.maximum(largest[norm], 1e-5) ** alpha
+                scale_C /= np.maximum(matrix_C, 1e-5) ** (1 - alpha)
+                result[norm] = (scale_C / np.exp(np.log(scale_C).mean())).astype(np.float32)
+        return result
+
+    def _ranges(self, percentile: float, smooth: Mapping[str, np.ndarray]) -> dict[str, Range]:
+        """From the smallest to the largest value, or with the few beyond `percentile` cut off."""
+        ends: dict[str, Range] = {}
+        for found in self._watched(smooth):
+            for product, x in found.items():
+                known = ends.get(product, Range(0, 0))
+                low, high = min(known.low, float(x.min())), max(known.high, float(x.max()))
+                ends[product] = Range(low, high)
+        if percentile >= 100:
+            return ends
+        counts = {product: np.zeros(BINS) for product in ends}
+        for found in self._watched(smooth):
+            for product, x in found.items():
+                own = ends[product]
+                counts[product] += np.histogram(x, BINS, (own.low, own.high))[0]
+        return {product: _inside(counts[product], own, percentile) for product, own in ends.items()}
+
+
+def _inside(counts: np.ndarray, ends: Range, percentile: float) -> Range:
+    """The range that leaves out half of what is beyond `percentile` at either side."""
+    edges = np.linspace(ends.low, ends.high, len(counts) + 1)
+    share = np.cumsum(counts) / counts.sum()
+    beyond = (1 - percentile / 100) / 2
+    low = edges[np.searchsorted(share, beyond)]
+    high = edges[np.searchsorted(share, 1 - beyond) + 1]
+    return Range(float(low), float(high))
+
+
+# -- choosing ---------------------------------------------------------------------------------
+
+
+def tried(
+    calibration: Calibration, watch: Watch, settings: Sequence[Setting] = SETTINGS
+) -> list[tuple[Setting, EightBits, Loss]]:
+    """Each setting with what it does to the logits, the least loss first."""
+    found = []
+    for setting in settings:
+        eight_bits = calibration.eight_bits(setting)
+        loss = calibration.loss(eight_bits)
+        watch(
+            f"percentile {setting.percentile:g}, smoothing {setting.smooth:g}: signal to noise "
+            f"{loss.signal_to_noise:.1f} dB, agreement {loss.agreement:.2%}"
+        )
+        found.append((setting, eight_bits, loss))
+    return sorted(found, key=lambda one: -one[2].signal_to_noise)
+
+
+def sensitivity(calibration: Calibration, eight_bits: EightBits, watch: Watch) -> dict[str, Loss]:
+    """What each product alone does to the logits, in 8 bits while all others are in float; the one
+    that does most first."""
+    found: dict[str, Loss] = {}
+    for product, own in eight_bits.ranges.items():
+        found[product] = calibration.loss(replace(eight_bits, ranges={product: own}))
+        watch(f"{product}: signal to noise {found[product].signal_to_noise:.1f} dB")
+    return dict(sorted(found.items(), key=lambda one: one[1].signal_to_noise))
+
+
+def spared(
+    calibration: Calibration,
+    eight_bits: EightBits,
+    losses: Mapping[str, Loss],
+    least_agreement: float,
+    most: float = 0.5,
+) -> tuple[EightBits, Loss]:
+    """With the fewest products left in float, those that do most first, so that so many images
+    agree; at most the share `most` of all. What is found for the last try when nothing helps."""
+    order = list(losses)
+    for count in range(int(most * len(order)) + 1):
+        ranges = {p: own for p, own in eight_bits.ranges.items() if p not in order[:count]}
+        some = replace(eight_bits, ranges=ranges)
+        loss = calibration.loss(some)
+        if loss.agreement >= least_agreement:
+            break
+    return some, loss
