@@ -13,6 +13,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from mixerkit import launch
 from mixerkit.errors import RunFailed, UserError
 
 # Pixels, or how to make them; safe to call from any thread.
@@ -131,14 +132,15 @@ def fetch(
     """(indices, the result for each) for every batch of indices, in order.
 
     `begin` tells what each image of a batch is or takes; what it takes is done in `workers`
-    threads (0: one per processor), `ahead` batches before it is asked for. The threads end with
-    the iterator, also when it is dropped half-way. `place` names an image for people.
+    threads (0: one per processor, which processes on one machine share), `ahead` batches before it
+    is asked for. The threads end with the iterator, also when it is dropped half-way. `place` names
+    an image for people.
 
     A `UserError` is a result. `RunFailed` is raised when, while a batch is waited for, no image
     is finished for `patience` seconds, and when a thread meets any other error. `poll` is called
     again and again while a batch is waited for, and may raise.
     """
-    readers = Readers(workers or processors())
+    readers = Readers(workers or max(1, processors() // launch.processes_here()))
     waiting: deque[tuple[np.ndarray, list[Task]]] = deque()
     try:
         for indices in batches:

@@ -4,9 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixerkit import launch
 from mixerkit.data.loader import EvaluationLoader, TrainLoader
-from mixerkit.data.readers import Poll, nothing, processors
+from mixerkit.data.readers import Poll, nothing
 from mixerkit.data.sources import ImageSplit, Splits, opened, thin_out
 from mixerkit.data.splits import check_trainable
 from mixerkit.errors import UserError
@@ -71,7 +70,7 @@ def training_loader(
         recipe.augment,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
-        workers=_workers(recipe),
+        workers=recipe.data.workers,
         memory=recipe.data.memory,
         patience=recipe.data.patience,
         skip_broken=recipe.data.max_unreadable > 0,
@@ -79,11 +78,6 @@ def training_loader(
         part=part,
         scaled=recipe.data.scaled_decoding,
     )
-
-
-def _workers(recipe: Recipe) -> int:
-    """Threads that decode images; processes on one machine share its processors."""
-    return recipe.data.workers or max(1, processors() // launch.processes_here())
 
 
 def evaluation_loader(
@@ -99,7 +93,7 @@ def evaluation_loader(
         split,
         preprocess_of(recipe, splits),
         batch_size=recipe.evaluate.batch_size,
-        workers=_workers(recipe),
+        workers=recipe.data.workers,
         memory=recipe.data.memory,
         patience=recipe.data.patience,
         skip_broken=recipe.data.max_unreadable > 0,

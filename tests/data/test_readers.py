@@ -155,6 +155,16 @@ def test_threads_are_as_many_as_asked_for_and_do_not_pile_up():
     assert not readers_alive()
 
 
+def test_processes_on_one_machine_share_its_processors(monkeypatch):
+    monkeypatch.setattr(readers, "processors", lambda: 8)
+    for processes, expected in (("1", 8), ("3", 2), ("20", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        found = run(workers=0)
+        next(found)
+        assert len(readers_alive()) == expected
+        found.close()
+
+
 def test_closing_does_not_begin_what_was_handed_out():
     inside, loose, made = threading.Event(), threading.Event(), []
 
