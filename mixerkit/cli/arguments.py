@@ -8,7 +8,8 @@ import re
 import shutil
 import textwrap
 from collections.abc import Iterator
-from typing import Annotated, Any, TypeVar
+from dataclasses import is_dataclass
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -31,6 +32,8 @@ def shown_as(metavar: str, flag: str | None = None) -> Any:
     return tyro.conf.arg(name=flag, metavar=metavar, help_behavior_hint="")
 
 
+NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?")
+
 WITHOUT_PREFIX = tyro.conf.arg(name="")
 """For a nested dataclass whose fields become options of the command itself."""
 
@@ -42,11 +45,14 @@ def parse(
     command: str,
     examples: str,
     default: Arguments | None = None,
+    options: str = "",
 ) -> Arguments:
-    """A `kind` from `words` over `default`; `kind`'s docstring heads the help.
+    """A `kind` from `words` over `default`; `kind`'s docstring heads the help. Several numbers, or
+    choices, may have commas between them in place of spaces.
 
     What tyro refuses (an unknown or misspelt option, a text for a number) and what a dataclass's
-    own checks refuse is a `UserError`; help is printed and ends with `SystemExit(0)`.
+    own checks refuse is a `UserError`, which names the command that shows every option: with
+    `options`, where the command has several helps. Help is printed and ends with `SystemExit(0)`.
     """
     complaint = io.StringIO()
     base: Any = tyro.MISSING_NONPROP if default is None else default
@@ -55,8 +61,9 @@ def parse(
         print(_wrapped(inspect.getdoc(kind) or "") + "\n")
     try:
         with contextlib.redirect_stderr(complaint), _unwrapped(not helps):
+            plain = _without_commas(words, _lists(kind))
             given: Arguments = tyro.cli(
-                kind, args=words, prog=f"mixer {command}", description="", default=base
+                kind, args=plain, prog=f"mixer {command}", description="", default=base
             )
             return given
     except SystemExit as stop:
@@ -64,8 +71,53 @@ def parse(
             print(f"Examples:\n{examples.rstrip()}")
             raise
         message = _plain(complaint.getvalue())
-        more = f"\n`mixer {command} --help` shows every option."
+        shows = " ".join(filter(None, (command, options, "--help")))
+        more = f"\n`mixer {shows}` shows every option."
         raise _user_error_behind(stop) or UserError(message + more) from None
+
+
+def _lists(kind: Any, prefix: str = "--") -> dict[str, set[str]]:
+    """The flags of a dataclass that take several numbers or choices, those of nested ones too, and
+    the choices of each. Texts may have commas of their own."""
+    found: dict[str, set[str]] = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        bare, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        if is_dataclass(bare):
+            found |= _lists(bare, prefix if WITHOUT_PREFIX in marks else f"{prefix}{name}.")
+            continue
+        for one in (bare, *get_args(bare)):  # also of "a number or two"
+            if get_origin(one) is tuple and str not in get_args(one):
+                choices = {choice for item in get_args(one) for choice in get_args(item)}
+                found[_dashed(prefix + name)] = choices
+    return found
+
+
+def _dashed(flag: str) -> str:
+    """The flag as it is printed; underscores are taken too."""
+    return flag.replace("_", "-")
+
+
+def _without_commas(words: list[str], lists: dict[str, set[str]]) -> list[str]:
+    """`words` with several for "1,5,10" after one of the flags `lists`."""
+    found: list[str] = []
+    choices: set[str] | None = None
+    for word in words:
+        flag, _, value = word.partition("=")
+        if word.startswith("--"):
+            choices = lists.get(_dashed(flag))
+            several = _several(value, choices)
+            found += [flag, *several] if several else [word]
+        else:
+            found += _several(word, choices) or [word]
+    return found
+
+
+def _several(text: str, choices: set[str] | None) -> list[str]:
+    """What stands between the commas of a text: numbers, or some of `choices`. Nothing where it is
+    anything else, such as a file's name."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    fits = choices is not None and all(part in choices or NUMBER.fullmatch(part) for part in parts)
+    return parts if fits and "," in text else []
 
 
 @contextlib.contextmanager
