@@ -7,27 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mixerkit import launch
 from mixerkit.cli import evaluation_text
-from mixerkit.cli.arguments import (
-    Flag,
-    Word,
-    parse,
-    shown_as,
-    value_of,
-    wants_help,
-)
+from mixerkit.cli.arguments import Flag, Word, parse, shown_as, value_of, wants_help
 from mixerkit.cli.images import (
+    Images,
+    Selected,
     check_classes,
     choose_split,
     data_named,
     loaded,
     model_named,
     own_data,
-    same_images,
     source_named,
 )
-from mixerkit.errors import EXIT_DONE, UserError
+from mixerkit.cli.text import model_title
+from mixerkit.errors import EXIT_DONE, UserError, unknown
 from mixerkit.spec.imagenet import readable
-from mixerkit.spec.recipe import Data
+from mixerkit.spec.zoo import published
 
 if TYPE_CHECKING:
     from mixerkit.cli.measuring import Measured
@@ -47,8 +42,10 @@ EXAMPLES = """\
 """
 
 SWITCHES = ("--json", "--skip-broken")
-PROTOCOLS = ("fewshot", "avg5", "robustness")
-"""Those with a command of their own."""
+TOP_1 = "top1"
+PROTOCOLS = (TOP_1, "fewshot", "avg5", "robustness")
+"""Each but the first has a command of its own."""
+IMAGENET = "imagenet"
 REAL = "imagenet-real"
 SHORT_SIDE = 256 / 224
 """The side that images are scaled to over the side of the crop, in both of the paper's rules."""
@@ -59,18 +56,19 @@ CROPS = {"resize-crop": "squash", "resmall-crop": "shortest"}
 class Evaluate:
     """Measure MODEL on the data that it was trained for, or on other data with the same classes.
 
-    Images are prepared as the model's own file says, whatever the data's settings; under torchrun
-    each process measures its share. Intervals are 95 %, by the bootstrap over images."""
+    Images are prepared as the model's own file says. Under torchrun each process measures its
+    share. Intervals are 95 %, by the bootstrap over images."""
 
     model: Annotated[Word, shown_as("MODEL")]
     """Run folder, model folder or zoo:NAME, or a run's checkpoint (RUN@newest, RUN@best,
     RUN@STEP)."""
     on: Annotated[str, shown_as("NAME|FOLDER")] = ""
-    """The images: a named set, or a folder with one sub-folder per class (same as --data.source).
-    imagenet-real: ImageNet's validation images with the cleaned-up ReaL labels, too."""
+    """The images: a named set, or a folder with one sub-folder per class; by default what the model
+    was trained on (same as --data.source). imagenet-real: ImageNet's validation images with the
+    cleaned-up ReaL labels, too."""
     protocol: Literal["top1", "fewshot", "avg5", "robustness"] = "top1"
     """What is measured; each other protocol has a --help of its own."""
-    data: Data = field(default_factory=Data)
+    data: Images = field(default_factory=Images)
     split: Literal["auto", "test", "validation", "train"] = "auto"
     """The images to measure on; auto is the test split, or validation where there is none, or
     all images of other data that has neither."""
@@ -81,83 +79,122 @@ class Evaluate:
     batch_size: int = 0
     """Images computed at once; 0 finds a size that suits the memory."""
     skip_broken: Flag = False
-    """Leave out images that cannot be used and say which; otherwise the first one is an error,
-    whatever data.max_unreadable."""
+    """Leave out images that cannot be used and say which; otherwise the first one is an error."""
     json: Flag = False
-    """Print JSON, with the confusion matrix."""
+    """Print JSON, with the confusion matrix and every class."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 0:
+            raise UserError(
+                f"--batch-size must be at least 1, or 0 to find one, found {self.batch_size}."
+            )
 
 
 def main(words: list[str]) -> int:
     """Run `mixer evaluate` with `words`."""
-    protocol = value_of("--protocol", words)
-    if protocol in PROTOCOLS:
-        if launch.processes() > 1:
-            raise UserError(
-                f"--protocol {protocol} is for one process: start it without torchrun"
-                f"{', several times for several devices.' if protocol == 'avg5' else '.'}"
-            )
-        found: int = import_module(f"mixerkit.cli.{protocol}").main(words)
-        return found
-    if wants_help(words):
-        parse(Evaluate, words, command="evaluate", examples=EXAMPLES)
+    if launch.processes() == 1 or wants_help(words):
+        protocol = _protocol(words)
+        if protocol != TOP_1:
+            found: int = import_module(f"mixerkit.cli.{protocol}").main(words)
+            return found
+        given = _parsed(words)
+        from mixerkit.training.world import World
+
+        return _evaluate(given, World())
     from mixerkit.training.distributed import joined
 
-    with joined() as world:
-        return _evaluate(words, world)
+    with joined() as world, world.speaking_once():
+        return _evaluate(world.after_first(lambda: _parsed(words)), world)
 
 
-def _evaluate(words: list[str], world: "World") -> int:
-    name = model_named(words, SWITCHES)
-    model, _ = world.after_first(lambda: loaded(name))
-    own = own_data(model)
-    source = source_named(words)
-    data = data_named(words, own, "imagenet" if source == REAL else source)
-    default = Evaluate(name, data=data)
-    given = world.after_first(
-        lambda: parse(Evaluate, words, command="evaluate", examples=EXAMPLES, default=default)
-    )
-    split, origin = world.after_first(
-        lambda: choose_split(given.data, given.split, not same_images(given.data, own))
-    )
-    truth = world.after_first(lambda: _real_labels(split) if source == REAL else None)
-    found = _measure(model, given, split, world)
-    if found is None:  # the first process tells
-        return EXIT_DONE
-    content = _figures(model, given, split, origin, found, truth)
-    if given.json:
+def _protocol(words: list[str]) -> str:
+    """What is to be measured, which several processes do for top-1 alone."""
+    protocol = value_of("--protocol", words) or TOP_1
+    if protocol not in PROTOCOLS:
+        raise unknown("protocol", protocol, PROTOCOLS)
+    if protocol != TOP_1 and launch.processes() > 1:
+        raise UserError(
+            f"--protocol {protocol} is for one process: start it without torchrun"
+            f"{', several times for several devices.' if protocol == 'avg5' else '.'}"
+        )
+    return protocol
+
+
+def _parsed(words: list[str]) -> Evaluate:
+    """What `words` say, before anything is loaded or fetched."""
+    _protocol(words)
+    if not wants_help(words):
+        model_named(words, SWITCHES)
+    given = parse(Evaluate, words, command="evaluate", examples=EXAMPLES)
+    source_named(given.on, given.data)
+    return given
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The model, the images, how they are prepared for it, and the ReaL labels of each if asked
+    for."""
+
+    model: "MlpMixer"
+    source: str
+    images: Selected
+    preprocess: "Preprocess"
+    real: "tuple[frozenset[int], ...] | None"
+
+
+def _evaluate(given: Evaluate, world: "World") -> int:
+    task = world.after_first(lambda: _task(given))
+    found = _measure(task, given, world)
+    content = None
+    with world.agreed():  # the others hear whether the first one can make something of it
+        if found:
+            content = _figures(task, given, found)
+    if content and given.json:
         print(json.dumps(content, indent=2, ensure_ascii=False))
-    else:
-        print(evaluation_text.as_text(content, _title(model, name)))
+    elif content:
+        print(evaluation_text.as_text(content, model_title(given.model, content["step"])))
     return EXIT_DONE
 
 
-def _title(model: "MlpMixer", name: str) -> str:
-    """The model's name, and the step that a name such as RUN@best stands for."""
-    step = model.about.get("step") if "@" in name else None
-    return f"{name} (step {step:,})" if step is not None else name
+def _task(given: Evaluate) -> _Task:
+    """What cannot be measured is refused here, before any time is spent."""
+    model, own_way = loaded(given.model)
+    own, source = own_data(model), source_named(given.on, given.data)
+    data = data_named(given.data, IMAGENET if source == REAL else source, own)
+    images = choose_split(data, given.split, own)
+    check_classes(own_way, images.split)
+    real = _real_labels(images.split) if source == REAL else None
+    return _Task(model, data.source, images, _cropped(own_way, given.crop), real)
 
 
 def _real_labels(split: "ImageSplit") -> "tuple[frozenset[int], ...]":
-    """Refused before any time is spent where ReaL's labels are missing or of other images."""
     from mixerkit.data.real import real_file, real_labels
 
     return real_labels(split, real_file(split))
 
 
-def _measure(
-    model: "MlpMixer", given: Evaluate, split: "ImageSplit", world: "World"
-) -> "Measured | None":
+def _cropped(prepared: "Preprocess", crop: str) -> "Preprocess":
+    """How images are prepared: the model's own way, or by one of the paper's rules."""
+    if crop == "own":
+        return prepared
+    resize: Any = CROPS[crop]
+    return replace(prepared, resize=resize, resize_to=round(SHORT_SIDE * max(prepared.image_hw)))
+
+
+def _measure(task: _Task, given: Evaluate, world: "World") -> "Measured | None":
     """The model's way over the images that can be used; None for all processes but the first."""
     from mixerkit.cli.measuring import measured
     from mixerkit.data.decode import BrokenImage
 
-    if given.batch_size < 0:
-        raise UserError(f"--batch-size must not be negative, found {given.batch_size}.")
-    preprocess = _cropped(model, given)
-    check_classes(preprocess, split)
     try:
         return measured(
-            model, split, preprocess, given.data, given.batch_size, given.skip_broken, world
+            task.model,
+            task.images.split,
+            task.preprocess,
+            given.data,
+            given.batch_size,
+            given.skip_broken,
+            world,
         )
     except BrokenImage as error:
         raise UserError(
@@ -165,40 +202,28 @@ def _measure(
         ) from error
 
 
-def _cropped(model: "MlpMixer", given: Evaluate) -> "Preprocess":
-    """How images are prepared: the model's own way, or one of the paper's rules."""
-    prepared = model.preprocess
-    assert prepared
-    if given.crop == "own":
-        return prepared
-    side = round(SHORT_SIDE * max(prepared.image_hw))
-    resize: Any = CROPS[given.crop]
-    return replace(prepared, resize=resize, resize_to=side)
-
-
-def _figures(
-    model: "MlpMixer",
-    given: Evaluate,
-    split: "ImageSplit",
-    origin: str,
-    found: "Measured",
-    truth: "tuple[frozenset[int], ...] | None",
-) -> dict[str, Any]:
+def _figures(task: _Task, given: Evaluate, found: "Measured") -> dict[str, Any]:
     """Everything that is told, as JSON has it."""
-    from mixerkit.evaluation.accuracy import measure
-    from mixerkit.evaluation.agreement import beside_published
+    from mixerkit.evaluation.accuracy import measure, right
     from mixerkit.evaluation.interval import bootstrap
     from mixerkit.evaluation.real import measure_real
 
     p_NK, labels_N = found.passes.probabilities, found.passes.labels
+    split = task.images.split
     accuracy = measure(p_NK, labels_N, readable(split.class_names))
-    right_N = (p_NK.numpy().argmax(axis=1) == labels_N.numpy()).astype(float)
-    about = {"model": given.model, "step": model.about.get("step")}
-    about |= {"data": split.name, "origin": origin, "crop": given.crop}
-    content = about | asdict(accuracy) | {"top1_interval": bootstrap(right_N)}
-    if truth is not None:
-        content["real"] = asdict(measure_real(p_NK, [truth[i] for i in found.usable]))
-    content["published"] = beside_published(given.model, given.data.source, content)
+    content: dict[str, Any] = {
+        "model": given.model,
+        "step": task.model.about.get("step"),
+        "data": split.name,
+        "split": task.images.name,
+        "origin": task.images.origin,
+        "crop": given.crop,
+        **asdict(accuracy),
+        "top1_interval": bootstrap(right(p_NK, labels_N)),
+    }
+    if task.real is not None:
+        content["real"] = asdict(measure_real(p_NK, [task.real[i] for i in found.usable]))
+    content["published"] = _beside_published(task, given, content, len(found.unreadable))
     content["speed"] = {
         "images_per_second": found.passes.images_per_second,
         "waiting": found.passes.waiting,
@@ -206,3 +231,17 @@ def _figures(
     }
     content["unreadable"] = [one.row() for one in found.unreadable]
     return content
+
+
+def _beside_published(
+    task: _Task, given: Evaluate, content: dict[str, Any], left_out: int
+) -> dict[str, Any] | None:
+    """What the publishers of a zoo model measured on ImageNet, beside what was measured here."""
+    from mixerkit.evaluation.agreement import beside_published, why_incomparable
+
+    one = published(given.model)
+    if one is None or task.source != IMAGENET:
+        return None
+    images, own_way = task.images, task.preprocess == task.model.preprocess
+    reason = why_incomparable(images.split, images.name == "test", left_out, own_way)
+    return beside_published(one, content, reason)

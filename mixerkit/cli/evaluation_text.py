@@ -6,6 +6,8 @@ from mixerkit.cli.text import percent, plural, table
 
 Content = dict[str, Any]
 MOST_CONFUSED = 5
+MOST_CLASSES, WORST = 40, 10
+"""Classes of which each is shown, and how many of more are."""
 LEFT_OUT_SHOWN = 5
 
 
@@ -14,12 +16,7 @@ def as_text(content: Content, title: str) -> str:
     parts = [f"{title} on {content['data']}\n{content['origin']}", table(_figures(content))]
     if content["published"]:
         parts.append(_published(content["published"]))
-    classes = [("class", "images", "recall", "precision")]
-    classes += [
-        (c["name"], f"{c['samples']:,}", _share(c["recall"]), _share(c["precision"]))
-        for c in content["per_class"]
-    ]
-    parts.append(table(classes))
+    parts.append(_classes(content["per_class"]))
     confused = _most_confused(content)
     if confused:
         parts.append("Most often confused\n" + table(confused, left=2))
@@ -29,11 +26,10 @@ def as_text(content: Content, title: str) -> str:
 
 
 def _figures(content: Content) -> list[tuple[str, str]]:
-    low, high = content["top1_interval"]
     speed = content["speed"]
     rows = [
         ("images", f"{content['samples']:,}"),
-        ("top-1", f"{percent(content['top1'])} ({100 * low:.2f} to {100 * high:.2f})"),
+        ("top-1", _with_interval(content)),
         ("top-5", percent(content["top5"])),
         ("negative log-likelihood", f"{content['nll']:.4f}"),
         ("calibration error", percent(content["ece"])),
@@ -42,22 +38,43 @@ def _figures(content: Content) -> list[tuple[str, str]]:
     ]
     if real := content.get("real"):
         without = f", {real['left_out']:,} without a label" if real["left_out"] else ""
-        found = (f"ReaL top-1 ({real['samples']:,} images{without})", percent(real["top1"]))
+        found = (f"ReaL top-1 ({real['samples']:,} images{without})", _with_interval(real))
         rows.insert(3, found)
     return rows
 
 
+def _with_interval(found: Content) -> str:
+    low, high = found["top1_interval"]
+    return f"{percent(found['top1'])} ({100 * low:.2f} to {100 * high:.2f})"
+
+
 def _published(published: Content) -> str:
     """Beside what was published of the same weights."""
+    verdict = {True: "agrees", False: "differs", None: ""}
     rows = [("", "here", "published", "difference", "")]
     rows += [
         (
-            name, percent(row["here"]), f"{row['published']:.2f} %", f"{row['difference']:+.2f}",
-            "agrees" if row["agrees"] else "differs",
+            name, f"{row['here']:.2f} %", f"{row['published']:.2f} %", f"{row['difference']:+.2f}",
+            verdict[row["agrees"]],
         )
         for name, row in published["figures"].items()
     ]  # fmt: skip
-    return f"published by {published['source']}\n{table(rows)}"
+    why = f"\n  no verdict: {published['incomparable']}" if published["incomparable"] else ""
+    return f"published: {published['source']}\n{table(rows)}{why}"
+
+
+def _classes(per_class: list[Content]) -> str:
+    """Every class; of many the worst few, which must not push the other figures away."""
+    shown, note = per_class, ""
+    if len(per_class) > MOST_CLASSES:
+        known = [c for c in per_class if c["recall"] is not None]
+        shown = sorted(known, key=lambda c: c["recall"])[:WORST]
+        note = f"\n  The {len(shown)} with the lowest recall of {len(per_class):,}; --json has all."
+    rows = [("class", "images", "recall", "precision")]
+    rows += [
+        (c["name"], f"{c['samples']:,}", _share(c["recall"]), _share(c["precision"])) for c in shown
+    ]
+    return table(rows) + note
 
 
 def _left_out(content: Content) -> str:

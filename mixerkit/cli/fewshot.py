@@ -6,11 +6,18 @@ import sys
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mixerkit.cli.arguments import Flag, Word, parse, shown_as, value_of, wants_help
+from mixerkit.cli.arguments import Flag, Word, parse, shown_as, wants_help
 from mixerkit.cli.counting import Counting
-from mixerkit.cli.images import model_named, own_data, same_images, source_named
+from mixerkit.cli.images import (
+    Images,
+    data_named,
+    model_named,
+    own_data,
+    same_images,
+    source_named,
+)
 from mixerkit.cli.progress import Console
-from mixerkit.cli.text import pairs, percent, table
+from mixerkit.cli.text import model_title, pairs, percent, table
 from mixerkit.errors import EXIT_DONE, UserError
 from mixerkit.spec.recipe import Data
 
@@ -18,14 +25,14 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from mixerkit.data.sources import ImageSplit
+    from mixerkit.data.sources import ImageSplit, Splits
     from mixerkit.evaluation.fewshot import FewShot, Protocol
     from mixerkit.model.mixer import MlpMixer
     from mixerkit.spec.preprocess import Preprocess
 
 EXAMPLES = """\
   mixer evaluate zoo:fashion-demo --protocol fewshot
-  mixer evaluate zoo:b16-imagenet21k-google --on pets --protocol fewshot --shots 1 5 10 25
+  mixer evaluate zoo:b16-imagenet21k-google --on pets --protocol fewshot --shots 1,5,10,25
   mixer evaluate runs/photos-64@best --on more-photos --protocol fewshot --shots 5 --json
   mixer evaluate runs/photos-64 --on one-folder --data.holdout 0.2 --protocol fewshot
 """
@@ -34,28 +41,25 @@ SWITCHES = ("--json", "--no-cache")
 
 
 @dataclass(frozen=True)
-class Images:
-    """The images that probes learn from and are measured on."""
+class Resized(Images):  # tyro makes one group of options of one dataclass
+    """The images that probes learn from and are measured on: of any classes. Those of the test
+    split are measured, or for validation where there is none; all training images may become shots,
+    but for those that are held out. Of a model's own images without another split these are what
+    its training held out."""
 
-    source: str = ""
-    """A named set, a folder or an address, as for training; by default what the model was trained
-    on."""
-    root: str = ""
-    """Folder in which named sets are looked for first."""
-    holdout: float = 0.0
-    """Images of the training split to measure on where there is no test split: a count, or a share
-    below 1. 0 takes those for validation, or what the model's own training held out."""
-    split_seed: int = 0
-    """Fixes which images are held out."""
     resize: Literal["model", "squash", "shortest", "none"] = "model"
     """How images get the model's size: as its file says, or in another way. The paper's few-shot
     has squash to 256, of which the centre of 224 is taken."""
     resize_to: int = 0
     """Side in pixels before the centre is cut out; 0 is the model's own size."""
-    workers: int = 0
-    """Threads that decode images; 0 takes one per processor."""
-    patience: float = 30.0
-    """Seconds without any image read, while one is waited for, before it is given up."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resize in ("model", "none") and self.resize_to:
+            raise UserError(
+                f"--data.resize-to is {self.resize_to}, but --data.resize is '{self.resize}': set "
+                f"it to 'squash' or 'shortest', or leave --data.resize-to out."
+            )
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class EvaluateFewShot:
     there are none). The images may be of any classes.
 
     The probe is ridge regression in closed form, as the authors compute it; 5 shots are the paper's
-    headline. Features are kept in the user's cache, so that the next probe computes none.
+    headline. Features are kept in the user's cache: the next probe looks at other images alone.
     """
 
     model: Annotated[Word, shown_as("MODEL")]
@@ -74,36 +78,40 @@ class EvaluateFewShot:
     protocol: Literal["fewshot"] = "fewshot"
     on: Annotated[str, shown_as("NAME|FOLDER")] = ""
     """The same as --data.source."""
-    data: Images = field(default_factory=Images)
+    data: Resized = field(default_factory=Resized)
     shots: tuple[int, ...] = (1, 5, 10, 25)
     """Images of each class that a probe learns from; a probe for each number."""
     seeds: int = 3
     """Draws of the shots, over which is averaged."""
     ridge: float = 1024.0
     """Strength of the regularisation; the paper's is 1024."""
-    batch_size: int = 256
-    """Images computed at once."""
+    batch_size: int = 0
+    """Images computed at once; 0 finds a size that suits the memory."""
     no_cache: Flag = False
     """Neither take features from the cache nor keep any there."""
     json: Flag = False
     """Print JSON on stdout."""
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 0:
+            raise UserError(
+                f"--batch-size must be at least 1, or 0 to find one, found {self.batch_size}."
+            )
+
 
 def main(words: list[str]) -> int:
     """Run `mixer evaluate --protocol fewshot` with `words`."""
-    if wants_help(words):
-        _parsed(words)
-    name = model_named(words, SWITCHES, "fewshot")
+    if not wants_help(words):
+        model_named(words, SWITCHES, "fewshot")
+    given = parse(
+        EvaluateFewShot, words, command="evaluate", examples=EXAMPLES, options="--protocol fewshot"
+    )
+    source = source_named(given.on, given.data)
     from mixerkit.evaluation.fewshot import Protocol
 
+    name, protocol = given.model, Protocol(given.shots, given.seeds, given.ridge)
     model = _loaded(name)
-    own = own_data(model, unsaid="")
-    default = EvaluateFewShot(name, data=_images_named(words, own))
-    given = _parsed(words, default)
-    if given.batch_size < 1:
-        raise UserError(f"--batch-size must be at least 1, found {given.batch_size}.")
-    protocol = Protocol(given.shots, given.seeds, given.ridge)
-    learn, test, origin = _splits(given.data, own)
+    learn, test, origin = _splits(given.data, source, own_data(model))
     features = Features(model, given)
     found = _measure(protocol, learn, test, features)
     about = {"model": name, "step": model.about.get("step"), "protocol": "fewshot"}
@@ -114,10 +122,6 @@ def main(words: list[str]) -> int:
     else:
         print(_as_text(about, found, features))
     return EXIT_DONE
-
-
-def _parsed(words: list[str], default: EvaluateFewShot | None = None) -> EvaluateFewShot:
-    return parse(EvaluateFewShot, words, command="evaluate", examples=EXAMPLES, default=default)
 
 
 def _loaded(name: str) -> "MlpMixer":
@@ -133,46 +137,39 @@ def _loaded(name: str) -> "MlpMixer":
     return model
 
 
-def _images_named(words: list[str], own: Data) -> Images:
-    """The images that `words` name, else the model's own."""
-    named = source_named(words) or own.source
-    if not named:
-        raise UserError(
-            "Which images? This model does not say which it was trained on: give --on NAME|FOLDER."
-        )
-    return Images(named, value_of("--data.root", words) or own.root)
-
-
-def _splits(images: Images, own: Data) -> "tuple[ImageSplit, ImageSplit, str]":
+def _splits(images: Images, source: str, own: Data) -> "tuple[ImageSplit, ImageSplit, str]":
     """What probes learn from, what they are measured on, and where both were found.
 
     All training images may become shots, so that every model gets the same ones; of images
     without another split, what was held out when the model was trained is held out again.
     """
-    from mixerkit.data.sources import hold_out, open_source
+    from mixerkit.data.sources import opened
 
-    asked = Data(
-        source=images.source,
-        root=images.root,
-        holdout=images.holdout,
-        split_seed=images.split_seed,
-        workers=images.workers,
-        patience=images.patience,
-    )
-    splits = open_source(asked.source, asked.root)
-    alone = splits.test is None and splits.validation is None
-    if alone and not asked.holdout and same_images(asked, own):
-        asked = own
-    splits = hold_out(splits, asked.holdout, asked.split_seed)
-    test = splits.test if splits.test is not None else splits.validation
+    data = data_named(images, source, own)
+    splits = opened(replace(data, holdout=images.holdout, join_validation=False))
+    if not (splits.test or splits.validation) and same_images(data, own):
+        splits = _as_in_training(data, own) or splits
+    test = splits.test or splits.validation
     if not len(splits.train):
-        raise UserError(f"{images.source} has no training images, which shots are drawn from.")
-    if test is None:
+        raise UserError(f"{data.source} has no training images, which shots are drawn from.")
+    if not test:
         raise UserError(
-            f"{images.source} has training images alone, and a probe is measured on others: hold "
+            f"{data.source} has training images alone, and a probe is measured on others: hold "
             f"some out, for example a fifth with --data.holdout 0.2."
         )
     return splits.train, test, splits.origin
+
+
+def _as_in_training(data: Data, own: Data) -> "Splits | None":
+    """A model's own images divided as in its training, and of these the classes of `data`; None
+    where it has not seen them all. Which images are held out depends on the classes."""
+    from mixerkit.data.sources import opened
+    from mixerkit.data.splits import of_classes
+
+    splits = opened(own)
+    if set(data.classes) <= set(splits.train.class_names):
+        return of_classes(splits, data.classes) if data.classes else splits
+    return None
 
 
 class Features:
@@ -190,52 +187,54 @@ class Features:
 
     def of(self, split: "ImageSplit") -> "np.ndarray":
         """float32 [N, C] of all images of a split."""
-        from mixerkit.evaluation.feature_cache import features_folder, kept_or_computed, key_of
-
-        def compute() -> "Tensor":
-            return self._compute(split)
+        from mixerkit.evaluation.feature_cache import (
+            features_folder,
+            kept_or_computed,
+            key_of,
+            names_of,
+        )
 
         if self.given.no_cache:
-            found, were_kept = compute(), False
+            found, kept = self._computed(split), 0
         else:
-            key = key_of(self.weights, self.preprocess, split)
-            found, were_kept = kept_or_computed(features_folder(), key, compute, self.console.say)
-        if were_kept:
-            self.kept += len(split)
-        else:
-            self.computed += len(split)
+            found, kept = kept_or_computed(
+                features_folder(),
+                key_of(self.weights, self.preprocess, split.name),
+                names_of(split),
+                lambda missing: self._computed(split.subset(missing)),
+                self.console.say,
+            )
+        self.kept += kept
+        self.computed += len(split) - kept
         return found.numpy()
 
-    def _compute(self, split: "ImageSplit") -> "Tensor":
+    def _computed(self, split: "ImageSplit") -> "Tensor":
+        from mixerkit.cli.measuring import in_batches
         from mixerkit.data.loader import EvaluationLoader
-        from mixerkit.device import memory_told
         from mixerkit.evaluation.features import features_of
 
-        batch_size, data = self.given.batch_size, self.given.data
-        loader = EvaluationLoader(
-            split,
-            self.preprocess,
-            batch_size=batch_size,
-            workers=data.workers,
-            memory=0,  # no image is asked for twice
-            patience=data.patience,
-        )
         watch = Counting(self.console, f"features of {split.name}", len(split))
-        with memory_told(lambda: f"Give a --batch-size below {batch_size}."):
+
+        def attempt(batch_size: int) -> "Tensor":
+            loader = EvaluationLoader(
+                split,
+                self.preprocess,
+                batch_size=batch_size,
+                workers=self.given.data.workers,
+                memory=0.0,  # no image is asked for twice
+                patience=self.given.data.patience,
+            )
             return features_of(self.model, loader, watch)
 
+        return in_batches(self.model, self.given.batch_size, attempt)
 
-def _preprocess(model: "MlpMixer", data: Images) -> "Preprocess":
-    """As the model's file says, or resized as `data` says."""
+
+def _preprocess(model: "MlpMixer", images: Resized) -> "Preprocess":
+    """As the model's file says, or resized as `images` says."""
     assert model.preprocess
-    if data.resize in ("model", "none") and data.resize_to:
-        raise UserError(
-            f"--data.resize-to is {data.resize_to}, but --data.resize is '{data.resize}': set it "
-            f"to 'squash' or 'shortest', or leave --data.resize-to out."
-        )
-    if data.resize == "model":
+    if images.resize == "model":
         return model.preprocess
-    return replace(model.preprocess, resize=data.resize, resize_to=data.resize_to)
+    return replace(model.preprocess, resize=images.resize, resize_to=images.resize_to)
 
 
 def _measure(
@@ -253,8 +252,7 @@ def _measure(
 
 
 def _as_text(about: dict[str, Any], found: "FewShot", features: Features) -> str:
-    step = about["step"] if "@" in about["model"] else None
-    model = about["model"] if step is None else f"{about['model']} (step {step:,})"
+    model = model_title(about["model"], about["step"])
     sources = [("from the cache", features.kept), ("computed now", features.computed)]
     figures = [
         ("images measured", f"{found.samples:,}"),

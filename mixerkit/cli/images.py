@@ -1,9 +1,9 @@
 """Which images a model is measured on, as `mixer evaluate` and its protocols take them."""
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from mixerkit.cli.arguments import leading_word, value_of
+from mixerkit.cli.arguments import leading_word
 from mixerkit.cli.running import located
 from mixerkit.cli.text import plural
 from mixerkit.errors import UserError
@@ -17,6 +17,47 @@ if TYPE_CHECKING:
     from mixerkit.spec.preprocess import Preprocess
 
 SPLITS = ("test", "validation", "train")
+NAMED = 5
+"""Classes that an error names at most."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Which images they are, and how they are read. What is not given of the images that the model
+    was trained on is as in its training; of others all are taken."""
+
+    source: str = ""
+    """A named set, a folder or an address, as for training; by default what the model was trained
+    on."""
+    root: str = ""
+    """Folder in which named sets are looked for first."""
+    classes: tuple[str, ...] = ()
+    """Only the images of these classes, in the source's order."""
+    holdout: float = 0.0
+    """Images of the training split that are held out, and are its validation images: a count, or a
+    share below 1."""
+    split_seed: int = 0
+    """Fixes which images are held out."""
+    workers: int = 0
+    """Threads that decode images; 0 takes one per processor."""
+    patience: float = 30.0
+    """Seconds without any image read, while one is waited for, before it is given up."""
+
+    def __post_init__(self) -> None:
+        _as_data(self)  # refuses what cannot be
+
+
+def _as_data(images: Images) -> Data:
+    return Data(**{one.name: getattr(images, one.name) for one in fields(Images)})
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A split, which of the source's it is (of `SPLITS`), and where the source was found."""
+
+    split: "ImageSplit"
+    name: str
+    origin: str
 
 
 def model_named(words: list[str], switches: tuple[str, ...], protocol: str = "") -> str:
@@ -44,29 +85,39 @@ def loaded(name: str) -> "tuple[MlpMixer, Preprocess]":
     return model, model.preprocess
 
 
-def own_data(model: "MlpMixer", unsaid: str = Data.source) -> Data:
-    """The data that the model's file says it was trained on; the source `unsaid` where it says
+def own_data(model: "MlpMixer") -> Data:
+    """The data that the model's file says it was trained on; without a source where it says
     nothing."""
     about: dict[str, Any] = dict(model.about)
-    return from_dict(Data, about["data"]) if "data" in about else Data(source=unsaid)
+    return from_dict(Data, about["data"]) if "data" in about else Data(source="")
 
 
-def source_named(words: list[str]) -> str:
-    """The images that `words` name, or nothing."""
-    on, source = value_of("--on", words), value_of("--data.source", words)
-    if on and source and on != source:
-        raise UserError(f"--on {on} and --data.source {source} name two sources: leave one out.")
-    return on or source
+def source_named(on: str, images: Images) -> str:
+    """The images that --on or --data.source names, or nothing."""
+    if on and images.source and on != images.source:
+        raise UserError(
+            f"--on {on} and --data.source {images.source} name two sources: leave one out."
+        )
+    return on or images.source
 
 
-def data_named(words: list[str], own: Data, source: str) -> Data:
-    """The data called `source`, in the place that `words` name, or else `own`. What training took
-    of its own data says nothing about other data, which is taken whole."""
-    root = value_of("--data.root", words)
-    named = replace(own, source=source or own.source, root=root or own.root)
-    if same_images(named, own):
-        return own
-    return replace(named, holdout=0.0, split_seed=0, classes=(), join_validation=False)
+def data_named(images: Images, source: str, own: Data) -> Data:
+    """The data called `source`, or else a model's `own`, as `images` says. What training took of
+    its own data, and held out, says nothing about other data."""
+    if not (source or own.source):
+        raise UserError(
+            "Which images? This model does not say which it was trained on: give --on NAME|FOLDER."
+        )
+    named = replace(_as_data(images), source=source or own.source, root=images.root or own.root)
+    if not same_images(named, own):
+        return named
+    return replace(
+        named,
+        classes=images.classes or own.classes,
+        holdout=images.holdout or own.holdout,
+        split_seed=images.split_seed or own.split_seed,
+        join_validation=own.join_validation,
+    )
 
 
 def same_images(one: Data, other: Data) -> bool:
@@ -75,21 +126,21 @@ def same_images(one: Data, other: Data) -> bool:
     return (first.source, first.root) == (second.source, second.root)
 
 
-def choose_split(data: Data, wanted: str, foreign: bool) -> "tuple[ImageSplit, str]":
-    """The split `wanted`, or for "auto" the one to measure on, and where it was found. `foreign`:
-    whether the model was trained on other images, so that all of these can be taken."""
+def choose_split(data: Data, wanted: str, own: Data) -> Selected:
+    """The split `wanted`, or for "auto" the one to measure on. Where a model was trained on other
+    images than its `own`, all of these can be taken."""
     from mixerkit.data.sources import opened
 
     splits = opened(data)
-    automatic = SPLITS if foreign else ("test", "validation")
+    automatic = ("test", "validation") if same_images(data, own) else SPLITS
     names = automatic if wanted == "auto" else (wanted,)
     for name in names:
         if getattr(splits, name):
-            return getattr(splits, name), splits.origin
+            return Selected(getattr(splits, name), name, splits.origin)
     raise UserError(
         f"{data.source} has no {' or '.join(names)} split, it has "
-        f"{', '.join(_present(splits))}: choose one with --split, or hold images out with "
-        f"--data.holdout."
+        f"{', '.join(_present(splits)) or 'no images at all'}: choose one with --split, or hold "
+        f"images out with --data.holdout."
     )
 
 
@@ -102,11 +153,25 @@ def check_classes(preprocess: "Preprocess", split: "ImageSplit") -> None:
     known, found = readable(preprocess.class_names), readable(split.class_names)
     if known == found:
         return
-    missing = [name for name in found if name not in known]
-    extra = [name for name in known if name not in found]
+    unknown = [name for name in found if name not in known]
+    missing = [name for name in known if name not in found]
+    places = [i for i, (a, b) in enumerate(zip(known, found, strict=False)) if a != b]
+    said = []
+    if unknown:
+        said.append(f"Unknown to the model: {_first(unknown)}; --data.classes leaves them out.")
+    if missing:
+        said.append(f"Missing in the data: {_first(missing)}.")
+    if places and not said:
+        said.append(
+            f"Class {places[0]} is '{known[places[0]]}' in the model and '{found[places[0]]}' in "
+            f"the data. Folders are read in the order of their names, Parquet files in their own."
+        )
     raise UserError(
         f"The model knows {plural(len(known), 'class')} and {split.name} has "
-        f"{plural(len(found), 'class')}, which must be the same in the same order."
-        + (f" Unknown to the model: {', '.join(missing[:5])}." if missing else "")
-        + (f" Missing in the data: {', '.join(extra[:5])}." if extra else "")
+        f"{plural(len(found), 'class')}, which must be the same in the same order. "
+        f"{' '.join(said)} Images of any classes: --protocol fewshot."
     )
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")

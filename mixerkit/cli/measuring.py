@@ -2,22 +2,25 @@
 
 import io
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
-import torch
 
 from mixerkit.cli.counting import Counting
+from mixerkit.cli.images import Images
 from mixerkit.cli.progress import Console
 from mixerkit.data.loader import EvaluationLoader
-from mixerkit.data.quarantine import Unreadable
+from mixerkit.data.quarantine import Unreadable, none_usable
 from mixerkit.data.sources import ImageSplit
 from mixerkit.device import device_here, memory_told
-from mixerkit.evaluation.passes import Passes, batch_for, passes
+from mixerkit.evaluation.passes import Passes, batch_for, fitting, in_order, passes
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.preprocess import Preprocess
-from mixerkit.spec.recipe import Data
 from mixerkit.training.world import World
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ def measured(
     model: MlpMixer,
     split: ImageSplit,
     preprocess: Preprocess,
-    data: Data,
+    images: Images,
     batch_size: int,
     skip_broken: bool,
     world: World,
@@ -46,45 +49,65 @@ def measured(
             split,
             preprocess,
             batch_size=size,
-            workers=data.workers,
-            memory=data.memory,
-            patience=data.patience,
+            workers=images.workers,
+            memory=0.0,  # no image is asked for twice
+            patience=images.patience,
             skip_broken=skip_broken,
             part=(world.rank, world.size),
         )
         loaders.append(loader)
         return loader
 
-    size = batch_size or batch_for(model.config)
     console = Console(sys.stderr if world.is_first else io.StringIO())
-    with world.agreed(), memory_told(lambda: f"Give a --batch-size below {size}."):
-        found = passes(
-            model.to(device_here()),
-            loader_of,
-            size,
-            Counting(console, "images", -(-len(split) // world.size)),
-            classes=len(split.class_names) if world.size > 1 else 0,
-            may_shrink=not batch_size,
+    counted = Counting(console, "images", -(-len(split) // world.size))
+    classes = len(split.class_names) if world.size > 1 else 0
+    with world.agreed():
+        model = model.to(device_here())
+        found = in_batches(
+            model, batch_size, lambda size: passes(model, loader_of, size, counted, classes)
         )
-    return _of_all(world, Measured(found, loaders[-1].usable, loaders[-1].unreadable))
+    return _of_all(world, split, Measured(found, loaders[-1].usable, loaders[-1].unreadable))
 
 
-def _of_all(world: World, own: Measured) -> Measured | None:
+def in_batches(model: MlpMixer, batch_size: int, attempt: Callable[[int], T]) -> T:
+    """What `attempt` gives with batches of so many images; where `batch_size` is 0, of a size that
+    suits the memory. Where that is too little, the error names the size that was tried last."""
+    tried = batch_size or batch_for(model.config)
+
+    def noted(size: int) -> T:
+        nonlocal tried
+        tried = size
+        return attempt(size)
+
+    with memory_told(lambda: fewer_than(tried)):
+        return fitting(noted, tried, may_shrink=not batch_size)
+
+
+def fewer_than(batch_size: int) -> str:
+    """What to do where so many images at once are too much."""
+    if batch_size > 1:
+        return f"Give a --batch-size below {batch_size}."
+    return "It does not take a single image: free some, or take another machine."
+
+
+def _of_all(world: World, split: ImageSplit, own: Measured) -> Measured | None:
     """Of several processes, what the first one puts together, in the order of the split."""
-    if world.size == 1:
-        return own
     parts = world.first_hears(own)
-    if not parts:
-        return None
-    usable = np.concatenate([part.usable for part in parts])
-    order = np.argsort(usable)
-    rows = torch.from_numpy(order)
+    unreadable = [one for part in parts for one in part.unreadable]
+    unreadable.sort(key=lambda one: one.index)
+    with world.agreed():  # a process that got few images may find none of its own usable
+        if parts and not any(len(part.usable) for part in parts):
+            raise none_usable(split, unreadable)
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    usable, found, labels = in_order(
+        [(part.usable, part.passes.probabilities, part.passes.labels) for part in parts]
+    )
     together = replace(
         own.passes,
-        probabilities=torch.cat([part.passes.probabilities for part in parts])[rows],
-        labels=torch.cat([part.passes.labels for part in parts])[rows],
+        probabilities=found,
+        labels=labels,
         seconds=max(part.passes.seconds for part in parts),
         waiting=float(np.mean([part.passes.waiting for part in parts])),
     )
-    unreadable = [one for part in parts for one in part.unreadable]
-    return Measured(together, usable[order], sorted(unreadable, key=lambda one: one.index))
+    return Measured(together, usable, unreadable)

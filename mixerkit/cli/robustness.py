@@ -11,18 +11,17 @@ from mixerkit.cli import robustness_text
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as, wants_help
 from mixerkit.cli.counting import Counting
 from mixerkit.cli.images import (
+    Images,
     check_classes,
     choose_split,
     data_named,
     loaded,
     model_named,
     own_data,
-    same_images,
     source_named,
 )
 from mixerkit.cli.progress import Console
 from mixerkit.errors import EXIT_DONE, UserError
-from mixerkit.spec.recipe import Data
 
 if TYPE_CHECKING:
     from mixerkit.data.sources import ImageSplit
@@ -42,6 +41,20 @@ Kind = Literal["blur", "noise", "jpeg", "shuffle", "size"]
 
 
 @dataclass(frozen=True)
+class Kept(Images):  # tyro makes one group of options of one dataclass
+    """Which images they are, and how they are read. What is not given of the images that the model
+    was trained on is as in its training; of others all are taken."""
+
+    memory: float = 2.0
+    """GiB of decoded images that may be kept; more of them are decoded for every condition."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.memory < 0:
+            raise UserError(f"data.memory must not be negative, found {self.memory:g}.")
+
+
+@dataclass(frozen=True)
 class EvaluateRobustness:
     """How the accuracy of MODEL falls when images are blurred, noisy or compressed (five degrees,
     as in ImageNet-C), when patches change places, and when the same weights get larger or smaller
@@ -56,8 +69,9 @@ class EvaluateRobustness:
     RUN@STEP)."""
     protocol: Literal["robustness"] = "robustness"
     on: Annotated[str, shown_as("NAME|FOLDER")] = ""
-    """The images, of the classes that the model knows; the same as --data.source."""
-    data: Data = field(default_factory=Data)
+    """The images, of the classes that the model knows; by default what it was trained on (same as
+    --data.source)."""
+    data: Kept = field(default_factory=Kept)
     split: Literal["auto", "test", "validation", "train"] = "auto"
     """The images to measure on; auto is the test split, or validation where there is none, or
     all images of other data that has neither."""
@@ -77,16 +91,23 @@ class EvaluateRobustness:
 
 def main(words: list[str]) -> int:
     """Run `mixer evaluate --protocol robustness` with `words`."""
-    if wants_help(words):
-        _parsed(words)
-    name = model_named(words, SWITCHES, "robustness")
-    model, preprocess = loaded(name)
-    own = own_data(model)
-    data = data_named(words, own, source_named(words))
-    given = _parsed(words, EvaluateRobustness(name, data=data))
+    if not wants_help(words):
+        model_named(words, SWITCHES, "robustness")
+    given = parse(
+        EvaluateRobustness,
+        words,
+        command="evaluate",
+        examples=EXAMPLES,
+        options="--protocol robustness",
+    )
     _check(given)
+    source = source_named(given.on, given.data)
+    name = given.model
+    model, preprocess = loaded(name)
     asked = _conditions(model, given)
-    split, origin = choose_split(given.data, given.split, not same_images(given.data, own))
+    own = own_data(model)
+    images = choose_split(data_named(given.data, source, own), given.split, own)
+    split = images.split
     check_classes(preprocess, split)
     chosen = _chosen(model, given, split)
     content = {
@@ -94,7 +115,7 @@ def main(words: list[str]) -> int:
         "step": model.about.get("step"),
         "protocol": "robustness",
         "data": split.name,
-        "origin": origin,
+        "origin": images.origin,
         "split_images": len(split),
         "images": len(chosen),
         "seed": given.seed,
@@ -109,10 +130,6 @@ def main(words: list[str]) -> int:
     if given.out:
         _write(given, words, content, len(split.class_names))
     return EXIT_DONE
-
-
-def _parsed(words: list[str], default: EvaluateRobustness | None = None) -> EvaluateRobustness:
-    return parse(EvaluateRobustness, words, command="evaluate", examples=EXAMPLES, default=default)
 
 
 def _check(given: EvaluateRobustness) -> None:
@@ -160,12 +177,13 @@ def _measure(
     model: "MlpMixer", given: EvaluateRobustness, chosen: "Chosen", asked: "list[Condition]"
 ) -> list[dict[str, Any]]:
     """A row for each condition, while a person watches."""
+    from mixerkit.cli.measuring import fewer_than
     from mixerkit.device import device_here, memory_told
     from mixerkit.evaluation.robustness import measure_under
 
     total = len(asked) * len(chosen)
     watch = Counting(Console(sys.stderr), f"images under {len(asked)} conditions", total)
-    with memory_told(lambda: f"Give a --batch-size below {given.batch_size}."):
+    with memory_told(lambda: fewer_than(given.batch_size)):
         rows = measure_under(
             model.to(device_here()), chosen, asked, batch_size=given.batch_size, watch=watch
         )

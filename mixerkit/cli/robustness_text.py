@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mixerkit.cli.text import pairs, percent, table
+from mixerkit.cli.text import model_title, pairs, percent, table
 
 Row = dict[str, Any]
 
@@ -19,8 +19,7 @@ WAYS = {"resample": "resampled", "shared": "in tiles"}
 def as_text(content: dict[str, Any]) -> str:
     """A table for each of the three that was measured, of top-1 and the points lost."""
     rows: list[Row] = content["rows"]
-    step = content["step"] if "@" in content["model"] else None
-    model = content["model"] + (f" (step {step:,})" if step is not None else "")
+    model = model_title(content["model"], content["step"])
     figures = [
         ("images", f"{content['images']:,} of {content['split_images']:,}"),
         ("top-1, clean", _with_half(rows[0]["top1"], rows[0]["top1_half_width"])),

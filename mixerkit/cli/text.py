@@ -53,6 +53,11 @@ def size(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
+def model_title(name: str, step: int | None) -> str:
+    """A model's name, and the step that a name such as RUN@best stands for."""
+    return f"{name} (step {step:,})" if "@" in name and step is not None else name
+
+
 def plural(count: int, noun: str) -> str:
     """1 image, 2 images, 3 classes."""
     ending = "es" if noun.endswith("s") else "s"

@@ -267,7 +267,8 @@ def canvas(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
         if image.size[::-1] != preprocess.image_hw:
             raise UserError(
                 f"Expected an image of {pixels_text(preprocess.image_hw)}, found "
-                f"{pixels_text(image.size[::-1])}: set data.resize to 'shortest' or 'squash'."
+                f"{pixels_text(image.size[::-1])}: set data.resize to 'shortest' or 'squash', or "
+                f"give --crop to `mixer evaluate`."
             )
     else:
         height, width = canvas_size((image.height, image.width), preprocess)

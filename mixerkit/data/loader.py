@@ -20,7 +20,7 @@ from mixerkit.data.decode import canvas, fit, from_array, in_channels, read
 from mixerkit.data.draws import shuffled, shuffled_in_blocks
 from mixerkit.data.mixing import Place, mix, one_hot, partners
 from mixerkit.data.pixels import Pixels, Read, Reading, read_batches
-from mixerkit.data.quarantine import Unreadable, shown
+from mixerkit.data.quarantine import Unreadable, none_usable
 from mixerkit.data.readers import PATIENCE, Poll, Work, nothing
 from mixerkit.data.splits import ImageSplit
 from mixerkit.errors import UserError
@@ -226,10 +226,7 @@ class EvaluationLoader:
             labels_B = torch.from_numpy(self.split.labels[indices])
             yield normalise(torch.from_numpy(images_BIHW), self.preprocess), labels_B
         if self.unreadable and len(self.unreadable) == len(self.split):
-            raise UserError(
-                f"None of the {len(self.split)} images of {self.split.name} can be used: "
-                f"{shown(self.unreadable)}."
-            )
+            raise none_usable(self.split, self.unreadable)
 
     @property
     def usable(self) -> np.ndarray:

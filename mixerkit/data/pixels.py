@@ -176,7 +176,8 @@ def _stored(split: ImageSplit, preprocess: Preprocess, prepare: Prepare) -> np.n
     if preprocess.resize == "none" and size != preprocess.image_hw:
         raise UserError(
             f"{split.name} has images of {pixels_text(size)}, the model takes "
-            f"{pixels_text(preprocess.image_hw)}: set data.resize to 'shortest' or 'squash'."
+            f"{pixels_text(preprocess.image_hw)}: set data.resize to 'shortest' or 'squash', or "
+            f"give --crop to `mixer evaluate`."
         )
     if channels != preprocess.channels and {channels, preprocess.channels} != {1, 3}:
         raise UserError(

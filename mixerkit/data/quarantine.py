@@ -9,7 +9,7 @@ import numpy as np
 
 from mixerkit.data.files import Place
 from mixerkit.data.splits import ImageSplit
-from mixerkit.errors import RunFailed, warn
+from mixerkit.errors import RunFailed, UserError, warn
 
 NAMES_SHOWN = 5
 
@@ -111,6 +111,13 @@ def nothing_left(split: ImageSplit, unreadable: Sequence[Unreadable]) -> str:
         f"None of the {len(unreadable)} images of a batch of {split.name} can be used: "
         f"{shown(unreadable)}. Replace them and resume; or start another run, without those files "
         f"or with a larger batch_size."
+    )
+
+
+def none_usable(split: ImageSplit, unreadable: Sequence[Unreadable]) -> UserError:
+    """The error for a split of which all images are `unreadable`."""
+    return UserError(
+        f"None of the {len(split)} images of {split.name} can be used: {shown(unreadable)}."
     )
 
 

@@ -41,7 +41,8 @@ def real_labels(split: ImageSplit, file: Path) -> tuple[frozenset[int], ...]:
     An image is known by the number in its name (ILSVRC2012_val_00000001.JPEG), so that it makes no
     difference whether `val/` has class folders. The split may have some of ImageNet-1k's classes
     only; labels of others are dropped. An empty set: no label fits, the image does not count.
-    `UserError`: the file is not there or not `real.json`, or it does not belong to the split.
+    `UserError`: the file is not there or not `real.json`, it does not belong to the split, or none
+    of the split's images has a label.
     """
     sets = _read(file)
     index_of = _index_of(split)
@@ -136,7 +137,12 @@ def _no_numbers(split: ImageSplit, found: str = "") -> UserError:
 
 def _check_agreement(file: Path, split: ImageSplit, sets: Sequence[frozenset[int]]) -> None:
     labelled = [label in own for label, own in zip(split.labels.tolist(), sets, strict=True) if own]
-    if labelled and np.mean(labelled) < AGREEMENT:
+    if not labelled:
+        raise UserError(
+            f"{file} has no label for any of the {len(split):,} images of {split.name}, so that "
+            f"there is nothing to count: take more images, or measure top-1 alone."
+        )
+    if np.mean(labelled) < AGREEMENT:
         raise UserError(
             f"{file} holds ImageNet's own label for only {sum(labelled):,} of {len(labelled):,} "
             f"images of {split.name}: images or classes are in another order there, or the labels "

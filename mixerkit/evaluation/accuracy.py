@@ -47,10 +47,14 @@ class Accuracy:
 
 
 def probabilities(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes: int = 0
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    classes: int = 0,
+    divided: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Softmax [N, K] (float32) and labels [N] (int64) of all batches, on the CPU. Without any image
-    that is an error, or with `classes` empty tensors for so many.
+    that is an error, or with `classes` empty tensors for so many. `divided`: whether the model's
+    weights are divided among processes.
 
     Runs without gradients, with dropout and stochastic depth off; every module's own
     training flag is put back afterwards. Images go to the device of the model.
@@ -62,7 +66,6 @@ def probabilities(
     model.eval()
     try:
         # what a divided model gathers here it uses in training too
-        divided = hasattr(model, "reshard")
         with torch.no_grad() if divided else torch.inference_mode():
             for images, labels in batches:
                 logits_BK: Tensor = model(images.to(like.device, like.dtype))
@@ -106,10 +109,16 @@ def evaluate(
     return measure(*probabilities(model, loader), class_names)
 
 
+def right(probabilities_NK: Tensor, labels_N: Tensor) -> np.ndarray:
+    """1 where the likeliest class, the first of equal ones, is the label, else 0: float64 [N]."""
+    guesses_N: np.ndarray = probabilities_NK.numpy().argmax(axis=1)
+    return (guesses_N == labels_N.numpy()).astype(float)
+
+
 def confident_mistakes(probabilities_NK: Tensor, labels_N: Tensor, count: int) -> list[int]:
     """Indices of at most `count` wrong predictions, the most confident first."""
-    p_NK, y_N = probabilities_NK.double().numpy(), labels_N.numpy()
-    wrong = np.flatnonzero(p_NK.argmax(axis=1) != y_N)
+    p_NK = probabilities_NK.double().numpy()
+    wrong = np.flatnonzero(right(probabilities_NK, labels_N) == 0)
     order = np.argsort(-p_NK[wrong].max(axis=1), kind="stable")
     return [int(index) for index in wrong[order][:count]]
 

@@ -4,10 +4,11 @@ Letters: N images, K classes.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +16,10 @@ from mixerkit.device import GIB, is_out_of_memory, memory_here
 from mixerkit.evaluation.accuracy import probabilities
 from mixerkit.spec.mixer import MixerConfig
 
+T = TypeVar("T")
 Batches = Iterable[tuple[Tensor, Tensor]]
+Part = tuple[np.ndarray, Tensor, Tensor]
+"""Indices of images in their split, int64 [N], their probabilities [N, K] and labels [N]."""
 MOST = 256
 """Images computed at once, at most, where nobody says how many."""
 CACHE = 48 * 2**20
@@ -56,24 +60,37 @@ def passes(
     batch_size: int,
     counted: Callable[[int], None],
     classes: int = 0,
-    may_shrink: bool = False,
 ) -> Passes:
     """The model's `probabilities` over `loader_of(batch_size)`, telling `counted` how many images
-    are done. Where memory is short and the size is ours to choose, the half is tried, and so on."""
+    are done."""
+    watched = _Watched(loader_of(batch_size), counted)
+    start = time.perf_counter()
+    p_NK, labels_N = probabilities(model, watched, classes)
+    seconds = time.perf_counter() - start
+    return Passes(p_NK, labels_N, batch_size, seconds, watched.waited / max(seconds, 1e-9))
+
+
+def fitting(attempt: Callable[[int], T], batch_size: int, may_shrink: bool) -> T:
+    """What `attempt(batch_size)` gives. Where memory is short and the size is ours to choose, the
+    half is tried, and so on."""
     while True:
-        watched = _Watched(loader_of(batch_size), counted)
-        start = time.perf_counter()
         try:
-            p_NK, labels_N = probabilities(model, watched, classes)
+            return attempt(batch_size)
         except RuntimeError as error:
             if not (may_shrink and batch_size > 1 and is_out_of_memory(error)):
                 raise
-            batch_size //= 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            continue
-        seconds = time.perf_counter() - start
-        return Passes(p_NK, labels_N, batch_size, seconds, watched.waited / max(seconds, 1e-9))
+        batch_size //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def in_order(parts: Sequence[Part]) -> Part:
+    """What several processes found of their parts of a split, in the order of the split."""
+    usable, found, labels = zip(*parts, strict=True)
+    indices_N = np.concatenate(usable)
+    order = np.argsort(indices_N)
+    rows = torch.from_numpy(order)
+    return indices_N[order], torch.cat(found)[rows], torch.cat(labels)[rows]
 
 
 class _Watched:

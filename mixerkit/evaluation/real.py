@@ -11,15 +11,18 @@ from torch import Tensor
 
 from mixerkit.errors import UserError
 from mixerkit.evaluation.accuracy import check_outputs
+from mixerkit.evaluation.interval import bootstrap
 
 
 @dataclass(frozen=True)
 class RealAccuracy:
-    """`top1`: share in [0, 1] of the `samples` images with a label; `left_out` have none."""
+    """`top1`: share in [0, 1] of the `samples` images with a label, and its 95 % interval;
+    `left_out` have none."""
 
     samples: int
     left_out: int
     top1: float
+    top1_interval: tuple[float, float]
 
 
 def measure_real(probabilities_NK: Tensor, labels: Sequence[Collection[int]]) -> RealAccuracy:
@@ -31,8 +34,10 @@ def measure_real(probabilities_NK: Tensor, labels: Sequence[Collection[int]]) ->
     """
     p_NK = _checked(probabilities_NK, labels)
     predicted_N = p_NK.argmax(axis=1)  # NumPy promises the first of equal values
-    right = [guess in own for guess, own in zip(predicted_N.tolist(), labels, strict=True) if own]
-    return RealAccuracy(len(right), len(labels) - len(right), float(np.mean(right)))
+    guesses = zip(predicted_N.tolist(), labels, strict=True)
+    right = np.array([guess in own for guess, own in guesses if own], dtype=float)
+    left_out = len(labels) - len(right)
+    return RealAccuracy(len(right), left_out, float(right.mean()), bootstrap(right))
 
 
 def _checked(probabilities_NK: Tensor, labels: Sequence[Collection[int]]) -> np.ndarray:

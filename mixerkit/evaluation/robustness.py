@@ -20,7 +20,7 @@ from mixerkit.data.decode import canvas_size, fit
 from mixerkit.data.draws import uniforms
 from mixerkit.data.pixels import Pixels, Reading
 from mixerkit.data.splits import ImageSplit
-from mixerkit.evaluation.accuracy import measure, probabilities
+from mixerkit.evaluation.accuracy import measure, probabilities, right
 from mixerkit.evaluation.conditions import Condition, at_size
 from mixerkit.evaluation.corruption import corrupt, moved
 from mixerkit.evaluation.interval import half_width
@@ -104,7 +104,7 @@ def measure_under(
         batches = _batches(other, chosen, condition, batch_size, partial(_from, done, watch))
         p_NK, labels_N = probabilities(other, batches)
         found = measure(p_NK, labels_N, chosen.split.class_names)
-        right_N = (p_NK.numpy().argmax(axis=1) == labels_N.numpy()).astype(float)
+        right_N = right(p_NK, labels_N)
         clean_N = clean_N if number else right_N
         yield {
             "kind": condition.kind,

@@ -12,6 +12,7 @@ from mixerkit.data.loader import EvaluationLoader
 from mixerkit.data.quarantine import Quarantine
 from mixerkit.data.sources import ImageSplit, Splits
 from mixerkit.evaluation.accuracy import Accuracy, measure, probabilities
+from mixerkit.evaluation.passes import Part, in_order
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.recipe import Recipe
 from mixerkit.training.interrupt import Interrupt
@@ -99,12 +100,13 @@ class Measuring:
         loader = self._loader(split)
         with self.world.agreed(), self._kept_weights():
             batches: Iterable[tuple[Tensor, Tensor]] = self.interrupt.between(loader)
-            if is_sharded(self.state.model):
+            divided = is_sharded(self.state.model)
+            if divided:
                 batches = self._in_step(loader)
             shared = self.world.size > 1  # there may be fewer images than processes
             classes = len(self.splits.train.class_names) if shared else 0
             try:
-                found, labels = probabilities(self.state.model, batches, classes)
+                found, labels = probabilities(self.state.model, batches, classes, divided)
             finally:
                 divide_again(self.state.model)
         usable, found, labels = self._of_all(loader, found, labels)
@@ -138,9 +140,7 @@ class Measuring:
         if failed:
             raise failed
 
-    def _of_all(
-        self, loader: EvaluationLoader, found_NK: Tensor, labels_N: Tensor
-    ) -> tuple[np.ndarray, Tensor, Tensor]:
+    def _of_all(self, loader: EvaluationLoader, found_NK: Tensor, labels_N: Tensor) -> Part:
         """Which images of a split could be used, their probabilities and labels, in the order of
         the split: for the first process, of the images of all. What is broken goes to the
         quarantine of every process."""
@@ -150,14 +150,7 @@ class Measuring:
         own = (loader.usable, found_NK, labels_N)
         if self.world.size == 1 or not (parts := self.world.first_hears(own)):
             return own
-        usable, all_found, all_labels = zip(*parts, strict=True)
-        order = np.argsort(np.concatenate(usable))
-        rows = torch.from_numpy(order)
-        return (
-            np.concatenate(usable)[order],
-            torch.cat(all_found)[rows],
-            torch.cat(all_labels)[rows],
-        )
+        return in_order(parts)
 
     def _describe(self, name: str, accuracy: Accuracy, found: Tensor, split: ImageSplit) -> None:
         def describe() -> None:

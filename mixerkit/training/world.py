@@ -177,7 +177,7 @@ class World:
             raise LostProcess(
                 f"Process {self.rank} of {self.size} can no longer reach the others: one of them "
                 f"has ended, or the network has. What it printed says why; the newest checkpoint "
-                f"is whole."
+                f"of a run is whole."
             ) from error
 
 

@@ -13,8 +13,11 @@ import torch
 from mixerkit import load, open_source
 from mixerkit.checkpoint.load import save_model
 from mixerkit.cli.counting import Counting
+from mixerkit.cli.fewshot import Resized, _splits
+from mixerkit.cli.images import own_data
 from mixerkit.cli.progress import Console
 from mixerkit.data.loader import EvaluationLoader
+from mixerkit.data.sources import opened
 from mixerkit.evaluation.features import features_of
 from mixerkit.evaluation.fewshot import Protocol, draw, measure
 from mixerkit.model.mixer import MlpMixer
@@ -96,7 +99,7 @@ def test_other_weights_or_images_are_looked_at(mixer, words, passes, trained, he
     shots = sum(passes_of(mixer, words, passes)) - 12
     assert sum(passes_of(mixer, words, passes)) == 0
     os.utime(here / "more" / "test" / "dark" / "03.png", ns=(1, 1))
-    assert sum(passes_of(mixer, words, passes)) == 12  # the shots are those of before
+    assert sum(passes_of(mixer, words, passes)) == 1
     other = load(trained)
     with torch.no_grad():
         other.stem.bias += 1e-6
@@ -113,6 +116,31 @@ def passes_of(mixer, words: tuple[str, ...], passes: list[int]) -> list[int]:
     code, _, err = mixer(*words)
     assert (code, err) == (0, "")
     return passes
+
+
+def test_other_shots_are_looked_at_once(mixer, words, passes, cache):
+    """The images of a probe are among those of one with more shots, or more draws."""
+    first = sum(passes_of(mixer, words, passes))
+    assert sum(passes_of(mixer, (*words[:-2], "2", "3"), passes)) == 0
+    more = sum(passes_of(mixer, (*words, "20", "--seeds", "5"), passes))
+    assert first + more == 12 + 40
+    for shots in ("1,2,5", "7,20"):
+        assert sum(passes_of(mixer, (*words[:-2], shots, "--seeds", "5"), passes)) == 0
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_size_of_batches_is_found(mixer, words, passes):
+    found = list(passes_of(mixer, (*words, "--no-cache"), passes))
+    assert len(found) == 2 and found[1] == 12
+    assert set(passes_of(mixer, (*words, "--no-cache", "--batch-size", "1"), passes)) == {1}
+
+
+def test_shots_may_have_commas(mixer, words):
+    found = as_json(mixer(*words, "--json"))
+    for shots in (("1,5",), ("1,", "5"), ("1, 5",)):
+        other = as_json(mixer(*words[:-2], *shots, "--json"))
+        assert other["probes"] == found["probes"]
+    assert as_json(mixer(*words[:-3], "--shots=1,5", "--json"))["probes"] == found["probes"]
 
 
 def test_damaged_features_are_computed_again(mixer, words, passes, cache):
@@ -181,6 +209,39 @@ def test_the_model_s_own_images_are_held_out_as_they_were(mixer, trained):
     assert more["samples"] == 20
 
 
+def test_a_model_of_some_classes_is_measured_on_what_it_never_saw(mixer, tiny, here):
+    """Which images are held out depends on the classes, and the probe's are those of training."""
+    make_photos(here / "three", classes=("dark", "grey", "light"))
+    words = ("--data.source", "three", "--data.classes", "dark", "light")
+    code, _, err = mixer("train", "tiny.yaml", *words, "--out", "run")
+    assert code == 0, err
+    own = own_data(load("run"))
+    trained_on, held_out = opened(own).train, opened(own).validation
+    learn, test, _ = _splits(Resized(), "", own)
+    assert (learn.paths, test.paths) == (trained_on.paths, held_out.paths)
+    one, both = (
+        _splits(Resized(classes=names), "three", own)[1]
+        for names in (("light",), ("dark", "light"))
+    )
+    assert both.paths == held_out.paths
+    assert one.paths == tuple(path for path in held_out.paths if path.parent.name == "light")
+    few = ("evaluate", "run", *FEW, "--shots", "2")
+    assert as_json(mixer(*few, "--json"))["samples"] == 8
+    unseen = ("--data.classes", "dark", "grey")
+    code, _, err = mixer(*few, *unseen)
+    assert code == 2 and "--data.holdout 0.2" in err
+    found = as_json(mixer(*few, *unseen, "--data.holdout", "10", "--json"))
+    assert (found["samples"], found["classes"]) == (10, 2)
+
+
+def test_classes_of_other_images_can_be_chosen(mixer, words, here):
+    for split in ("train", "test"):
+        make_photos(here / "more" / split, classes=("grey",))
+    assert as_json(mixer(*words, "--json"))["classes"] == 3
+    found = as_json(mixer(*words, "--json", "--data.classes", "grey", "light"))
+    assert (found["classes"], found["samples"]) == (2, 26)
+
+
 def test_other_images_without_another_split_need_a_holdout(mixer, trained, here):
     make_photos(here / "alone", classes=("x", "y", "z"))
     words = ("evaluate", str(trained), *FEW, "--on", "alone", "--shots", "5")
@@ -191,11 +252,11 @@ def test_other_images_without_another_split_need_a_holdout(mixer, trained, here)
 
 
 def test_images_for_tests_alone_give_no_shots(mixer, words, monkeypatch):
-    def opened(source, root):
-        splits = open_source(source, root)
+    def no_training(data):
+        splits = opened(data)
         return replace(splits, train=splits.train.subset([]))
 
-    monkeypatch.setattr("mixerkit.data.sources.open_source", opened)
+    monkeypatch.setattr("mixerkit.data.sources.opened", no_training)
     code, out, err = mixer(*words)
     assert code == 2 and out == "" and "more has no training images" in err
 
@@ -214,7 +275,7 @@ BAD = {
     "shots that are no number": (("--shots", "many"), "many"),
     "no seeds": (("--seeds", "0"), "seeds must be at least 1"),
     "no regularisation": (("--ridge", "0"), "ridge must be a positive number"),
-    "no batch": (("--batch-size", "0"), "--batch-size must be at least 1"),
+    "no batch": (("--batch-size", "-1"), "--batch-size must be at least 1, or 0"),
     "two sources": (("--data.source", "photos"), "name two sources"),
     "size without a way": (("--data.resize-to", "32"), "leave --data.resize-to out"),
     "smaller than the model": (

@@ -58,6 +58,8 @@ def test_nothing_is_written_without_out_and_kinds_are_what_is_measured(mixer, de
     assert sorted(here.rglob("*")) == before
     assert as_json(mixer(*words, "--json", "--batch-size", "7")) == found
     assert as_json(mixer(*words, "--json", "--seed", "1"))["rows"] != found["rows"]
+    with_comma = (*words[:-4], "shuffle,jpeg", *words[-2:])
+    assert as_json(mixer(*with_comma, "--json", "--data.memory", "0")) == found
     code, out, _ = mixer(*words)
     assert code == 0 and "patches of 7 × 7 px moved, of 16" in out and "blur" not in out
 
@@ -108,6 +110,7 @@ CASES = {
         ("MODEL", "--out", "a.png"),
         "--out must be a file that ends in .json",
     ),
+    "no such memory": (("MODEL", "--data.memory", "-1"), "data.memory must not be negative"),
     "two sources": (("MODEL", "--on", "a", "--data.source", "b"), "name two sources"),
     "no such split": (("MODEL", "--split", "test"), "has no test split, it has"),
     "other classes": (("zoo:fashion-demo", "--on", "photos"), "the same in the same order"),

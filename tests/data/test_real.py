@@ -125,6 +125,13 @@ def test_images_under_other_names_are_refused(tmp_path):
             act()
 
 
+def test_images_without_any_label_are_refused(tmp_path):
+    file = file_of(tmp_path, {4: [1]})
+    with pytest.raises(UserError, match=r"no label for any of the 2 images of imagenet val"):
+        real_labels(split_of({1: 0, 2: 1}), file)
+    assert real_labels(split_of({1: 0, 4: 1}), file) == (set(), {1})
+
+
 def test_another_order_of_images_or_classes_is_refused(tmp_path):
     """Nine in ten images of the published file have their own label, shuffled almost none."""
     write_imagenet(tmp_path, Amount(classes=10, train=1, test=8, side=8))

@@ -16,7 +16,13 @@ from mixerkit.data.loader import EvaluationLoader
 from mixerkit.data.parquet import Row
 from mixerkit.data.splits import ImageSplit
 from mixerkit.errors import UserError
-from mixerkit.evaluation.feature_cache import checksum_of, features_folder, kept_or_computed, key_of
+from mixerkit.evaluation.feature_cache import (
+    checksum_of,
+    features_folder,
+    kept_or_computed,
+    key_of,
+    names_of,
+)
 from mixerkit.evaluation.features import features_of
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
@@ -39,10 +45,8 @@ def tiny() -> MlpMixer:
     return MlpMixer(TINY).eval()
 
 
-def key(
-    model: MlpMixer | None = None, prepared: Preprocess = PREPARED, split: ImageSplit | None = None
-) -> str:
-    return key_of(checksum_of(model or tiny()), prepared, split or images())
+def key(model: MlpMixer | None = None, prepared: Preprocess = PREPARED) -> str:
+    return key_of(checksum_of(model or tiny()), prepared, "tiny test")
 
 
 def test_features_are_what_the_head_sees() -> None:
@@ -64,10 +68,12 @@ def test_features_that_are_not_finite_or_of_no_image_are_refused() -> None:
         features_of(tiny(), [])
 
 
-def test_the_same_things_have_the_same_key() -> None:
+def test_the_same_things_have_the_same_name() -> None:
     assert key() == key() and len(key()) == 64
     assert key(prepared=replace(PREPARED, class_names=("a", "b"))) == key()
-    assert key(split=replace(images(), labels=np.zeros(5, np.int64), name="other")) == key()
+    labelled = replace(images(), labels=np.zeros(5, np.int64), name="other")
+    assert names_of(labelled) == names_of(images()) and len(set(names_of(images()))) == 5
+    assert names_of(images().subset([3, 1])) == [names_of(images())[i] for i in (3, 1)]
 
 
 def changed(model: MlpMixer, name: str) -> MlpMixer:
@@ -91,13 +97,14 @@ def test_other_preparation_has_another_key() -> None:
     assert len({key(prepared=replace(PREPARED, **other)) for other in others} | {key()}) == 4
 
 
-def test_other_images_have_another_key() -> None:
+def test_another_image_has_another_name() -> None:
     split = images()
     pixels = split.images.copy()
     pixels[3, 2, 1] += 1
-    others = [replace(split, images=pixels), split.subset([0, 1, 2, 4, 3]), images(4)]
-    others.append(replace(split, images=split.images.reshape(5, 4, 16, 1)))
-    assert len({key(split=other) for other in others} | {key()}) == 5
+    same = np.array(names_of(split)) == np.array(names_of(replace(split, images=pixels)))
+    assert same.tolist() == [True, True, True, False, True]
+    turned = replace(split, images=split.images.reshape(5, 4, 16, 1))
+    assert not set(names_of(turned)) & set(names_of(split))
 
 
 def files(folder: Path) -> ImageSplit:
@@ -109,29 +116,29 @@ def files(folder: Path) -> ImageSplit:
 
 def test_files_are_told_apart_by_path_size_and_time(tmp_path: Path) -> None:
     split = files(tmp_path)
-    keys = [key(split=split)]
-    assert key(split=split) == keys[0]
+    first, second = names_of(split)
+    assert names_of(split) == [first, second] != names_of(split.subset([1, 0]))
+    seen = {second}
     os.utime(split.paths[1], ns=(1, 1))
-    keys.append(key(split=split))
+    seen.add(names_of(split)[1])
     split.paths[1].write_bytes(b"longer than it was")
     os.utime(split.paths[1], ns=(1, 1))
-    keys.append(key(split=split))
+    seen.add(names_of(split)[1])
     split.paths[1].unlink()
-    keys.append(key(split=split))
-    keys.append(key(split=split.subset([1, 0])))
-    assert len(set(keys)) == 5
+    seen.add(names_of(split)[1])
+    assert len(seen) == 4 and names_of(split)[0] == first
 
 
 def test_a_path_means_what_it_means_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files(tmp_path)
-    keys = []
+    names = []
     for folder in (tmp_path, tmp_path / "other"):
         folder.mkdir(exist_ok=True)
         monkeypatch.chdir(folder)
         here = ImageSplit("here", ("a", "b"), np.arange(1), None, (Path("a.png"),))
         shutil.copy2(tmp_path / "a.png", folder / "a.png") if folder != tmp_path else None
-        keys.append(key(split=here))
-    assert keys[0] != keys[1]
+        names += names_of(here)
+    assert names[0] != names[1]
 
 
 def test_images_inside_files_are_told_apart_by_these(tmp_path: Path) -> None:
@@ -143,34 +150,54 @@ def test_images_inside_files_are_told_apart_by_these(tmp_path: Path) -> None:
     ]
     for time, places in enumerate(kinds):
         split = ImageSplit("inside", ("a", "b"), np.arange(2), None, places)
-        before, part = key(split=split), key(split=split.subset([1]))
+        before = names_of(split)
         os.utime(archive, ns=(time, time))
-        assert len({before, part, key(split=split)}) == 3
+        assert len({*before, *names_of(split)}) == 4
 
 
 class Computed:
-    """Features that count how often they were computed."""
+    """Features that note of which images they were computed."""
 
     def __init__(self) -> None:
-        self.times, self.said = 0, []
+        self.of, self.said = [], []
 
-    def __call__(self) -> Tensor:
-        self.times += 1
-        return torch.arange(12.0).reshape(4, 3)
+    def __call__(self, indices: np.ndarray) -> Tensor:
+        self.of.append(indices.tolist())
+        return torch.arange(12.0).reshape(4, 3)[indices]
 
 
-def look_up(folder: Path, computed: Computed, name: str = "key") -> tuple[list, bool]:
-    found, were_kept = kept_or_computed(folder, name, computed, computed.said.append)
-    return found.tolist(), were_kept
+NAMES = [bytes([i]) * 32 for i in range(4)]
+
+
+def look_up(
+    folder: Path, computed: Computed, name: str = "key", which: tuple[int, ...] = (0, 1, 2, 3)
+) -> tuple[list, int]:
+    """The features of some images, of which the computed ones are told apart by their place."""
+
+    def compute(missing: np.ndarray) -> Tensor:
+        return computed(np.array(which)[missing])
+
+    wanted = [NAMES[i] for i in which]
+    found, kept = kept_or_computed(folder, name, wanted, compute, computed.said.append)
+    return found.tolist(), kept
 
 
 def test_features_are_computed_once(tmp_path: Path) -> None:
     folder, computed = tmp_path / "cache" / "features", Computed()
     first, second = look_up(folder, computed), look_up(folder, computed)
-    assert first == (computed().tolist(), False) and second == (first[0], True)
-    assert computed.times == 2 and computed.said == []  # once by this test
-    assert look_up(folder, computed, "other") == (first[0], False)
+    assert first[1] == 0 and second == (first[0], 4) and computed.of == [[0, 1, 2, 3]]
+    assert look_up(folder, computed, "other") == (first[0], 0) and computed.said == []
     assert sorted(path.name for path in folder.iterdir()) == ["key", "other"]
+
+
+def test_only_images_that_were_not_looked_at_are_computed(tmp_path: Path) -> None:
+    computed = Computed()
+    some, _ = look_up(tmp_path, computed, which=(2, 0))
+    every, kept = look_up(tmp_path, computed)
+    assert kept == 2 and computed.of == [[2, 0], [1, 3]] and [every[2], every[0]] == some
+    assert every == Computed()(np.arange(4)).tolist()
+    assert look_up(tmp_path, computed, which=(3, 1, 1)) == ([every[3], every[1], every[1]], 3)
+    assert computed.of == [[2, 0], [1, 3]]
 
 
 def cut_short(path: Path) -> None:
@@ -210,11 +237,11 @@ def test_damaged_features_are_computed_again(tmp_path: Path, damage) -> None:
     computed = Computed()
     expected, _ = look_up(tmp_path, computed)
     damage(tmp_path / "key")
-    assert look_up(tmp_path, computed) == (expected, False)
+    assert look_up(tmp_path, computed) == (expected, 0)
     (said,) = computed.said
     assert said.startswith("note: ") and "key" in said and said.endswith("computed again.")
     assert "Restore" not in said
-    assert look_up(tmp_path, computed) == (expected, True)
+    assert look_up(tmp_path, computed) == (expected, 4)
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
 
@@ -222,7 +249,7 @@ def test_what_cannot_be_kept_is_said(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     computed = Computed()
     for _ in range(2):
-        assert look_up(tmp_path / "cache", computed)[1] is False
+        assert look_up(tmp_path / "cache", computed)[1] == 0
     assert len(computed.said) == 2 and "the features are not kept" in computed.said[0]
 
 

@@ -1,11 +1,12 @@
 """A model's way over a split: sizes of batches, short memory, what is counted."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mixerkit.evaluation.interval import bootstrap
-from mixerkit.evaluation.passes import MOST, batch_for, passes
+from mixerkit.evaluation.passes import MOST, batch_for, fitting, in_order, passes
 from mixerkit.spec.mixer import variant
 
 
@@ -28,9 +29,14 @@ def batches(size: int):
     return [(data[i : i + size], labels[i : i + size]) for i in range(0, 20, size)]
 
 
+def taken(model, size, counted=lambda done: None, may_shrink=False):
+    """The passes of a model by batches of this size, or a smaller one."""
+    return fitting(lambda size: passes(model, batches, size, counted), size, may_shrink)
+
+
 def test_a_size_of_ours_is_halved_until_it_fits():
     model, counted = Hungry(5), []
-    found = passes(model, batches, 16, counted.append, may_shrink=True)
+    found = taken(model, 16, counted.append, may_shrink=True)
     assert model.seen[:3] == [16, 8, 4] and found.batch_size == 4
     assert counted == [4, 8, 12, 16, 20]
     assert len(found.labels) == 20 and found.images_per_second > 0 and 0 <= found.waiting <= 1
@@ -38,9 +44,9 @@ def test_a_size_of_ours_is_halved_until_it_fits():
 
 def test_a_size_that_was_asked_for_is_not():
     with pytest.raises(torch.OutOfMemoryError):
-        passes(Hungry(5), batches, 16, lambda done: None)
+        taken(Hungry(5), 16)
     with pytest.raises(torch.OutOfMemoryError):  # there is nothing smaller
-        passes(Hungry(0), batches, 16, lambda done: None, may_shrink=True)
+        taken(Hungry(0), 16, may_shrink=True)
 
 
 def test_other_errors_are_not_taken_for_short_memory():
@@ -49,7 +55,15 @@ def test_other_errors_are_not_taken_for_short_memory():
             raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        passes(Broken(), batches, 16, lambda done: None, may_shrink=True)
+        taken(Broken(), 16, may_shrink=True)
+
+
+def test_parts_are_put_in_the_order_of_the_split():
+    p_NK, labels_N = torch.randn(7, 3), torch.arange(7)
+    parts = [(np.arange(k, 7, 3), p_NK[k::3], labels_N[k::3]) for k in range(3)]
+    nothing = (np.arange(0), torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+    usable, found, labels = in_order([*parts, nothing])
+    assert usable.tolist() == labels.tolist() == list(range(7)) and torch.equal(found, p_NK)
 
 
 def test_larger_models_get_smaller_batches():
@@ -59,7 +73,6 @@ def test_larger_models_get_smaller_batches():
 
 
 def test_the_bootstrap_is_that_of_scipy():
-    import numpy as np
     from scipy import stats
 
     values = np.random.default_rng(1).exponential(size=400)
