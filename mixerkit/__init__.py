@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mixerkit.data.sources import open_source as open_source
     from mixerkit.errors import RunFailed as RunFailed, UserError as UserError
     from mixerkit.evaluation.accuracy import evaluate as evaluate
+    from mixerkit.inference.engine import Predictor as Predictor
     from mixerkit.inference.predictor import predict_files as predict_files
     from mixerkit.inference.tiles import tiled_logits as tiled_logits
     from mixerkit.model.cost import cost as cost
@@ -63,6 +64,7 @@ _HOME = {
     "evaluate": "mixerkit.evaluation.accuracy",
     "TrainingResult": "mixerkit.training.result",
     "train": "mixerkit.training.loop",
+    "Predictor": "mixerkit.inference.engine",
     "predict_files": "mixerkit.inference.predictor",
     "tiled_logits": "mixerkit.inference.tiles",
 }

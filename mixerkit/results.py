@@ -19,7 +19,10 @@ from mixerkit.errors import UserError
 KEYS = ("name", "command", "commit", "date", "hardware", "versions", "settings", "rows")
 
 ALWAYS_LISTED = ("mixerkit", "torch", "numpy")
-LISTED_WHEN_INSTALLED = ("pillow", "safetensors", "timm", "matplotlib", "scipy")
+LISTED_WHEN_INSTALLED = (
+    *("pillow", "safetensors", "timm", "matplotlib", "scipy"),
+    *("onnx", "onnxruntime", "openvino"),
+)
 
 # Flags of /proc/cpuinfo that decide how fast a matrix product can be, as people call them.
 INSTRUCTION_SETS = {

@@ -16,8 +16,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mixerkit"
 
 FOUNDATION = {
-    "launch": set(), "timer": set(), "errors": {"launch"}, "spec": {"errors"}, "results": {"errors"},
-    "download": {"errors"}, "device": {"errors"},
+    "launch": set(), "timer": set(), "errors": {"launch"}, "spec": {"errors"},
+    "results": {"errors"}, "download": {"errors"}, "device": {"errors"},
 }  # fmt: skip
 PARTS = {
     "model": set(),
@@ -37,7 +37,15 @@ HEAVY = {
     "timm", "matplotlib", "onnx", "onnxruntime", "openvino", "huggingface_hub", "datasets",
     "scipy", "sklearn", "torchvision", "pyarrow", "nncf",
 }  # fmt: skip
-WITHOUT_TORCH = ("spec/", "errors.py", "launch.py", "timer.py", "results.py", "download/", "model/cost.py")
+WITHOUT_TORCH = (
+    "spec/",
+    "errors.py",
+    "launch.py",
+    "timer.py",
+    "results.py",
+    "download/",
+    "model/cost.py",
+)
 WITHOUT_TORCH_AT_IMPORT = (*WITHOUT_TORCH, "__init__.py", "__main__.py", "cli/main.py")
 
 

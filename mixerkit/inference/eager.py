@@ -3,11 +3,14 @@
 Letters: B batch, I image channels, H W image height and width, K classes.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from mixerkit.data.augment import normalise
 from mixerkit.inference.exported import softmax
+from mixerkit.inference.runtimes import Run
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.preprocess import Preprocess
 
@@ -36,3 +39,32 @@ class Eager:
     def probabilities(self, pixels_BIHW: np.ndarray) -> np.ndarray:
         """float32 [B, K] of 8-bit images as the decoder gives them."""
         return softmax(self.logits(pixels_BIHW))
+
+
+def eager_run(model: MlpMixer, threads: int) -> Run:
+    """The model itself as what runs normalised images; `threads` 0 leaves PyTorch's number."""
+    return _run(model, model, threads)
+
+
+def compiled_run(model: MlpMixer, threads: int) -> Run:
+    """The model compiled with its weights as constants; every batch size is compiled anew, which
+    takes long."""
+    from torch._inductor import config
+
+    with config.patch(freezing=True):
+        return _run(model, torch.compile(model, dynamic=False), threads)
+
+
+def _run(model: MlpMixer, call: Any, threads: int) -> Run:
+    model.eval()
+    if threads:
+        torch.set_num_threads(threads)
+
+    def run(x_BIHW: np.ndarray) -> np.ndarray:
+        parameter = next(model.parameters())
+        with torch.no_grad():
+            result = call(torch.from_numpy(x_BIHW).to(parameter.device, parameter.dtype))
+        found: np.ndarray = result.float().cpu().numpy()
+        return found
+
+    return run

@@ -13,7 +13,7 @@ import numpy as np
 
 from mixerkit.errors import UserError, unknown
 from mixerkit.inference.mixer_graph import METADATA
-from mixerkit.inference.runtimes import Precision, Run, Runtime, installed, open_graph
+from mixerkit.inference.runtimes import InFloat, Run, Runtime, installed, open_graph
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.strict import from_dict
@@ -60,7 +60,7 @@ def is_exported(source: str) -> bool:
 
 
 def open_exported(
-    path: Path, runtime: Runtime | None = None, threads: int = 0, precision: Precision = "float32"
+    path: Path, runtime: Runtime | None = None, threads: int = 0, precision: InFloat = "float32"
 ) -> Exported:
     """The model in a file, run by `runtime`, or without one by the first that is installed and can
     read it. `UserError`: no such file, not one of ours, or no runtime for it."""

@@ -8,14 +8,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from mixerkit.data.decode import canvas, fit, read
 from mixerkit.data.readers import PATIENCE, Result, Work, fetch
 from mixerkit.errors import UserError
-from mixerkit.inference.exported import Exported, softmax
+from mixerkit.inference.exported import softmax
 from mixerkit.inference.tiles import over_tiles
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BATCHES_AHEAD = 2  # decoded while the model computes: bounds the memory, hides the disk
 
 
+@runtime_checkable
 class Classifier(Protocol):
     """What names the classes of images: a PyTorch model or an exported one."""
 
@@ -52,7 +53,7 @@ class Prediction:
 
 
 def predict_files(
-    model: "MlpMixer | Exported",
+    model: "MlpMixer | Classifier",
     paths: Sequence[str | Path],
     *,
     batch_size: int = 32,
@@ -97,9 +98,9 @@ def predict_files(
     return _predictions(_class_names(classifier), loaded, top, compute, keep_going)
 
 
-def classifier_of(model: "MlpMixer | Exported") -> Classifier:
+def classifier_of(model: "MlpMixer | Classifier") -> Classifier:
     """The model as what names classes; PyTorch is imported for its own models only."""
-    if isinstance(model, Exported):
+    if isinstance(model, Classifier):
         return model
     from mixerkit.inference.eager import Eager
 

@@ -15,7 +15,7 @@ from mixerkit.errors import UserError, how_to_install
 Run = Callable[[np.ndarray], np.ndarray]
 """Images, as the graph takes them, with B of any size → the result [B, K]."""
 Runtime = Literal["onnxruntime", "openvino"]
-Precision = Literal["float32", "bfloat16"]
+InFloat = Literal["float32", "bfloat16"]
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 
@@ -33,7 +33,7 @@ def open_graph(
     runtime: Runtime,
     key: str,
     threads: int = 0,
-    precision: Precision = "float32",
+    precision: InFloat = "float32",
 ) -> Opened:
     """A graph in memory or in a file, ready to run on `threads` threads (0: one per core), and what
     its metadata say under `key`: "" for nothing.
@@ -76,7 +76,7 @@ def _onnxruntime(graph: bytes | Path, key: str, threads: int) -> Opened:
     return Opened(run, metadata.get(key, ""))
 
 
-def _openvino(graph: bytes | Path, key: str, threads: int, precision: Precision) -> Opened:
+def _openvino(graph: bytes | Path, key: str, threads: int, precision: InFloat) -> Opened:
     try:
         import openvino
     except ImportError as error:

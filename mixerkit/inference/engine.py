@@ -1,0 +1,213 @@
+"""The fastest way to run a model on this machine, behind one class.
+
+Letters: B batch, I image channels, H W image height and width, K classes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from mixerkit.errors import UserError
+from mixerkit.inference.exported import (
+    Exported,
+    is_exported,
+    normalised,
+    open_exported,
+    softmax,
+)
+from mixerkit.inference.mixer_graph import Form, mixer_graph
+from mixerkit.inference.plan import Plan, kept_plan, sliced
+from mixerkit.inference.predictor import Prediction, predict_files
+from mixerkit.inference.runtimes import RUNTIMES, InFloat, Run, installed, open_graph
+from mixerkit.spec.mixer import MixerConfig, Size
+from mixerkit.spec.preprocess import Preprocess
+from mixerkit.spec.strict import to_dict
+
+if TYPE_CHECKING:
+    from mixerkit.model.mixer import MlpMixer
+
+Backend = Literal["auto", "pytorch", "compiled", "onnxruntime", "openvino"]
+Precision = Literal["auto", "float32", "bfloat16"]
+FORMS = {"": Form(), ", constants on the right": Form(left_of_tokens=False)}
+Candidates = dict[str, Callable[[], Run]]
+
+
+class Predictor:
+    """A model ready to predict on this machine.
+
+    `source`: a model, or anything that names one (a run folder, a file of weights, `zoo:NAME`, an
+    exported file). `backend` "auto" measures for some seconds which installed runtime is fastest,
+    on how many images at once, and remembers it; `threads` 0 takes all cores. `precision`: "auto"
+    is that of an exported file, else float32; "bfloat16" computes products so, in OpenVINO, on
+    processors that can.
+
+        predictor = Predictor("zoo:fashion-demo")
+        for prediction in predictor.predict(["boot.png"]):
+            print(prediction.path, prediction.classes[0])
+    """
+
+    def __init__(
+        self,
+        source: "str | Path | MlpMixer",
+        precision: Precision = "auto",
+        *,
+        backend: Backend = "auto",
+        threads: int = 0,
+        image_size: Size | None = None,
+    ) -> None:
+        _check(precision, backend, threads)
+        if isinstance(source, str | Path) and is_exported(str(source)):
+            if image_size is not None:
+                raise UserError(f"{source} is exported for one image size: leave image_size out.")
+            candidates, about = _of_file(Path(source), precision, backend, threads)
+            self.config, self.preprocess, self.source = about.config, about.preprocess, str(source)
+            self._prepare: Callable[[np.ndarray], np.ndarray] = about.prepared
+            self._gives = about.about["output"]
+        else:
+            model = _loaded(source, image_size)
+            self.config, self.preprocess, self.source = model.config, model.preprocess, model.source
+            candidates = _of_model(model, precision, backend, threads)
+            self._prepare = partial(_normalised, self.preprocess)
+            self._gives = "logits"
+        self.plan, self._run = _chosen(self.config, self._prepare, candidates, precision, threads)
+
+    def logits(self, pixels_BIHW: np.ndarray) -> np.ndarray:
+        """float32 [B, K] of 8-bit images as the decoder gives them; of a file that gives
+        probabilities, their logarithms."""
+        result_BK = self._result(pixels_BIHW)
+        if self._gives == "probabilities":
+            return np.log(np.maximum(result_BK, np.finfo(np.float32).tiny))
+        return result_BK
+
+    def probabilities(self, pixels_BIHW: np.ndarray) -> np.ndarray:
+        """float32 [B, K] of 8-bit images as the decoder gives them."""
+        result_BK = self._result(pixels_BIHW)
+        return result_BK if self._gives == "probabilities" else softmax(result_BK)
+
+    def predict(self, paths: Sequence[str | Path], **options: Any) -> Iterator[Prediction]:
+        """The likeliest classes of image files, in their order, decoded while others are computed;
+        `options` as of `predict_files`."""
+        return predict_files(self, paths, **options)
+
+    def _result(self, pixels_BIHW: np.ndarray) -> np.ndarray:
+        channels, (height, width) = self.config.in_channels, self.config.image_hw
+        if pixels_BIHW.dtype != np.uint8 or pixels_BIHW.shape[1:] != (channels, height, width):
+            raise UserError(
+                f"Expected 8-bit images [batch, {channels}, {height}, {width}], found "
+                f"{pixels_BIHW.dtype} {list(pixels_BIHW.shape)}."
+            )
+        return sliced(self._run, self._prepare(pixels_BIHW), self.plan.slice)
+
+
+def _check(precision: str, backend: str, threads: int) -> None:
+    for name, value, known in (
+        ("precision", precision, get_args(Precision)),
+        ("backend", backend, get_args(Backend)),
+    ):
+        if value not in known:
+            raise UserError(f"{name} must be one of {', '.join(known)}, found {value!r}.")
+    if threads < 0:
+        raise UserError(f"threads must not be negative, found {threads}.")
+    if precision == "bfloat16" and backend not in ("auto", "openvino"):
+        raise UserError(f"bfloat16 is for the backend openvino, found {backend}.")
+
+
+def _loaded(source: "str | Path | MlpMixer", image_size: Size | None) -> "MlpMixer":
+    from mixerkit.checkpoint.load import load
+    from mixerkit.model.mixer import MlpMixer
+
+    if isinstance(source, MlpMixer):
+        if image_size is not None:
+            raise UserError("image_size is for models that are loaded: convert this one first.")
+        return source.eval()
+    return load(str(source), image_size=image_size).eval()
+
+
+def _normalised(preprocess: Preprocess | None, pixels_BIHW: np.ndarray) -> np.ndarray:
+    if preprocess is None:
+        raise UserError("This model does not say how images are prepared for it.")
+    return normalised(pixels_BIHW, preprocess)
+
+
+def _of_file(
+    path: Path, precision: Precision, backend: Backend, threads: int
+) -> tuple[Candidates, Exported]:
+    """How an exported file can be run; one of the ways, opened, to say what the file is."""
+    if backend in ("pytorch", "compiled"):
+        raise UserError(f"{path} is exported and PyTorch does not run it: choose another backend.")
+    readers = [
+        name
+        for name in RUNTIMES
+        if (name == backend or backend == "auto")
+        and (name == "openvino" or path.suffix != ".xml")
+        and (name == "openvino" or precision != "bfloat16")
+        and (name == backend or name in installed())
+    ]
+    if not readers:
+        raise UserError(f"Nothing that is installed runs {path}: install {' or '.join(RUNTIMES)}.")
+    opened = {name: open_exported(path, name, threads, _computed(precision)) for name in readers}
+    runs: Candidates = {name: partial(_same, exported.run) for name, exported in opened.items()}
+    return runs, opened[readers[0]]
+
+
+def _same(run: Run) -> Run:
+    return run
+
+
+def _computed(precision: Precision) -> InFloat:
+    """In what a runtime computes products that are not in 8 bits."""
+    return "bfloat16" if precision == "bfloat16" else "float32"
+
+
+def _of_model(
+    model: "MlpMixer", precision: Precision, backend: Backend, threads: int
+) -> Candidates:
+    """How a PyTorch model can be run: as it is, compiled, or as a graph in each runtime. Without a
+    choice the runtimes are compared, and PyTorch is taken where there are none."""
+    from mixerkit.inference.eager import compiled_run, eager_run
+    from mixerkit.inference.export import weights_of
+
+    kind = _computed(precision)
+    runtimes = [
+        name
+        for name in RUNTIMES
+        if name == backend
+        or (backend == "auto" and name in installed() and (name == "openvino" or kind == "float32"))
+    ]
+    if not runtimes and kind == "bfloat16":
+        raise UserError("bfloat16 needs the backend openvino, which is not installed.")
+    if not runtimes:
+        make = compiled_run if backend == "compiled" else eager_run
+        return {"compiled" if backend == "compiled" else "pytorch": partial(make, model, threads)}
+    weights = weights_of(model)
+
+    def opened(form: Form, runtime: Any) -> Run:
+        graph = mixer_graph(model.config, weights, None, form).SerializeToString()
+        return open_graph(graph, runtime, "", threads, kind).run
+
+    return {
+        f"{runtime}{name}": partial(opened, form, runtime)
+        for runtime in runtimes
+        for name, form in FORMS.items()
+    }
+
+
+def _chosen(
+    config: MixerConfig,
+    prepare: Callable[[np.ndarray], np.ndarray],
+    candidates: Candidates,
+    precision: Precision,
+    threads: int,
+) -> tuple[Plan, Run]:
+    """The plan for this machine, and the run that it names."""
+
+    def images(count: int) -> np.ndarray:
+        shape = (count, config.in_channels, *config.image_hw)
+        return prepare(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+
+    about = {"model": to_dict(config), "precision": precision, "threads": threads}
+    plan = kept_plan(about, candidates, images)
+    return plan, candidates[plan.backend]()

@@ -1,0 +1,151 @@
+"""`Predictor`: every backend gives what the model gives."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mixerkit.errors import UserError
+from mixerkit.inference import engine as module
+from mixerkit.inference.engine import Backend, Predictor
+from mixerkit.inference.export import eager_logits, export
+from mixerkit.inference.mixer_graph import Form
+from mixerkit.inference.plan import Plan
+from mixerkit.inference.predictor import predict_files
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.spec.mixer import MixerConfig
+from mixerkit.spec.preprocess import Preprocess
+
+CONFIG = MixerConfig(
+    image_size=(16, 24),
+    patch_size=8,
+    in_channels=3,
+    width=16,
+    depth=2,
+    token_width=8,
+    channel_width=32,
+    num_classes=4,
+)
+
+
+@pytest.fixture
+def model() -> MlpMixer:
+    torch.manual_seed(0)
+    made = MlpMixer(CONFIG)
+    torch.nn.init.normal_(made.head.weight)
+    made.preprocess = Preprocess(image_size=CONFIG.image_size, class_names=tuple("abcd"))
+    return made
+
+
+@pytest.fixture(autouse=True)
+def plans_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def pixels(count: int = 11) -> np.ndarray:
+    shape = (count, 3, *CONFIG.image_hw)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+@pytest.mark.parametrize("backend", get_args(Backend))
+def test_every_backend_gives_what_the_model_gives(
+    model: MlpMixer, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend == "compiled":  # compiling takes long, and is PyTorch's matter
+        monkeypatch.setattr(torch, "compile", lambda model, **options: model)
+    predictor = Predictor(model, backend=backend)
+    wanted = eager_logits(model, pixels())
+    np.testing.assert_allclose(predictor.logits(pixels()), wanted, atol=1e-5)
+    p = torch.from_numpy(wanted).softmax(dim=1).numpy()
+    np.testing.assert_allclose(predictor.probabilities(pixels()), p, atol=1e-6)
+    chosen = predictor.plan.backend.partition(",")[0]
+    assert chosen == backend or (backend == "auto" and chosen in ("onnxruntime", "openvino"))
+
+
+@pytest.mark.parametrize("form", [Form(), Form(pixels=True, probabilities=True)])
+def test_an_exported_file_is_run_by_whatever_is_fastest(
+    model: MlpMixer, tmp_path: Path, form: Form
+) -> None:
+    (path,) = export(model, tmp_path / "a.onnx", pixels(), form=form).files
+    p = torch.from_numpy(eager_logits(model, pixels())).softmax(dim=1).numpy()
+    for backend in ("auto", "onnxruntime", "openvino"):
+        predictor = Predictor(path, backend=backend)  # type: ignore[arg-type]
+        np.testing.assert_allclose(predictor.probabilities(pixels()), p, atol=1e-5)
+        shifted = predictor.logits(pixels()) - eager_logits(model, pixels())
+        assert np.ptp(shifted, axis=1).max() < 1e-4
+
+
+def test_files_are_predicted_as_by_the_model(model: MlpMixer, tmp_path: Path) -> None:
+    files = []
+    for number in range(5):
+        files.append(tmp_path / f"{number}.png")
+        noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(noise).save(files[-1])
+    ours = list(Predictor(model).predict(files, top=2))
+    for one, other in zip(ours, predict_files(model, files, top=2), strict=True):
+        assert one.path == other.path
+        assert [name for name, _ in one.classes] == [name for name, _ in other.classes]
+
+
+def test_a_batch_is_computed_in_the_slices_of_the_plan(
+    model: MlpMixer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def run(images_B: np.ndarray) -> np.ndarray:
+        sizes.append(len(images_B))
+        return images_B[:, 0, 0, :4]
+
+    monkeypatch.setattr(module, "kept_plan", lambda *given: Plan("x", 4, 0.1))
+    monkeypatch.setattr(module, "_of_model", lambda *given: {"x": lambda: run})
+    Predictor(model).logits(pixels(10))
+    assert sizes == [4, 3, 3]
+
+
+def test_the_second_predictor_measures_nothing(
+    model: MlpMixer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mixerkit.inference import plan
+
+    first = Predictor(model).plan
+    monkeypatch.setattr(plan, "fastest", lambda *given: pytest.fail("measured again"))
+    assert Predictor(model).plan == first
+
+
+def test_the_shipped_model_by_name() -> None:
+    predictor = Predictor("zoo:fashion-demo")
+    assert predictor.config.num_classes == 10
+    found = predictor.probabilities(np.zeros((2, 1, 28, 28), np.uint8))
+    assert found.shape == (2, 10) and found.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"precision": "float8"}, "precision must be one of auto, float32, bfloat16"),
+        ({"backend": "tensorrt"}, "backend must be one of auto"),
+        ({"threads": -1}, "threads must not be negative"),
+        ({"precision": "bfloat16", "backend": "onnxruntime"}, "bfloat16 is for the backend"),
+        ({"image_size": 32}, "convert this one first"),
+    ],
+)
+def test_bad_options(model: MlpMixer, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        Predictor(model, **options)
+
+
+def test_bad_images_and_files(model: MlpMixer, tmp_path: Path) -> None:
+    predictor = Predictor(model, backend="pytorch")
+    for wrong in (pixels().astype(np.float32), pixels()[:, :1], pixels()[:, :, :8]):
+        with pytest.raises(UserError, match="Expected 8-bit images"):
+            predictor.logits(wrong)
+    (path,) = export(model, tmp_path / "a.onnx", pixels()).files
+    with pytest.raises(UserError, match="PyTorch does not run it"):
+        Predictor(path, backend="pytorch")
+    with pytest.raises(UserError, match="exported for one image size"):
+        Predictor(path, image_size=32)
+    with pytest.raises(UserError, match="No exported model"):
+        Predictor(tmp_path / "b.onnx")
