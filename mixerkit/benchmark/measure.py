@@ -19,14 +19,7 @@ from mixerkit.timer import Call
 def matrix_products(config: MixerConfig, batch: int) -> tuple[Call, int]:
     """The four matrix products of one block and nothing else, and their floating-point
     operations. Plain matrices, nothing allocated: the ceiling for a model of this shape."""
-    tiles = config.num_patches // config.tile_patches
-    tokens, channels = batch * config.num_patches, batch * tiles * config.width
-    shapes = [
-        (channels, config.tile_patches, config.token_width),
-        (channels, config.token_width, config.tile_patches),
-        (tokens, config.width, config.channel_width),
-        (tokens, config.channel_width, config.width),
-    ]
+    shapes = _products(config, batch)
     operands = [
         (torch.randn(rows, inner), torch.randn(columns, inner).t(), torch.empty(rows, columns))
         for rows, inner, columns in shapes
@@ -36,7 +29,42 @@ def matrix_products(config: MixerConfig, batch: int) -> tuple[Call, int]:
         for left, right, product in operands:
             torch.mm(left, right, out=product)
 
-    return multiply, sum(2 * rows * inner * columns for rows, inner, columns in shapes)
+    return multiply, _operations(shapes)
+
+
+def int8_products(config: MixerConfig, batch: int) -> tuple[Call, int]:
+    """The same in 8 bits, with sums in 32 bits."""
+    shapes = _products(config, batch)
+    operands = [
+        (
+            torch.randint(-128, 128, (rows, inner), dtype=torch.int8),
+            torch.randint(-128, 128, (columns, inner), dtype=torch.int8).t(),
+            torch.empty(rows, columns, dtype=torch.int32),
+        )
+        for rows, inner, columns in shapes
+    ]
+
+    def multiply() -> None:
+        for left, right, product in operands:
+            torch._int_mm(left, right, out=product)
+
+    return multiply, _operations(shapes)
+
+
+def _products(config: MixerConfig, batch: int) -> list[tuple[int, int, int]]:
+    """(rows, inner, columns) of a block's products."""
+    tiles = config.num_patches // config.tile_patches
+    tokens, channels = batch * config.num_patches, batch * tiles * config.width
+    return [
+        (channels, config.tile_patches, config.token_width),
+        (channels, config.token_width, config.tile_patches),
+        (tokens, config.width, config.channel_width),
+        (tokens, config.channel_width, config.width),
+    ]
+
+
+def _operations(shapes: list[tuple[int, int, int]]) -> int:
+    return sum(2 * rows * inner * columns for rows, inner, columns in shapes)
 
 
 def peak_memory(call: Call) -> int | None:

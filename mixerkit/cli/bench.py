@@ -10,12 +10,13 @@ from typing import Annotated, Literal
 import tyro
 
 from mixerkit.cli.arguments import Flag, parse, shown_as
-from mixerkit.errors import EXIT_DONE
+from mixerkit.errors import EXIT_DONE, UserError
 
 EXAMPLES = """\
   mixer bench speed --quick
   mixer bench speed --out results/speed.json
   mixer bench throughput
+  mixer bench inference --model S/16 --out results/bench-s16.json
   mixer bench time-to-accuracy
 """
 
@@ -32,6 +33,7 @@ Study = Literal[
     "regularisation",
     "transfer",
     "whole-path",
+    "inference",
 ]
 
 # Each module has `study(out, say, quick) -> rows`.
@@ -48,12 +50,14 @@ STUDIES = {
     "regularisation": "mixerkit.study.regularisation",
     "transfer": "mixerkit.study.new_classes",
     "whole-path": "mixerkit.study.whole_path",
+    "inference": "mixerkit.benchmark.inference",
 }
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure on this machine: the `speed` of our models against timm's of the same shape, the
+    """Measure on this machine: the `speed` of our models against timm's of the same shape, our
+    `inference` engine against timm's model in every runtime that is installed, the
     `throughput` of the paper's Mixers beside ViT, ResNet and others and by the number of patches,
     ways to compute `token-mixing`, the `optimizers`, the training `time-to-accuracy` against timm's
     Mixer, the time and memory of `loading` B/16, what `surgery` to other image sizes costs in
@@ -68,7 +72,9 @@ class Bench:
 
     study: Annotated[tyro.conf.Positional[Study], shown_as("STUDY")]
     """speed, throughput, token-mixing, optimizers, time-to-accuracy, loading, surgery,
-    training-memory, loader, regularisation, transfer, whole-path."""
+    training-memory, loader, regularisation, transfer, whole-path, inference."""
+    model: Annotated[str, shown_as("MODEL")] = ""
+    """For inference: a variant with fresh weights (B/16 if not given), a run or zoo:NAME."""
     quick: Flag = False
     """A short look instead of the full measurement."""
     out: Annotated[str, shown_as("PATH")] = ""
@@ -86,7 +92,10 @@ def main(words: list[str]) -> int:
     def say(line: str) -> None:
         print(line, file=console, flush=True)
 
-    rows = import_module(STUDIES[given.study]).study(out, say, given.quick)
+    if given.model and given.study != "inference":
+        raise UserError(f"--model is for `mixer bench inference`: leave it out of {given.study}.")
+    options = {"model": given.model} if given.model else {}
+    rows = import_module(STUDIES[given.study]).study(out, say, given.quick, **options)
     say(f"written: {out}")
     if given.json:
         print(json.dumps(rows, indent=2))

@@ -92,6 +92,11 @@ class Predictor:
         `options` as of `predict_files`."""
         return predict_files(self, paths, **options)
 
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """float32 [B, K] of images as the model takes them: normalised [B, I, H, W], or 8-bit
+        [B, H, W, I] for a file that was exported so."""
+        return sliced(self._run, images, self.plan.slice)
+
     def _result(self, pixels_BIHW: np.ndarray) -> np.ndarray:
         channels, (height, width) = self.config.in_channels, self.config.image_hw
         if pixels_BIHW.dtype != np.uint8 or pixels_BIHW.shape[1:] != (channels, height, width):
@@ -99,7 +104,7 @@ class Predictor:
                 f"Expected 8-bit images [batch, {channels}, {height}, {width}], found "
                 f"{pixels_BIHW.dtype} {list(pixels_BIHW.shape)}."
             )
-        return sliced(self._run, self._prepare(pixels_BIHW), self.plan.slice)
+        return self.outputs(self._prepare(pixels_BIHW))
 
 
 def _check(precision: str, backend: str, threads: int) -> None:

@@ -53,6 +53,16 @@ def installed() -> tuple[Runtime, ...]:
     return tuple(name for name in RUNTIMES if find_spec(PACKAGES[name]))
 
 
+def computes_bfloat16() -> bool:
+    """Whether OpenVINO is installed and this processor multiplies in bfloat16."""
+    if "openvino" not in installed():
+        return False
+    import openvino
+
+    capabilities: list[str] = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in capabilities
+
+
 def _onnxruntime(graph: bytes | Path, key: str, threads: int) -> Opened:
     try:
         import onnxruntime
