@@ -23,6 +23,8 @@ OPENERS = {
     ".bin": open_pth,
     ".tar": open_pth,  # timm's train.py writes last.pth.tar
 }
+EXPORTED = (".onnx", ".xml")
+"""Files that `mixer export` writes for other runtimes; they do not come back."""
 NAMES_SHOWN = 4
 
 
@@ -51,7 +53,12 @@ def open_weights(path: Path) -> Iterator[TensorFile]:
     """The named tensors of a .safetensors, .npz, .pth, .pt or .bin file."""
     if path.suffix not in OPENERS:
         raise UserError(
-            f"Expected a file of weights ({', '.join(OPENERS)}) or a folder, found {path}."
+            f"Expected a file of weights ({', '.join(OPENERS)}) or a folder, found {path}"
+            + (
+                ", which is exported: give the model that it was exported from."
+                if path.suffix in EXPORTED
+                else "."
+            )
         )
     if not path.is_file():
         raise UserError(f"{path} is missing, or not a plain file.")

@@ -14,7 +14,7 @@ from mixerkit.cli.images import (
     check_classes,
     choose_split,
     data_named,
-    loaded,
+    measurable,
     model_named,
     own_data,
     source_named,
@@ -27,6 +27,7 @@ from mixerkit.spec.zoo import published
 if TYPE_CHECKING:
     from mixerkit.cli.measuring import Measured
     from mixerkit.data.sources import ImageSplit
+    from mixerkit.inference.module import ExportedModel
     from mixerkit.model.mixer import MlpMixer
     from mixerkit.spec.preprocess import Preprocess
     from mixerkit.training.world import World
@@ -35,6 +36,7 @@ EXAMPLES = """\
   mixer evaluate runs/fashion-demo
   mixer evaluate zoo:b16-imagenet1k-google --on imagenet-real --data.root /data
   mixer evaluate runs/photos-64@best --on more-photos --json
+  mixer evaluate photos.onnx --on more-photos              # as deployed (mixer export)
   mixer evaluate zoo:l16-imagenet1k-google --on imagenet --crop resize-crop
   torchrun --nproc-per-node 4 -m mixerkit evaluate zoo:l16-imagenet1k-google --on imagenet
   mixer evaluate runs/photos-64 --on more-photos --protocol fewshot       # see its own --help
@@ -60,8 +62,8 @@ class Evaluate:
     share. Intervals are 95 %, by the bootstrap over images."""
 
     model: Annotated[Word, shown_as("MODEL")]
-    """Run folder, model folder or zoo:NAME, or a run's checkpoint (RUN@newest, RUN@best,
-    RUN@STEP)."""
+    """Run folder, model folder or zoo:NAME, a run's checkpoint (RUN@newest, RUN@best, RUN@STEP),
+    or an exported model (.onnx or .xml), which its runtime computes."""
     on: Annotated[str, shown_as("NAME|FOLDER")] = ""
     """The images: a named set, or a folder with one sub-folder per class; by default what the model
     was trained on (same as --data.source). imagenet-real: ImageNet's validation images with the
@@ -135,7 +137,7 @@ class _Task:
     """The model, the images, how they are prepared for it, and the ReaL labels of each if asked
     for."""
 
-    model: "MlpMixer"
+    model: "MlpMixer | ExportedModel"
     source: str
     images: Selected
     preprocess: "Preprocess"
@@ -158,7 +160,7 @@ def _evaluate(given: Evaluate, world: "World") -> int:
 
 def _task(given: Evaluate) -> _Task:
     """What cannot be measured is refused here, before any time is spent."""
-    model, own_way = loaded(given.model)
+    model, own_way = measurable(given.model)
     own, source = own_data(model), source_named(given.on, given.data)
     data = data_named(given.data, IMAGENET if source == REAL else source, own)
     images = choose_split(data, given.split, own)

@@ -1,6 +1,7 @@
 """Which images a model is measured on, as `mixer evaluate` and its protocols take them."""
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixerkit.cli.arguments import leading_word
@@ -13,6 +14,7 @@ from mixerkit.spec.strict import from_dict
 
 if TYPE_CHECKING:
     from mixerkit.data.sources import ImageSplit, Splits
+    from mixerkit.inference.module import ExportedModel
     from mixerkit.model.mixer import MlpMixer
     from mixerkit.spec.preprocess import Preprocess
 
@@ -73,19 +75,34 @@ def model_named(words: list[str], switches: tuple[str, ...], protocol: str = "")
 
 
 def loaded(name: str) -> "tuple[MlpMixer, Preprocess]":
-    """The model, which must say which classes it knows, and how its images are prepared."""
+    """The PyTorch model, which must say which classes it knows, and how its images are prepared."""
     from mixerkit.checkpoint.load import load
 
     model = load(name)
+    return model, _prepared(model)
+
+
+def measurable(name: str) -> "tuple[MlpMixer | ExportedModel, Preprocess]":
+    """The same of an exported model too."""
+    from mixerkit.inference.exported import is_exported, open_exported
+    from mixerkit.inference.module import ExportedModel
+
+    if not is_exported(name):
+        return loaded(name)
+    model = ExportedModel(open_exported(Path(name)))
+    return model, _prepared(model)
+
+
+def _prepared(model: "MlpMixer | ExportedModel") -> "Preprocess":
     if model.preprocess is None or not model.preprocess.class_names:
         raise UserError(
             f"{model.source}: this model does not say which classes it knows. Give a run folder, "
             f"a model folder or zoo:NAME."
         )
-    return model, model.preprocess
+    return model.preprocess
 
 
-def own_data(model: "MlpMixer") -> Data:
+def own_data(model: "MlpMixer | ExportedModel") -> Data:
     """The data that the model's file says it was trained on; without a source where it says
     nothing."""
     about: dict[str, Any] = dict(model.about)

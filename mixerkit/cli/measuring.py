@@ -16,6 +16,7 @@ from mixerkit.data.quarantine import Unreadable, none_usable
 from mixerkit.data.sources import ImageSplit
 from mixerkit.device import device_here, memory_told
 from mixerkit.evaluation.passes import Passes, batch_for, fitting, in_order, passes
+from mixerkit.inference.module import ExportedModel
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.training.world import World
@@ -33,7 +34,7 @@ class Measured:
 
 
 def measured(
-    model: MlpMixer,
+    model: MlpMixer | ExportedModel,
     split: ImageSplit,
     preprocess: Preprocess,
     images: Images,
@@ -69,7 +70,7 @@ def measured(
     return _of_all(world, split, Measured(found, loaders[-1].usable, loaders[-1].unreadable))
 
 
-def in_batches(model: MlpMixer, batch_size: int, attempt: Callable[[int], T]) -> T:
+def in_batches(model: MlpMixer | ExportedModel, batch_size: int, attempt: Callable[[int], T]) -> T:
     """What `attempt` gives with batches of so many images; where `batch_size` is 0, of a size that
     suits the memory. Where that is too little, the error names the size that was tried last."""
     tried = batch_size or batch_for(model.config)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mixerkit.checkpoint.files import sync
+from mixerkit.data.sources import SOURCES
 from mixerkit.errors import Refused, UserError
 from mixerkit.inference.eager import Eager
 from mixerkit.inference.exported import Exported, open_exported, softmax
@@ -28,6 +29,8 @@ READERS: dict[Target, tuple[Runtime, ...]] = {
     "openvino": ("openvino",),
 }
 BATCH = 16
+TOLD = ("source", "classes", "holdout", "split_seed", "join_validation")
+"""Of the data that a model was trained on: which images they are."""
 CLOSE, CLOSE_HALF = 1e-4, 2e-2
 """The largest `relative` difference that is no defect: of sums in another order, and of weights
 rounded to float16."""
@@ -102,6 +105,7 @@ def export(
         ]
         forced = _doubtful(found, form, force) if not verdict else not verdict.passes
         more = {"compared": [asdict(one) for one in found], "forced": forced}
+        more |= _trained_on(model)
         tell(graph, more | ({"judged": verdict.row()} if verdict else {}))
         files = write(graph, draft, to, form)
         open_exported(draft, readers[0])  # as it will be
@@ -115,6 +119,14 @@ def export(
 def weights_of(model: MlpMixer) -> dict[str, np.ndarray]:
     """All tensors by name, float32 arrays."""
     return {name: t.detach().float().cpu().numpy() for name, t in model.state_dict().items()}
+
+
+def _trained_on(model: MlpMixer) -> dict[str, Any]:
+    """The named set that a model was trained on; folders are of this machine and not told."""
+    data: dict[str, Any] = dict(model.about).get("data", {})
+    if data.get("source") not in SOURCES:
+        return {}
+    return {"data": {key: data[key] for key in data if key in TOLD}}
 
 
 def check_free(out: Path, to: Target) -> None:

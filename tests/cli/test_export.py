@@ -126,3 +126,49 @@ def test_predict_reads_what_export_wrote(
 )
 def test_names_of_files(source: str, name: str) -> None:
     assert name_of(source) == name
+
+
+@pytest.mark.parametrize("form", [[], ["--pixels", "--probabilities"]])
+def test_evaluate_measures_what_export_wrote(
+    form: list[str], capsys: pytest.CaptureFixture[str], repository: Path
+) -> None:
+    """The same figures as of the model; which images they are is in the file."""
+    root = str(repository / "tests/samples/fashion-mnist")
+    assert main(["export", SHIPPED, *form]) == 0
+    capsys.readouterr()
+    found = []
+    for model in (SHIPPED, "fashion-demo.onnx"):
+        assert main(["evaluate", model, "--data.root", root, "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    theirs, ours = found
+    assert ours["samples"] == theirs["samples"] == 200
+    assert ours["data"] == theirs["data"] == "fashion-mnist test"
+    for figure in ("top1", "nll", "ece"):
+        assert ours[figure] == pytest.approx(theirs[figure], abs=1e-5)
+    assert ours["confusion"] == theirs["confusion"]
+
+
+@pytest.mark.parametrize("protocol", ["robustness", "fewshot", "avg5"])
+def test_protocols_that_look_inside_refuse_an_exported_model(
+    protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", SHIPPED]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "fashion-demo.onnx", "--protocol", protocol]) == 2
+    assert "the model that it was exported from" in capsys.readouterr().err
+
+
+def test_folders_of_this_machine_are_not_told(tmp_path: Path) -> None:
+    from mixerkit.checkpoint.load import load
+    from mixerkit.cli.export import noise
+    from mixerkit.inference.export import export
+
+    model = load(SHIPPED)
+    assert dict(model.about)["data"]["source"] == "fashion-mnist"
+    for source in ("fashion-mnist", str(tmp_path / "photos")):
+        model.about = dict(model.about) | {"data": {"source": source, "root": str(tmp_path)}}
+        path = tmp_path / f"{Path(source).name}.onnx"
+        export(model, path, noise(model))
+        about = open_exported(path).about
+        assert about.get("data", {}).get("source") == (None if "/" in source else source)
+        assert str(tmp_path).encode() not in path.read_bytes()
