@@ -21,7 +21,7 @@ from mixerkit.inference.exported import (
 from mixerkit.inference.mixer_graph import Form, mixer_graph
 from mixerkit.inference.plan import Plan, kept_plan, sliced
 from mixerkit.inference.predictor import Prediction, predict_files
-from mixerkit.inference.runtimes import RUNTIMES, InFloat, Run, installed, open_graph
+from mixerkit.inference.runtimes import RUNTIMES, InFloat, Run, Runtime, installed, open_graph
 from mixerkit.spec.mixer import MixerConfig, Size
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.strict import to_dict
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Backend = Literal["auto", "pytorch", "compiled", "onnxruntime", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16"]
 FORMS = {"": Form(), ", constants on the right": Form(left_of_tokens=False)}
+STREAMS = {"": False, ", a stream for each core": True}
 Candidates = dict[str, Callable[[], Run]]
 
 
@@ -153,13 +154,24 @@ def _of_file(
     ]
     if not readers:
         raise UserError(f"Nothing that is installed runs {path}: install {' or '.join(RUNTIMES)}.")
-    opened = {name: open_exported(path, name, threads, _computed(precision)) for name in readers}
-    runs: Candidates = {name: partial(_same, exported.run) for name, exported in opened.items()}
-    return runs, opened[readers[0]]
+
+    def opened(runtime: Runtime, streams: bool) -> Run:
+        return open_exported(path, runtime, threads, _computed(precision), streams).run
+
+    candidates: Candidates = {
+        f"{name}{how}": partial(opened, name, streams) for name, how, streams in _ways(readers)
+    }
+    return candidates, open_exported(path, readers[0], threads)
 
 
-def _same(run: Run) -> Run:
-    return run
+def _ways(runtimes: Sequence[Runtime]) -> list[tuple[Runtime, str, bool]]:
+    """Each runtime, and OpenVINO also with streams."""
+    return [
+        (name, how, streams)
+        for name in runtimes
+        for how, streams in STREAMS.items()
+        if name == "openvino" or not streams
+    ]
 
 
 def _computed(precision: Precision) -> InFloat:
@@ -189,13 +201,13 @@ def _of_model(
         return {"compiled" if backend == "compiled" else "pytorch": partial(make, model, threads)}
     weights = weights_of(model)
 
-    def opened(form: Form, runtime: Any) -> Run:
+    def opened(form: Form, runtime: Runtime, streams: bool) -> Run:
         graph = mixer_graph(model.config, weights, None, form).SerializeToString()
-        return open_graph(graph, runtime, "", threads, kind).run
+        return open_graph(graph, runtime, "", threads, kind, streams).run
 
     return {
-        f"{runtime}{name}": partial(opened, form, runtime)
-        for runtime in runtimes
+        f"{runtime}{how}{name}": partial(opened, form, runtime, streams)
+        for runtime, how, streams in _ways(runtimes)
         for name, form in FORMS.items()
     }
 

@@ -60,16 +60,21 @@ def is_exported(source: str) -> bool:
 
 
 def open_exported(
-    path: Path, runtime: Runtime | None = None, threads: int = 0, precision: InFloat = "float32"
+    path: Path,
+    runtime: Runtime | None = None,
+    threads: int = 0,
+    precision: InFloat = "float32",
+    streams: bool = False,
 ) -> Exported:
     """The model in a file, run by `runtime`, or without one by the first that is installed and can
-    read it. `UserError`: no such file, not one of ours, or no runtime for it."""
+    read it; the rest as of `open_graph`. `UserError`: no such file, not one of ours, or no runtime
+    for it."""
     if not path.is_file():
         raise UserError(f"No exported model {path}: `mixer export SOURCE --to onnx` writes one.")
     chosen = runtime or _runtime_for(path)
     if chosen == "onnxruntime" and path.suffix == ".xml":
         raise UserError(f"{path} is OpenVINO's and ONNX Runtime cannot read it: export to onnx.")
-    opened = open_graph(path, chosen, METADATA, threads, precision)
+    opened = open_graph(path, chosen, METADATA, threads, precision, streams)
     if not opened.about:
         raise UserError(
             f"{path} does not say what it is: expected a model that `mixer export` wrote."

@@ -11,10 +11,11 @@ from PIL import Image
 from mixerkit.errors import UserError
 from mixerkit.inference import engine as module
 from mixerkit.inference.engine import Backend, Predictor
-from mixerkit.inference.export import eager_logits, export
-from mixerkit.inference.mixer_graph import Form
+from mixerkit.inference.export import eager_logits, export, weights_of
+from mixerkit.inference.mixer_graph import Form, mixer_graph
 from mixerkit.inference.plan import Plan
 from mixerkit.inference.predictor import predict_files
+from mixerkit.inference.runtimes import open_graph
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
@@ -63,6 +64,18 @@ def test_every_backend_gives_what_the_model_gives(
     np.testing.assert_allclose(predictor.probabilities(pixels()), p, atol=1e-6)
     chosen = predictor.plan.backend.partition(",")[0]
     assert chosen == backend or (backend == "auto" and chosen in ("onnxruntime", "openvino"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_streams_give_the_images_in_their_order(model: MlpMixer, count: int) -> None:
+    graph = mixer_graph(CONFIG, weights_of(model)).SerializeToString()
+    images = np.random.default_rng(0).standard_normal((count, 3, *CONFIG.image_hw), np.float32)
+    one, several = (
+        open_graph(graph, "openvino", "", threads=2, streams=streams).run
+        for streams in (False, True)
+    )
+    for _ in range(2):  # requests are used again
+        np.testing.assert_allclose(several(images), one(images), atol=1e-6)
 
 
 @pytest.mark.parametrize("form", [Form(), Form(pixels=True, probabilities=True)])
