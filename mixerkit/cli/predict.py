@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mixerkit.cli.arguments import Flag, Words, parse, shown_as
 from mixerkit.cli.text import percent
@@ -15,8 +15,7 @@ from mixerkit.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, UserError
 from mixerkit.spec.mixer import Size
 
 if TYPE_CHECKING:
-    from mixerkit.inference.exported import Exported
-    from mixerkit.inference.predictor import Prediction
+    from mixerkit.inference.predictor import Classifier, Prediction
     from mixerkit.model.mixer import MlpMixer
 
 EXAMPLES = """\
@@ -24,6 +23,7 @@ EXAMPLES = """\
   mixer predict my-photos --model runs/photos-64 --top 1
   mixer predict panorama.jpg --model runs/photos-64 --tiles 2
   mixer predict my-photos --model photos.onnx        # exported (mixer export): needs no PyTorch
+  mixer predict my-photos --model runs/photos-64 --backend auto      # whatever is fastest here
   find . -name '*.jpg' | mixer predict - --model runs/photos-64 --json
 """
 
@@ -51,6 +51,9 @@ class Predict:
     tiles: int = 0
     """Look at the whole photograph in overlapping tiles, so many along its short side; 0 looks at
     the centre, as in training."""
+    backend: Literal["own", "auto", "pytorch", "compiled", "onnxruntime", "openvino"] = "own"
+    """What computes: PyTorch its models, and an exported one the first installed runtime that reads
+    it (own); or what is fastest here (auto), which is measured for some seconds and remembered."""
     json: Flag = False
     """Print one JSON document: a list with one object for each image."""
 
@@ -84,24 +87,35 @@ def main(words: list[str]) -> int:
 
 def _opened(
     given: Predict,
-) -> "tuple[MlpMixer | Exported, tuple[str, ...], AbstractContextManager[None]]":
+) -> "tuple[MlpMixer | Classifier, tuple[str, ...], AbstractContextManager[None]]":
     """The model, what was assumed about it, and what tells when memory is short. An exported model
     is opened without PyTorch."""
     from mixerkit.inference.exported import is_exported, open_exported
 
+    advice = f"Give a --batch-size below {given.batch_size}."
+    if is_exported(given.model) and given.image_size is not None:
+        raise UserError(
+            f"{given.model} is exported for one image size: leave --image-size out, or export the "
+            f"model with it."
+        )
+    if given.backend != "own":
+        from mixerkit.inference.engine import Predictor
+
+        predictor = Predictor(
+            given.model, backend=given.backend, image_size=given.image_size, watch=_say
+        )
+        return predictor, predictor.notes, nullcontext()
     if is_exported(given.model):
-        if given.image_size is not None:
-            raise UserError(
-                f"{given.model} is exported for one image size: leave --image-size out, or export "
-                f"the model with it."
-            )
         return open_exported(Path(given.model)), (), nullcontext()
     from mixerkit.checkpoint.load import load
     from mixerkit.device import device_here, memory_told
 
     model = load(given.model, image_size=given.image_size).to(device_here())
-    advice = f"Give a --batch-size below {given.batch_size}."
     return model, model.notes, memory_told(lambda: advice)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _telling_errors(

@@ -19,10 +19,10 @@ from mixerkit.inference.exported import (
     softmax,
 )
 from mixerkit.inference.mixer_graph import Form, mixer_graph
-from mixerkit.inference.plan import Plan, kept_plan, sliced
+from mixerkit.inference.plan import kept_plan, sliced
 from mixerkit.inference.predictor import Prediction, predict_files
 from mixerkit.inference.runtimes import RUNTIMES, InFloat, Run, Runtime, installed, open_graph
-from mixerkit.spec.mixer import MixerConfig, Size
+from mixerkit.spec.mixer import Size
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.strict import to_dict
 
@@ -43,7 +43,7 @@ class Predictor:
     exported file). `backend` "auto" measures for some seconds which installed runtime is fastest,
     on how many images at once, and remembers it; `threads` 0 takes all cores. `precision`: "auto"
     is that of an exported file, else float32; "bfloat16" computes products so, in OpenVINO, on
-    processors that can.
+    processors that can. `watch` is told what is measured and found.
 
         predictor = Predictor("zoo:fashion-demo")
         for prediction in predictor.predict(["boot.png"]):
@@ -58,22 +58,27 @@ class Predictor:
         backend: Backend = "auto",
         threads: int = 0,
         image_size: Size | None = None,
+        watch: Callable[[str], None] = lambda line: None,
     ) -> None:
         _check(precision, backend, threads)
         if isinstance(source, str | Path) and is_exported(str(source)):
             if image_size is not None:
                 raise UserError(f"{source} is exported for one image size: leave image_size out.")
-            candidates, about = _of_file(Path(source), precision, backend, threads)
-            self.config, self.preprocess, self.source = about.config, about.preprocess, str(source)
-            self._prepare: Callable[[np.ndarray], np.ndarray] = about.prepared
-            self._gives = about.about["output"]
+            candidates, exported = _of_file(Path(source), precision, backend, threads)
+            self.config, self.preprocess = exported.config, exported.preprocess
+            self.source = str(source)
+            self._prepare: Callable[[np.ndarray], np.ndarray] = exported.prepared
+            self._gives: str = exported.about["output"]
+            self.notes: tuple[str, ...] = ()
         else:
             model = _loaded(source, image_size)
             self.config, self.preprocess, self.source = model.config, model.preprocess, model.source
             candidates = _of_model(model, precision, backend, threads)
             self._prepare = partial(_normalised, self.preprocess)
-            self._gives = "logits"
-        self.plan, self._run = _chosen(self.config, self._prepare, candidates, precision, threads)
+            self._gives, self.notes = "logits", model.notes
+        about = {"model": to_dict(self.config), "precision": precision, "threads": threads}
+        self.plan = kept_plan(about, candidates, self._noise, watch=watch)
+        self._run = candidates[self.plan.backend]()
 
     def logits(self, pixels_BIHW: np.ndarray) -> np.ndarray:
         """float32 [B, K] of 8-bit images as the decoder gives them; of a file that gives
@@ -97,6 +102,11 @@ class Predictor:
         """float32 [B, K] of images as the model takes them: normalised [B, I, H, W], or 8-bit
         [B, H, W, I] for a file that was exported so."""
         return sliced(self._run, images, self.plan.slice)
+
+    def _noise(self, count: int) -> np.ndarray:
+        """Images to measure with."""
+        shape = (count, self.config.in_channels, *self.config.image_hw)
+        return self._prepare(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
     def _result(self, pixels_BIHW: np.ndarray) -> np.ndarray:
         channels, (height, width) = self.config.in_channels, self.config.image_hw
@@ -210,21 +220,3 @@ def _of_model(
         for runtime, how, streams in _ways(runtimes)
         for name, form in FORMS.items()
     }
-
-
-def _chosen(
-    config: MixerConfig,
-    prepare: Callable[[np.ndarray], np.ndarray],
-    candidates: Candidates,
-    precision: Precision,
-    threads: int,
-) -> tuple[Plan, Run]:
-    """The plan for this machine, and the run that it names."""
-
-    def images(count: int) -> np.ndarray:
-        shape = (count, config.in_channels, *config.image_hw)
-        return prepare(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-
-    about = {"model": to_dict(config), "precision": precision, "threads": threads}
-    plan = kept_plan(about, candidates, images)
-    return plan, candidates[plan.backend]()

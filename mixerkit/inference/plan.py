@@ -50,9 +50,11 @@ def kept_plan(
     candidates: Mapping[str, Callable[[], Run]],
     images: Callable[[int], np.ndarray],
     folder: Path | None = None,
+    watch: Callable[[str], None] = lambda line: None,
 ) -> Plan:
     """The fastest of `candidates`, from the user's cache or measured now with so many `images`.
-    `about`: what the speed depends on, besides this machine and the versions of its packages."""
+    `about`: what the speed depends on, besides this machine and the versions of its packages.
+    `watch` is told what is measured and found."""
     described = {
         "about": dict(about),
         "candidates": sorted(candidates),
@@ -64,8 +66,10 @@ def kept_plan(
     known = _read(path)
     if known and known.backend in candidates:
         return known
+    watch(f"measuring which of {len(candidates)} ways to compute is fastest here, once …")
     plan = fastest({name: make() for name, make in candidates.items()}, images)
     _keep(path, plan)
+    watch(f"{plan.backend}, {plan.slice} at once: {1 / plan.seconds:,.0f} images a second")
     return plan
 
 

@@ -101,3 +101,16 @@ def test_table_is_aligned_and_short_with_top(mixer, trained, here):
     assert code == 0 and first.index(" %") == second.index(" %")
     assert "dark" in first and "light" in first
     assert mixer(*words, "--top", "1")[1].count("%") == 2
+
+
+@pytest.mark.parametrize("model", ["zoo:fashion-demo", "fashion-demo.onnx"])
+def test_the_fastest_backend_is_found_once(model, mixer, repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    assert mixer("export", "zoo:fashion-demo")[0] == 0
+    image = str(repository / "examples/fashion/ankle-boot.png")
+    words = ("predict", image, "--model", model, "--backend", "auto", "--top", "1")
+    (code, out, err), second = mixer(*words), mixer(*words)
+    assert code == 0 and "Ankle boot" in out
+    assert "is fastest here, once" in err and "images a second" in err
+    assert second == (0, out, "")  # nothing is measured again

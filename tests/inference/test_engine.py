@@ -112,7 +112,7 @@ def test_a_batch_is_computed_in_the_slices_of_the_plan(
         sizes.append(len(images_B))
         return images_B[:, 0, 0, :4]
 
-    monkeypatch.setattr(module, "kept_plan", lambda *given: Plan("x", 4, 0.1))
+    monkeypatch.setattr(module, "kept_plan", lambda *given, **more: Plan("x", 4, 0.1))
     monkeypatch.setattr(module, "_of_model", lambda *given: {"x": lambda: run})
     Predictor(model).logits(pixels(10))
     assert sizes == [4, 3, 3]
