@@ -34,6 +34,7 @@ Study = Literal[
     "transfer",
     "whole-path",
     "inference",
+    "parity",
 ]
 
 # Each module has `study(out, say, quick) -> rows`.
@@ -51,13 +52,15 @@ STUDIES = {
     "transfer": "mixerkit.study.new_classes",
     "whole-path": "mixerkit.study.whole_path",
     "inference": "mixerkit.benchmark.inference",
+    "parity": "mixerkit.study.parity",
 }
 
 
 @dataclass(frozen=True)
 class Bench:
     """Measure on this machine: the `speed` of our models against timm's of the same shape, our
-    `inference` engine against timm's model in every runtime that is installed, the
+    `inference` engine against timm's model in every runtime that is installed, what exported models
+    give beside PyTorch (`parity`), the
     `throughput` of the paper's Mixers beside ViT, ResNet and others and by the number of patches,
     ways to compute `token-mixing`, the `optimizers`, the training `time-to-accuracy` against timm's
     Mixer, the time and memory of `loading` B/16, what `surgery` to other image sizes costs in
@@ -72,7 +75,7 @@ class Bench:
 
     study: Annotated[tyro.conf.Positional[Study], shown_as("STUDY")]
     """speed, throughput, token-mixing, optimizers, time-to-accuracy, loading, surgery,
-    training-memory, loader, regularisation, transfer, whole-path, inference."""
+    training-memory, loader, regularisation, transfer, whole-path, inference, parity."""
     model: Annotated[str, shown_as("MODEL")] = ""
     """For inference: a variant with fresh weights (B/16 if not given), a run or zoo:NAME."""
     quick: Flag = False
