@@ -73,7 +73,39 @@ def of_study(results: Results) -> str:
     return lines_of((*factors, accuracy, "parameters", "MACs", "ms forward and backward"), rows)
 
 
-TABLES: dict[str, Callable[[Results], str]] = {"faults": of_faults}
+def of_parity(results: Results) -> str:
+    """One line for each model: the largest difference in each precision, over all targets and
+    runtimes, relative to the largest output."""
+    rows = []
+    for name in dict.fromkeys(row["model"] for row in results["rows"]):
+        own = [row for row in results["rows"] if row["model"] == name]
+        kinds = dict.fromkeys(row["precision"] for row in own)
+        most = [max(r["relative"] for r in own if r["precision"] == kind) for kind in kinds]
+        rows.append((name, *(f"{value:.0e}" for value in most)))
+    return lines_of(("model", *(f"{kind}" for kind in kinds)), rows)
+
+
+def of_inference(results: Results) -> str:
+    """One line for each contender, images a second for each batch size."""
+    measured = results["rows"]
+    batches = list(dict.fromkeys(row["batch"] for row in measured))
+    rows = []
+    for name in dict.fromkeys(row["contender"] for row in measured):
+        own = {row["batch"]: row for row in measured if row["contender"] == name}
+        cells = []
+        for batch in batches:
+            ratio = own[batch]["over_best_peer"]
+            beside = f" ({ratio:.2f}×)" if ratio is not None else ""
+            cells.append(f"{own[batch]['images_per_second']:,.1f}{beside}")
+        rows.append((name, *cells))
+    return lines_of(("images a second", *(f"batch {batch}" for batch in batches)), rows)
+
+
+TABLES: dict[str, Callable[[Results], str]] = {
+    "faults": of_faults,
+    "parity": of_parity,
+    "inference": of_inference,
+}
 
 
 def main() -> None:
