@@ -35,6 +35,7 @@ Study = Literal[
     "whole-path",
     "inference",
     "parity",
+    "cold-start",
 ]
 
 # Each module has `study(out, say, quick) -> rows`.
@@ -53,6 +54,7 @@ STUDIES = {
     "whole-path": "mixerkit.study.whole_path",
     "inference": "mixerkit.benchmark.inference",
     "parity": "mixerkit.study.parity",
+    "cold-start": "mixerkit.benchmark.cold_start",
 }
 
 
@@ -60,7 +62,7 @@ STUDIES = {
 class Bench:
     """Measure on this machine: the `speed` of our models against timm's of the same shape, our
     `inference` engine against timm's model in every runtime that is installed, what exported models
-    give beside PyTorch (`parity`), the
+    give beside PyTorch (`parity`), seconds from starting Python to an answer (`cold-start`), the
     `throughput` of the paper's Mixers beside ViT, ResNet and others and by the number of patches,
     ways to compute `token-mixing`, the `optimizers`, the training `time-to-accuracy` against timm's
     Mixer, the time and memory of `loading` B/16, what `surgery` to other image sizes costs in
@@ -75,7 +77,7 @@ class Bench:
 
     study: Annotated[tyro.conf.Positional[Study], shown_as("STUDY")]
     """speed, throughput, token-mixing, optimizers, time-to-accuracy, loading, surgery,
-    training-memory, loader, regularisation, transfer, whole-path, inference, parity."""
+    training-memory, loader, regularisation, transfer, whole-path, inference, parity, cold-start."""
     model: Annotated[str, shown_as("MODEL")] = ""
     """For inference: a variant with fresh weights (B/16 if not given), a run or zoo:NAME."""
     quick: Flag = False
