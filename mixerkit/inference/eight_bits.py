@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mixerkit.errors import UserError, how_to_install
 from mixerkit.inference.exported import normalised
 from mixerkit.inference.graph import Graph, Range
 from mixerkit.inference.mixer_graph import (
@@ -120,8 +121,12 @@ class Calibration:
         self, graph: Graph, tensors: Sequence[str]
     ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
         """A run that gives tensors from the middle of a graph."""
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError(
+                f"Ranges for 8 bits are found by onnxruntime: {how_to_install('onnxruntime')}"
+            ) from error
         about = described(self.config, None, RIGHT)
         model = finished(graph, self.config, RIGHT, about, tensors)
         options = onnxruntime.SessionOptions()

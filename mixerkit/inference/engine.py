@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Backend = Literal["auto", "pytorch", "compiled", "onnxruntime", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16"]
 FORMS = {"": Form(), ", constants on the right": Form(left_of_tokens=False)}
+SPEED = ("input", "output", "stored", "eight_bits")
+"""What a file says of itself that its speed depends on."""
 STREAMS = {"": False, ", a stream for each core": True}
 Candidates = dict[str, Callable[[], Run]]
 
@@ -70,13 +72,16 @@ class Predictor:
             self._prepare: Callable[[np.ndarray], np.ndarray] = exported.prepared
             self._gives: str = exported.about["output"]
             self.notes: tuple[str, ...] = ()
+            about: dict[str, Any] = {"file": {key: exported.about.get(key) for key in SPEED}}
         else:
             model = _loaded(source, image_size)
             self.config, self.preprocess, self.source = model.config, model.preprocess, model.source
             candidates = _of_model(model, precision, backend, threads)
             self._prepare = partial(_normalised, self.preprocess)
             self._gives, self.notes = "logits", model.notes
-        about = {"model": to_dict(self.config), "precision": precision, "threads": threads}
+            parameter = next(model.parameters())
+            about = {"device": parameter.device.type, "dtype": str(parameter.dtype)}
+        about |= {"model": to_dict(self.config), "precision": precision, "threads": threads}
         self.plan = kept_plan(about, candidates, self._noise, watch=watch)
         self._run = candidates[self.plan.backend]()
 
@@ -101,6 +106,8 @@ class Predictor:
     def outputs(self, images: np.ndarray) -> np.ndarray:
         """float32 [B, K] of images as the model takes them: normalised [B, I, H, W], or 8-bit
         [B, H, W, I] for a file that was exported so."""
+        if not len(images):
+            return np.zeros((0, self.config.num_classes or self.config.width), np.float32)
         return sliced(self._run, images, self.plan.slice)
 
     def _noise(self, count: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from mixerkit.data.sources import SOURCES
 from mixerkit.errors import Refused, UserError
 from mixerkit.inference.eager import Eager
 from mixerkit.inference.exported import Exported, open_exported, softmax
-from mixerkit.inference.gate import Verdict, refuse_unless_good
+from mixerkit.inference.gate import LEAST_AGREEMENT, Verdict, refuse_unless_good
 from mixerkit.inference.graph import onnx_module
 from mixerkit.inference.mixer_graph import METADATA, PLAIN, EightBits, Form, mixer_graph
 from mixerkit.inference.runtimes import Runtime, installed
@@ -86,13 +86,19 @@ def export(
     if not readers:
         needed = " or ".join(READERS[to])
         raise UserError(f"Nothing is exported that was not read back: install {needed}.")
+    if len(pixels_NIHW) < 2 or model.preprocess is None:
+        raise UserError(
+            f"An export is compared on at least two images, prepared as the model's preprocess "
+            f"says: found {len(pixels_NIHW)} and {model.preprocess}."
+        )
     weights = weights_of(model)
     eight_bits, verdict = rounded or (None, None)
     if verdict and not force:
         refuse_unless_good(verdict)
     graph = mixer_graph(model.config, weights, model.preprocess, form, eight_bits)
     wanted_NK = eager_logits(model, pixels_NIHW)
-    if not force and not np.ptp(wanted_NK, axis=0).any():
+    constant = not np.ptp(wanted_NK, axis=0).any()
+    if constant and not force:
         raise UserError(
             "The model gives the same outputs for all images, as fresh weights with a head of "
             "zeros do, so that nothing can be compared: give a trained model, or --force."
@@ -103,7 +109,9 @@ def export(
         found = [
             compared(open_exported(draft, runtime), wanted_NK, pixels_NIHW) for runtime in readers
         ]
-        forced = _doubtful(found, form, force) if not verdict else not verdict.passes
+        forced = constant or (
+            _changed(found, verdict, force) if verdict else _doubtful(found, form, force)
+        )
         more = {"compared": [asdict(one) for one in found], "forced": forced}
         more |= _trained_on(model)
         tell(graph, more | ({"judged": verdict.row()} if verdict else {}))
@@ -190,6 +198,19 @@ def compared(exported: Exported, wanted_NK: np.ndarray, pixels_NIHW: np.ndarray)
 def batches(pixels_NIHW: np.ndarray) -> list[np.ndarray]:
     """Some images at a time."""
     return [pixels_NIHW[i : i + BATCH] for i in range(0, len(pixels_NIHW), BATCH)]
+
+
+def _changed(found: list[Comparison], verdict: Verdict, force: bool) -> bool:
+    """Whether the gate refused a model in 8 bits, or the file that was made of it answers otherwise
+    in any runtime, and it is wanted all the same."""
+    worst = min(found, key=lambda one: one.top1_agreement)
+    if worst.top1_agreement < LEAST_AGREEMENT and not force:
+        raise Refused(
+            f"Not exported: in {worst.runtime} the likeliest class is the same as in float for "
+            f"{worst.top1_agreement:.2%} of {worst.images} images (expected at least "
+            f"{LEAST_AGREEMENT:.0%}). With --force it is written all the same."
+        )
+    return worst.top1_agreement < LEAST_AGREEMENT or not verdict.passes
 
 
 def _doubtful(found: list[Comparison], form: Form, force: bool) -> bool:

@@ -19,6 +19,11 @@ from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.strict import from_dict
 
 SUFFIXES = (".onnx", ".xml")
+SAID = {
+    "input": ("pixels", "normalised"),
+    "output": ("logits", "probabilities", "features"),
+}
+"""What every exported file says of itself, beside its model and its preprocessing."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +80,30 @@ def open_exported(
     if chosen == "onnxruntime" and path.suffix == ".xml":
         raise UserError(f"{path} is OpenVINO's and ONNX Runtime cannot read it: export to onnx.")
     opened = open_graph(path, chosen, METADATA, threads, precision, streams)
-    if not opened.about:
+    about = _about(opened.about, path)
+    try:
+        config = from_dict(MixerConfig, about["model"])
+        preprocess = from_dict(Preprocess, about["preprocess"]) if about["preprocess"] else None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return Exported(str(path), config, preprocess, about, chosen, opened.run)
+
+
+def _about(text: str, path: Path) -> dict[str, Any]:
+    """What the file says of itself, or an error that names it."""
+    try:
+        about = json.loads(text) if text else None
+    except ValueError:
+        about = None
+    if (
+        not isinstance(about, dict)
+        or any(about.get(key, "") not in known for key, known in SAID.items())
+        or not {"model", "preprocess"} <= set(about)
+    ):
         raise UserError(
             f"{path} does not say what it is: expected a model that `mixer export` wrote."
         )
-    about: dict[str, Any] = json.loads(opened.about)
-    prepared = about["preprocess"]
-    return Exported(
-        str(path),
-        from_dict(MixerConfig, about["model"]),
-        from_dict(Preprocess, prepared) if prepared else None,
-        about,
-        chosen,
-        opened.run,
-    )
+    return about
 
 
 def _runtime_for(path: Path) -> Runtime:

@@ -19,6 +19,7 @@ import numpy as np
 from mixerkit.download import cache_folder
 from mixerkit.inference.runtimes import Run
 from mixerkit.results import describe_machine, describe_versions
+from mixerkit.spec.strict import from_dict
 from mixerkit.timer import Call, interleave
 
 SLICES = (1, 2, 4, 8, 16, 32)
@@ -104,9 +105,10 @@ def _seconds(call: Call) -> float:
 def _read(path: Path) -> Plan | None:
     """A plan that was kept; one that cannot be read is made again."""
     try:
-        return Plan(**json.loads(path.read_text(encoding="utf-8")))
+        plan = from_dict(Plan, json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+    return plan if plan.slice >= 1 else None
 
 
 def _keep(path: Path, plan: Plan) -> None:

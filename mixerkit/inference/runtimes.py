@@ -6,6 +6,7 @@ Letters: B batch, K classes.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -119,9 +120,12 @@ def _openvino(
 def _at_once(compiled: Any) -> Run:
     request = compiled.create_infer_request()
 
+    request_is_mine = Lock()  # several threads may call
+
     def run(images: np.ndarray) -> np.ndarray:
-        found = request.infer({0: images}, share_inputs=True, share_outputs=True)
-        return np.array(found[0])  # the next run writes over it
+        with request_is_mine:
+            found = request.infer({0: images}, share_inputs=True, share_outputs=True)
+            return np.array(found[0])  # the next run writes over it
 
     return run
 
@@ -130,14 +134,17 @@ def _in_parts(compiled: Any, streams: int) -> Run:
     """About equal parts of the images, computed at the same time."""
     requests = [compiled.create_infer_request() for _ in range(streams)]
 
+    requests_are_mine = Lock()
+
     def run(images: np.ndarray) -> np.ndarray:
-        parts = np.array_split(images, min(streams, len(images)))
-        for request, part in zip(requests, parts, strict=False):
-            request.start_async({0: part}, share_inputs=True)
+        parts = np.array_split(images, max(1, min(streams, len(images))))
         used = requests[: len(parts)]
-        for request in used:
-            request.wait()
-        return np.concatenate([request.get_output_tensor(0).data for request in used])
+        with requests_are_mine:
+            for request, part in zip(used, parts, strict=True):
+                request.start_async({0: part}, share_inputs=True)
+            for request in used:
+                request.wait()
+            return np.concatenate([request.get_output_tensor(0).data for request in used])
 
     return run
 

@@ -274,6 +274,17 @@ def test_a_bad_setting_is_refused_and_forced_is_said(
     assert about["judged"]["setting"] == {"percentile": 50.0, "smooth": 0.0}
 
 
+def test_a_file_that_answers_otherwise_is_refused_whatever_was_judged(tmp_path: Path) -> None:
+    """The verdict is of another way to round than what is written."""
+    ranges = dict.fromkeys(PRODUCTS, Range(0, 1e-3))
+    with pytest.raises(Refused, match=r"in (onnxruntime|openvino) the likeliest class"):
+        rounded = EightBits(ranges), verdict(1.0, 2.0)
+        export(made(), tmp_path / "a.onnx", pixels(), rounded=rounded)
+    assert list(tmp_path.iterdir()) == []
+    export(made(), tmp_path / "a.onnx", pixels(), rounded=rounded, force=True)
+    assert open_exported(tmp_path / "a.onnx").about["forced"] is True
+
+
 def test_a_good_one_is_kept_in_a_quarter_of_the_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,4 +299,4 @@ def test_a_good_one_is_kept_in_a_quarter_of_the_bytes(
     small = export(model, tmp_path / "small.onnx", pixels(), rounded=found)
     assert small.size < 0.35 * whole.size
     assert open_exported(tmp_path / "small.onnx").about["forced"] is False
-    assert all(one.top1_agreement > 0.95 for one in small.comparisons)
+    assert all(one.top1_agreement >= gate.LEAST_AGREEMENT for one in small.comparisons)

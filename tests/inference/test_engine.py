@@ -128,6 +128,55 @@ def test_the_second_predictor_measures_nothing(
     assert Predictor(model).plan == first
 
 
+def test_files_of_one_model_have_plans_of_their_own(model: MlpMixer, tmp_path: Path) -> None:
+    """Pixels or normalised images, float or not: one is no measure of the other."""
+    told: list[str] = []
+    for number, form in enumerate((Form(), Form(pixels=True), Form(half=True))):
+        (path,) = export(model, tmp_path / f"{number}.onnx", pixels(), form=form).files
+        for _ in range(2):
+            Predictor(path, watch=told.append)
+    assert sum("measuring" in line for line in told) == 3
+
+
+def test_several_threads_may_share_a_predictor(model: MlpMixer) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    graph = mixer_graph(CONFIG, weights_of(model)).SerializeToString()
+    images = np.random.default_rng(0).standard_normal((40, 3, *CONFIG.image_hw), np.float32)
+    for streams in (False, True):
+        run = open_graph(graph, "openvino", "", threads=2, streams=streams).run
+        wanted = run(images)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(run, [images[i : i + 4] for i in range(0, 40, 4)] * 5))
+        np.testing.assert_allclose(np.concatenate(found), np.tile(wanted, (5, 1)), atol=1e-6)
+
+
+def test_no_images_are_no_answers(model: MlpMixer) -> None:
+    for backend in ("pytorch", "onnxruntime", "openvino"):
+        predictor = Predictor(model, backend=backend)  # type: ignore[arg-type]
+        assert predictor.probabilities(pixels(0)).shape == (0, 4)
+
+
+def test_compiled_with_weights_as_constants(
+    model: MlpMixer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import config
+
+    seen = []
+
+    def compiled(module: MlpMixer, **options: Any) -> Any:
+        def call(x: torch.Tensor) -> torch.Tensor:
+            seen.append(config.freezing)  # when it is called it is compiled
+            result: torch.Tensor = module(x)
+            return result
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    Predictor(model, backend="compiled")
+    assert seen and all(seen)
+
+
 def test_the_shipped_model_by_name() -> None:
     predictor = Predictor("zoo:fashion-demo")
     assert predictor.config.num_classes == 10

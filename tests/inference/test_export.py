@@ -142,6 +142,8 @@ def test_what_cannot_be_compared_is_refused(model: MlpMixer, tmp_path: Path) -> 
     with pytest.raises(UserError, match="the same outputs for all images"):
         export(model, tmp_path / "a.onnx", pixels())
     assert files_in(tmp_path) == []
+    export(model, tmp_path / "a.onnx", pixels(), force=True)
+    assert open_exported(tmp_path / "a.onnx").about["forced"] is True
 
 
 def test_nothing_is_overwritten(model: MlpMixer, tmp_path: Path) -> None:
@@ -185,6 +187,39 @@ def test_a_graph_of_somebody_else(tmp_path: Path) -> None:
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "o.onnx")
     with pytest.raises(UserError, match="does not say what it is"):
         open_exported(tmp_path / "o.onnx")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not JSON",
+        "[]",
+        "{}",
+        '{"model": {}, "preprocess": null, "input": "normalised"}',
+        '{"model": {}, "preprocess": null, "input": "words", "output": "logits"}',
+        '{"model": {"depht": 3}, "preprocess": null, "input": "pixels", "output": "logits"}',
+        '{"model": {}, "preprocess": {"mean": 7}, "input": "pixels", "output": "logits"}',
+    ],
+)
+def test_metadata_that_make_no_sense(model: MlpMixer, tmp_path: Path, text: str) -> None:
+    """The error names the file."""
+    import onnx
+
+    (path,) = export(model, tmp_path / "a.onnx", pixels()).files
+    graph = onnx.load(path)
+    onnx.helper.set_model_props(graph, {"mixerkit": text})
+    onnx.save(graph, tmp_path / "b.onnx")
+    with pytest.raises(UserError, match=r"b\.onnx"):
+        open_exported(tmp_path / "b.onnx")
+
+
+def test_too_few_images_are_refused(model: MlpMixer, tmp_path: Path) -> None:
+    for count in (0, 1):
+        with pytest.raises(UserError, match="at least two images"):
+            export(model, tmp_path / "a.onnx", pixels(count))
+    model.preprocess = None
+    with pytest.raises(UserError, match="preprocess"):
+        export(model, tmp_path / "a.onnx", pixels())
 
 
 @pytest.mark.parametrize("to", TARGETS)

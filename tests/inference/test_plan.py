@@ -84,6 +84,9 @@ def test_a_plan_that_cannot_be_read_is_measured_again(tmp_path: Path) -> None:
     kept_plan({}, some, images, tmp_path)
     (file,) = tmp_path.iterdir()
     for content in (
+        '{"backend": "A", "slice": 0, "seconds": 1}',
+        '{"backend": "A", "slice": "8", "seconds": 1}',
+        '{"backend": [], "slice": 8, "seconds": 1}',
         "",
         "{",
         "[]",
