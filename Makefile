@@ -22,7 +22,7 @@ check: .venv/dev.stamp ## lint, types and the fast tests: what to run while work
 	@$(BIN)/python -m mypy
 	@$(BIN)/python -m pytest $(SHARED) -m "not slow"
 
-test: .venv/dev.stamp ## everything that a change must pass, offline
+test: .venv/dev.stamp .venv/browser.stamp ## everything that a change must pass, offline
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m mypy
@@ -56,3 +56,8 @@ clean: ## remove what these targets made, .venv included; runs/ and results/ sta
 	@echo "Installing PyTorch, timm and the tools for tests into .venv (once, 2–4 minutes) …"
 	@$(PIP) --editable '.[dev]'
 	@touch $@ .venv/plots.stamp
+
+.venv/browser.stamp: tests/browser.py mixerkit/inference/web_runtime.py | .venv/dev.stamp
+	@echo "Looking for a browser for the tests; where there is none, npm fetches one (once) …"
+	@$(BIN)/python -m tests.browser
+	@touch $@

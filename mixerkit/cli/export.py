@@ -1,6 +1,7 @@
-"""`mixer export`: a model as a file for other runtimes, which need no PyTorch."""
+"""`mixer export`: a model as a file for other runtimes, or a page, which need no PyTorch."""
 
 import json
+import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mixerkit.data.sources import ImageSplit
-    from mixerkit.inference.export import Written
+    from mixerkit.inference.export import Target, Written
     from mixerkit.inference.gate import Verdict
     from mixerkit.inference.mixer_graph import EightBits
+    from mixerkit.inference.web_runtime import Taken
     from mixerkit.model.mixer import MlpMixer
     from mixerkit.spec.preprocess import Preprocess
 
@@ -29,6 +31,7 @@ EXAMPLES = """\
   mixer export runs/photos-64 --precision int8                 # faster, if it answers as before
   mixer export model.pth --precision int8 --images my-photos --out model.onnx
   mixer export runs/photos-64 --pixels --probabilities         # 8-bit images in, shares out
+  mixer export zoo:fashion-demo --to web --out page            # a page that classifies images
 """
 
 NOISE = 64
@@ -37,8 +40,9 @@ NOISE = 64
 
 @dataclass(frozen=True)
 class Export:
-    """Write MODEL for another runtime: `onnx` (one file, for ONNX Runtime and most others) or
-    `openvino` (an .xml file and a .bin beside it).
+    """Write MODEL for another runtime: `onnx` (one file, for ONNX Runtime and most others),
+    `openvino` (an .xml file and a .bin beside it) or `web` (a folder for any web server: a page on
+    which the model classifies images in the visitor's browser, docs/web.md).
 
     The batch may have any size; preprocessing and class names are in the file's metadata. Before
     anything is written, every installed runtime that can read it is compared with PyTorch.
@@ -51,10 +55,11 @@ class Export:
     model: Annotated[Word, shown_as("MODEL")]
     """Run folder, model folder, file of weights, zoo:NAME, hf://ORG/NAME, or a run's checkpoint
     (RUN@newest, RUN@best, RUN@STEP)."""
-    to: Literal["onnx", "openvino"] = "onnx"
+    to: Literal["onnx", "openvino", "web"] = "onnx"
     """What to write."""
-    out: Annotated[str, shown_as("FILE")] = ""
-    """The file; the model's name with .onnx or .xml if not given. Nothing is overwritten."""
+    out: Annotated[str, shown_as("FILE|FOLDER")] = ""
+    """The file, or the page's folder; the model's name with .onnx, .xml or -page if not given.
+    Nothing is overwritten."""
     precision: Literal["float32", "float16", "int8"] = "float32"
     """float16 stores matrices in half the bytes; all is computed in float32. int8 computes products
     in 8 bits."""
@@ -74,6 +79,8 @@ class Export:
     """Another image size than the model's own, one side or height and width (`mixer convert`)."""
     force: Flag = False
     """Write it though its outputs differ, or int8 is refused; the file then says so."""
+    runtime_files: Annotated[str, shown_as("FOLDER")] = ""
+    """For a page: the folder of npm's package onnxruntime-web, instead of having npm fetch it."""
     json: Flag = False
     """Print JSON."""
 
@@ -81,10 +88,7 @@ class Export:
 def main(words: list[str]) -> int:
     """Run `mixer export` with `words`."""
     given = parse(Export, words, command="export", examples=EXAMPLES)
-    from mixerkit.inference.export import SUFFIX, check_free
-
-    out = Path(given.out or f"{name_of(given.model)}{SUFFIX[given.to]}")
-    check_free(out, given.to)
+    out, runtime = begun(given)
     from mixerkit.checkpoint.load import load
     from mixerkit.inference.export import export
     from mixerkit.inference.mixer_graph import Form
@@ -95,16 +99,56 @@ def main(words: list[str]) -> int:
     model.preprocess = model.preprocess or _assumed(model)
     for note in model.notes:
         print(f"assumed: {note}", file=sys.stderr)
-    form = Form(given.pixels, given.probabilities, half=given.precision == "float16")
+    half = given.precision == "float16"
     pixels = images_for(model, given)
     rounded = _rounded(model, pixels, given) if given.precision == "int8" else None
-    found = export(model, out, pixels, to=given.to, form=form, rounded=rounded, force=given.force)
+    if given.to == "web":
+        from mixerkit.inference.web_export import web_export
+
+        title = name_of(given.model)
+        found = web_export(
+            model, out, pixels, runtime, title=title, half=half, rounded=rounded, force=given.force
+        )
+    else:
+        form = Form(given.pixels, given.probabilities, half)
+        found = export(
+            model, out, pixels, to=given.to, form=form, rounded=rounded, force=given.force
+        )
     verdict = rounded[1] if rounded else None
     if given.json:
         print(json.dumps(_report(given, found, verdict), indent=2))
     else:
-        print(_text(given, model, found, verdict))
+        print(_text(given, model, out, found, verdict))
     return EXIT_DONE
+
+
+def begun(given: Export) -> "tuple[Path, dict[Taken, bytes]]":
+    """Where it will be, after what is known to be wrong was said; and what a page needs besides."""
+    from mixerkit.inference.export import SUFFIX, check_free
+
+    if given.to == "web":
+        return _begun_page(given)
+    if given.runtime_files:
+        raise UserError("--runtime-files are for a page: give --to web, too, or leave them out.")
+    out = Path(given.out or f"{name_of(given.model)}{SUFFIX[given.to]}")
+    check_free(out, given.to)
+    return out, {}
+
+
+def _begun_page(given: Export) -> "tuple[Path, dict[Taken, bytes]]":
+    from mixerkit.inference.web_runtime import runtime_files
+
+    if given.pixels or given.probabilities:
+        raise UserError(
+            "A page prepares its images and shows probabilities by itself: leave --pixels and "
+            "--probabilities out."
+        )
+    out = Path(given.out or f"{name_of(given.model)}-page")
+    if out.exists():
+        raise UserError(f"{out} already exists and is never overwritten: give another name.")
+    if not out.parent.is_dir():
+        raise UserError(f"No folder {out.parent} to write {out.name} in.")
+    return out, runtime_files(Path(given.runtime_files) if given.runtime_files else None)
 
 
 def _rounded(model: "MlpMixer", pixels: "np.ndarray", given: Export) -> "tuple[EightBits, Verdict]":
@@ -113,14 +157,20 @@ def _rounded(model: "MlpMixer", pixels: "np.ndarray", given: Export) -> "tuple[E
     from mixerkit.inference.runtimes import installed
 
     assert model.preprocess
-    here = [name for name in READERS[given.to] if name in installed()]
+    readers = READERS[_target(given)]
+    here = [name for name in readers if name in installed()]
     if not here:
-        raise UserError(f"int8 is judged by running it: install {' or '.join(READERS[given.to])}.")
+        raise UserError(f"int8 is judged by running it: install {' or '.join(readers)}.")
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     return judged(model.config, weights_of(model), model.preprocess, pixels, here[0], say)
+
+
+def _target(given: Export) -> "Target":
+    """What kind of file holds the model: a page has it as ONNX."""
+    return "onnx" if given.to == "web" else given.to
 
 
 def images_for(model: "MlpMixer", given: Export) -> "np.ndarray":
@@ -192,19 +242,16 @@ def _report(given: Export, found: "Written", verdict: "Verdict | None") -> dict[
     return report | ({"judged": verdict.row()} if verdict else {})
 
 
-def _text(given: Export, model: "MlpMixer", found: "Written", verdict: "Verdict | None") -> str:
-    height, width = model.config.image_hw
-    channels = model.config.in_channels
-    takes = (
-        f"8-bit images [batch, {height}, {width}, {channels}]"
-        if given.pixels
-        else f"normalised images [batch, {channels}, {height}, {width}]"
-    )
-    facts = [
-        ("written", ", ".join(map(str, found.files))),
-        ("size", f"{found.size / 1e6:,.1f} MB"),
-        ("takes", takes),
-    ]
+def _text(
+    given: Export, model: "MlpMixer", out: Path, found: "Written", verdict: "Verdict | None"
+) -> str:
+    size = ("size", f"{found.size / 1e6:,.1f} MB")
+    if given.to == "web":
+        served = f"python -m http.server -d {shlex.quote(str(out))} --bind 127.0.0.1"
+        facts = [("written", f"{out}, a folder"), size, ("look at it", served)]
+    else:
+        names = ", ".join(map(str, found.files))
+        facts = [("written", names), size, ("takes", _taken(given, model))]
     if verdict:
         in_float = ", ".join(verdict.in_float) or "the head alone"
         facts += [
@@ -218,3 +265,11 @@ def _text(given: Export, model: "MlpMixer", found: "Written", verdict: "Verdict 
         for one in found.comparisons
     ]
     return f"{pairs(facts)}\n\n{table(rows)}"
+
+
+def _taken(given: Export, model: "MlpMixer") -> str:
+    height, width = model.config.image_hw
+    channels = model.config.in_channels
+    if given.pixels:
+        return f"8-bit images [batch, {height}, {width}, {channels}]"
+    return f"normalised images [batch, {channels}, {height}, {width}]"

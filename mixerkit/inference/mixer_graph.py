@@ -19,6 +19,8 @@ from mixerkit.spec.strict import to_dict
 
 METADATA = "mixerkit"
 """The key of the metadata that says what the model is."""
+UNITS = "blocks.0.token_mixing.fc1/Gelu"
+"""What the first block's token-mixing units say of an image."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,15 @@ class Form:
 
     `pixels`: 8-bit images [B, H, W, I] as decoders give them, which the graph normalises; else
     normalised float32 [B, I, H, W]. `probabilities`: the softmax of the logits. `half`: matrices
-    are stored in float16. `left_of_tokens`: token mixing is W·x, else (xᵀ·Wᵀ)ᵀ.
+    are stored in float16. `left_of_tokens`: token mixing is W·x, else (xᵀ·Wᵀ)ᵀ. `units`: `UNITS`
+    are a second output, for a token mixing of MLPs.
     """
 
     pixels: bool = False
     probabilities: bool = False
     half: bool = False
     left_of_tokens: bool = True
+    units: bool = False
 
     @property
     def gives(self) -> str:
@@ -66,7 +70,7 @@ def mixer_graph(
     about = described(config, preprocess, form)
     if eight_bits:
         about["eight_bits"] = sorted(eight_bits.ranges)
-    return finished(graph, config, form, about)
+    return finished(graph, config, form, about, [UNITS] if form.units else [])
 
 
 def written(

@@ -7,7 +7,7 @@ import pytest
 
 from mixerkit.cli.export import name_of
 from mixerkit.cli.main import main
-from mixerkit.inference import gate
+from mixerkit.inference import gate, web_runtime
 from mixerkit.inference.exported import open_exported
 
 SHIPPED = "zoo:fashion-demo"
@@ -41,6 +41,27 @@ def test_json_for_openvino(capsys: pytest.CaptureFixture[str]) -> None:
 def test_another_image_size() -> None:
     assert main(["export", SHIPPED, "--image-size", "56"]) == 0
     assert open_exported(Path("fashion-demo.onnx")).config.image_hw == (56, 56)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_page(
+    precision: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that is printed shows it, whatever the folder is called."""
+    contents = dict.fromkeys(web_runtime.TAKEN, b"")
+    monkeypatch.setattr(web_runtime, "runtime_files", lambda folder: contents)
+    words = ["export", SHIPPED, "--to", "web", "--precision", precision]
+    assert main([*words, "--out", "my page"]) == 0
+    out = capsys.readouterr().out
+    assert "my page, a folder" in out and "100.00 %" in out
+    assert "python -m http.server -d 'my page' --bind 127.0.0.1" in out
+    about = json.loads(Path("my page/model.json").read_text(encoding="utf-8"))
+    assert (about["title"], about["precision"]) == ("fashion-demo", precision)
+    assert main([*words, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert "fashion-demo-page/index.html" in report["files"] and report["to"] == "web"
+    assert main(words) == 2
+    assert "already exists and is never overwritten" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("speed_up", [2.0, 1.1])
@@ -83,6 +104,10 @@ def test_eight_bits_need_images(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         ([SHIPPED, "--out", "a.xml"], r"A model for onnx is a file *.onnx, found a.xml"),
         ([SHIPPED, "--out", "no/a.onnx"], "No folder no"),
         ([SHIPPED, "--to", "onx"], "onx"),
+        ([SHIPPED, "--to", "web", "--pixels"], "leave --pixels and --probabilities out"),
+        ([SHIPPED, "--to", "web", "--out", "no/page"], "No folder no"),
+        ([SHIPPED, "--to", "web", "--runtime-files", "."], "has no ort.wasm.bundle.min.mjs"),
+        ([SHIPPED, "--runtime-files", "."], "--runtime-files are for a page"),
         (["N/7"], "the same outputs for all images"),
         (["nothing-here"], "nothing-here"),
         ([], "MODEL"),
