@@ -107,7 +107,7 @@ def described(model: MlpMixer, title: str) -> dict[str, Any]:
     assert prepared
     height, width = config.image_hw
     kind = "grey" if config.in_channels == 1 else "colour"
-    names = prepared.class_names or tuple(map(str, range(config.num_classes)))
+    names = prepared.class_names or [f"class {label}" for label in range(config.num_classes)]
     return {
         "title": title,
         "lead": (

@@ -91,19 +91,17 @@ function take(event, data) {
 export async function look(file) {
   const number = ++latest;
   const isWanted = () => number === latest;
-  document.body.setAttribute("aria-busy", "true");
   say(`Looking at ${file.name} …`);
   try {
     const pixels = await model.prepare(file);
     const found = await model.run(pixels, 1, true);
     if (!isWanted()) return;
     showAnswer(pixels, found, file.name);
-    document.body.setAttribute("aria-busy", "false");
     await showInfluence(pixels, found, isWanted);
   } catch (error) {
-    if (isWanted()) say(whatIsWrong(error, file.name), true);
-  } finally {
-    if (isWanted()) document.body.setAttribute("aria-busy", "false");
+    if (!isWanted()) return;
+    say(whatIsWrong(error, file.name), true);
+    for (const part of ["answer", "influence", "units"]) $(part).hidden = true;
   }
 }
 
@@ -118,7 +116,7 @@ function showAnswer(pixels, { logits, milliseconds, units }, name) {
   $("answer").hidden = false;
   drawPixels($("seen"), pixels, about.image);
   $("seen").setAttribute("aria-label", `${name}, as the model sees it`);
-  $("time").textContent = `${duration(milliseconds)} for this image, in this browser, on one processor.`;
+  $("time").textContent = `${duration(milliseconds)} for this image, in this browser, on one core.`;
   $("classes").replaceChildren(...best.map((label) => classRow(about.classes[label], shares[label])));
   const words = best.slice(0, 3).map((one) => `${about.classes[one]} ${percent(shares[one])}`);
   say(`${words.join(", ")}.`);
@@ -175,7 +173,7 @@ async function showInfluence(pixels, { logits, milliseconds }, isWanted) {
   drawPixels($("influence-map"), pixels, about.image);
   $("influence-map").setAttribute("aria-label", "The image, before its patches were covered");
   $("influence-said").textContent = "";
-  $("influence-progress").hidden = true;
+  $("influence-progress").hidden = $("influence-button").hidden = true;
   if (expected > PATIENCE) await asked(`Cover all ${rows * columns} patches (about ${duration(expected)})`);
   if (!isWanted()) return;
   const [label] = largest(logits, 1);
