@@ -74,6 +74,8 @@ export function drawingBoard(elements, about, drawn) {
     if (step) {
       const [x, y] = step.map((one) => (one * canvas.width) / 28);
       (isDown ? lineTo : moveTo)(at.x + x, at.y + y);
+    } else if (event.key === " " && event.repeat) {
+      // held down for long: once is enough
     } else if (event.key === " " && isDown) {
       said.textContent = "The pen is up.";
       lift();
