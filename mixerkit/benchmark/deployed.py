@@ -17,7 +17,7 @@ from torch import nn
 
 from mixerkit.benchmark.peers import copy_to_timm
 from mixerkit.errors import UserError, how_to_install
-from mixerkit.inference.runtimes import Run, open_graph
+from mixerkit.inference.runtimes import Run, open_graph, signal_stack_kept
 from mixerkit.model.mixer import MlpMixer
 
 CALIBRATION = 8
@@ -129,12 +129,13 @@ def nncf_int8(graph: bytes, model: MlpMixer) -> Run:
     images = [generator.standard_normal(shape, np.float32) for _ in range(CALIBRATION)]
     with tempfile.TemporaryDirectory() as folder, quietly():
         float_model = openvino.Core().read_model(graph)
-        quantised: Any = nncf.quantize(
-            float_model,
-            nncf.Dataset(images),
-            model_type=nncf.ModelType.TRANSFORMER,
-            subset_size=CALIBRATION,
-        )
+        with signal_stack_kept():
+            quantised: Any = nncf.quantize(
+                float_model,
+                nncf.Dataset(images),
+                model_type=nncf.ModelType.TRANSFORMER,
+                subset_size=CALIBRATION,
+            )
         path = Path(folder) / "int8.xml"
         openvino.save_model(quantised, path)
         return open_graph(path, "openvino", "").run

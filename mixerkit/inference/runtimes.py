@@ -3,7 +3,10 @@
 Letters: B batch, K classes.
 """
 
-from collections.abc import Callable
+import ctypes
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -109,12 +112,38 @@ def _openvino(
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
         model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
-        compiled = core.compile_model(model, "CPU", settings)
+        with signal_stack_kept():
+            compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise unreadable(graph, "OpenVINO", error) from error
     run = _in_parts(compiled, settings["NUM_STREAMS"]) if streams else _at_once(compiled)
     place = ["framework", key]  # where it keeps ONNX's metadata, in its own files too
     return Opened(run, model.get_rt_info(place).astype(str) if model.has_rt_info(place) else "")
+
+
+class _Stack(ctypes.Structure):
+    """sigaltstack(2)'s stack_t, as Linux has it."""
+
+    _fields_ = (
+        ("start", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("size", ctypes.c_size_t),
+    )
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Put back where this thread handles signals: OpenVINO gives it a stack for that when it
+    compiles, and frees it with the model, after which the next signal would end the process."""
+    if sys.platform != "linux":
+        yield
+        return
+    system, stack = ctypes.CDLL(None), _Stack()
+    system.sigaltstack(None, ctypes.byref(stack))
+    try:
+        yield
+    finally:
+        system.sigaltstack(ctypes.byref(stack), None)
 
 
 def _at_once(compiled: Any) -> Run:

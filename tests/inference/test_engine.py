@@ -1,5 +1,7 @@
 """`Predictor`: every backend gives what the model gives."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -211,3 +213,21 @@ def test_bad_images_and_files(model: MlpMixer, tmp_path: Path) -> None:
         Predictor(path, image_size=32)
     with pytest.raises(UserError, match="No exported model"):
         Predictor(tmp_path / "b.onnx")
+
+
+def test_a_signal_after_openvino_is_handled(model: MlpMixer) -> None:
+    """In a process of its own: it would end with a segmentation fault."""
+    code = """
+import gc, os, signal
+import numpy as np
+from mixerkit.inference.engine import Predictor
+predictor = Predictor("zoo:fashion-demo", backend="openvino")
+predictor.logits(np.zeros((1, 1, 28, 28), np.uint8))
+del predictor
+gc.collect()
+signal.signal(signal.SIGTERM, lambda *given: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+print("alive")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["handled", "alive"]), done.stderr

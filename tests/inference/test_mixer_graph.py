@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 from torch import Tensor
 
 from mixerkit.data.augment import normalise
 from mixerkit.inference.mixer_graph import METADATA, Form, folded, followed, mixer_graph
+from mixerkit.inference.runtimes import open_graph
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig, variant
 from mixerkit.spec.preprocess import Preprocess
@@ -74,11 +74,7 @@ def by_onnxruntime(graph: Any, images: np.ndarray) -> np.ndarray:
 
 
 def by_openvino(graph: Any, images: np.ndarray) -> np.ndarray:
-    core = openvino.Core()
-    model = core.read_model(graph.SerializeToString())
-    exact = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    found: np.ndarray = core.compile_model(model, "CPU", exact)(images)[0]
-    return found
+    return open_graph(graph.SerializeToString(), "openvino", "", threads=1).run(images)
 
 
 @pytest.mark.parametrize("run", [by_onnxruntime, by_openvino])
