@@ -26,8 +26,7 @@ from mixerkit.errors import UserError
 from mixerkit.inference.eight_bits import Calibration, Setting
 from mixerkit.inference.engine import Predictor
 from mixerkit.inference.export import export, weights_of
-from mixerkit.inference.gate import Verdict
-from mixerkit.inference.mixer_graph import EightBits
+from mixerkit.inference.gate import unjudged
 from mixerkit.inference.runtimes import Run, computes_bfloat16
 from mixerkit.model.cost import cost
 from mixerkit.model.mixer import MlpMixer
@@ -122,14 +121,8 @@ def _int8(model: MlpMixer, folder: Path) -> Path:
     calibration = Calibration(
         model.config, weights_of(model), model.preprocess, pixels, "onnxruntime"
     )
-    eight_bits = calibration.eight_bits(Setting(smooth=0.5))
-    rounded = eight_bits, _unjudged(calibration, eight_bits)
+    rounded = unjudged(calibration, Setting(smooth=0.5))
     return export(model, folder / "int8.onnx", pixels, rounded=rounded, force=True).files[0]
-
-
-def _unjudged(calibration: Calibration, eight_bits: EightBits) -> Verdict:
-    loss = calibration.loss(eight_bits)
-    return Verdict(Setting(smooth=0.5), (), loss, 1.0, "onnxruntime", NOISE, NOISE)
 
 
 def _batch(

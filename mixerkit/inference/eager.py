@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from mixerkit.data.augment import normalise
 from mixerkit.inference.exported import softmax
@@ -46,7 +47,7 @@ def eager_run(model: MlpMixer, threads: int) -> Run:
     return _run(model, model, threads)
 
 
-def compiled_run(model: MlpMixer, threads: int) -> Run:
+def compiled_run(model: nn.Module, threads: int) -> Run:
     """The model compiled with its weights as constants; every batch size is compiled anew, which
     takes long."""
     from torch._inductor import config
@@ -60,7 +61,7 @@ def compiled_run(model: MlpMixer, threads: int) -> Run:
     return frozen
 
 
-def _run(model: MlpMixer, call: Any, threads: int) -> Run:
+def _run(model: nn.Module, call: Any, threads: int) -> Run:
     model.eval()
     if threads:
         torch.set_num_threads(threads)

@@ -13,6 +13,7 @@ import numpy as np
 from mixerkit.errors import UserError
 from mixerkit.inference.exported import (
     Exported,
+    as_logits,
     is_exported,
     normalised,
     open_exported,
@@ -88,10 +89,7 @@ class Predictor:
     def logits(self, pixels_BIHW: np.ndarray) -> np.ndarray:
         """float32 [B, K] of 8-bit images as the decoder gives them; of a file that gives
         probabilities, their logarithms."""
-        result_BK = self._result(pixels_BIHW)
-        if self._gives == "probabilities":
-            return np.log(np.maximum(result_BK, np.finfo(np.float32).tiny))
-        return result_BK
+        return as_logits(self._result(pixels_BIHW), self._gives)
 
     def probabilities(self, pixels_BIHW: np.ndarray) -> np.ndarray:
         """float32 [B, K] of 8-bit images as the decoder gives them."""

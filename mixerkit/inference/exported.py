@@ -41,10 +41,7 @@ class Exported:
     def logits(self, pixels_BIHW: np.ndarray) -> np.ndarray:
         """[B, K] of 8-bit images as the decoder gives them; log-probabilities where the graph gives
         probabilities, and features where it has no head."""
-        result_BK = self.run(self.prepared(pixels_BIHW))
-        if self.about["output"] == "probabilities":
-            return np.log(np.maximum(result_BK, np.finfo(np.float32).tiny))
-        return result_BK
+        return as_logits(self.run(self.prepared(pixels_BIHW)), self.about["output"])
 
     def probabilities(self, pixels_BIHW: np.ndarray) -> np.ndarray:
         """float32 [B, K] of 8-bit images as the decoder gives them."""
@@ -122,6 +119,14 @@ def normalised(pixels_BIHW: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     )
     x_BIHW: np.ndarray = (pixels_BIHW.astype(np.float32) / np.float32(255) - mean) / std
     return x_BIHW
+
+
+def as_logits(result_BK: np.ndarray, gives: str) -> np.ndarray:
+    """What a graph gives as logits [B, K]: of probabilities, their logarithms."""
+    if gives != "probabilities":
+        return result_BK
+    result: np.ndarray = np.log(np.maximum(result_BK, np.finfo(np.float32).tiny))
+    return result
 
 
 def softmax(logits_BK: np.ndarray) -> np.ndarray:

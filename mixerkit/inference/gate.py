@@ -3,7 +3,7 @@
 Letters: N images, I image channels, H W image height and width, K classes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -17,11 +17,11 @@ from mixerkit.inference.eight_bits import (
     Calibration,
     Loss,
     Setting,
+    Watch,
     sensitivity,
     spared,
     tried,
 )
-from mixerkit.inference.exported import normalised
 from mixerkit.inference.mixer_graph import PLAIN, EightBits, mixer_graph
 from mixerkit.inference.runtimes import Runtime, open_graph
 from mixerkit.spec.mixer import MixerConfig
@@ -32,7 +32,6 @@ LEAST_AGREEMENT, LEAST_SPEED_UP = 0.99, 1.2
 FEWEST = 32
 """Images: half of them for the ranges, half to judge by."""
 TIMED_BATCH, ROUNDS = 8, 7
-Watch = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def judged(
         setting=setting,
         in_float=in_float,
         loss=judge.loss(eight_bits),
-        speed_up=speed_up(config, weights, preprocess, rest, eight_bits, runtime, threads),
+        speed_up=speed_up(judge, eight_bits),
         runtime=runtime,
         calibrated_on=len(learn),
         judged_on=len(rest),
@@ -99,25 +98,27 @@ def judged(
     return eight_bits, verdict
 
 
-def speed_up(
-    config: MixerConfig,
-    weights: Mapping[str, np.ndarray],
-    preprocess: Preprocess,
-    pixels_NIHW: np.ndarray,
-    eight_bits: EightBits,
-    runtime: Runtime,
-    threads: int = 0,
-) -> float:
+def unjudged(calibration: Calibration, setting: Setting) -> tuple[EightBits, Verdict]:
+    """One setting as it is, for measurements that need no gate: the loss is on the images of the
+    ranges, and no speed is claimed."""
+    eight_bits, count = calibration.eight_bits(setting), len(calibration.images_NIHW)
+    loss = calibration.loss(eight_bits)
+    return eight_bits, Verdict(setting, (), loss, 1.0, calibration.runtime, count, count)
+
+
+def speed_up(judge: Calibration, eight_bits: EightBits) -> float:
     """Seconds of a small batch in float, by the faster of its two forms, over those in 8 bits, both
     measured in turns."""
-    images = normalised(pixels_NIHW[:TIMED_BATCH], preprocess)
+    images = judge.images_NIHW[:TIMED_BATCH]
     graphs = {
-        "float": mixer_graph(config, weights, None, PLAIN),
-        "float, right": mixer_graph(config, weights, None, RIGHT),
-        "8 bits": mixer_graph(config, weights, None, RIGHT, eight_bits),
+        "float": mixer_graph(judge.config, judge.weights, None, PLAIN),
+        "float, right": mixer_graph(judge.config, judge.weights, None, RIGHT),
+        "8 bits": mixer_graph(judge.config, judge.weights, None, RIGHT, eight_bits),
     }
     runs = {
-        name: partial(open_graph(graph.SerializeToString(), runtime, "", threads).run, images)
+        name: partial(
+            open_graph(graph.SerializeToString(), judge.runtime, "", judge.threads).run, images
+        )
         for name, graph in graphs.items()
     }
     found = compare(interleave(runs, rounds=ROUNDS, least_turn=0.05), "8 bits")

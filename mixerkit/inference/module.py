@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixerkit.inference.exported import Exported
+from mixerkit.inference.exported import Exported, as_logits
 from mixerkit.spec.preprocess import Preprocess
 
 
@@ -27,10 +27,8 @@ class ExportedModel(nn.Module):
     def forward(self, x_BIHW: Tensor) -> Tensor:
         takes_pixels = self.exported.about["input"] == "pixels"
         images = self._pixels(x_BIHW) if takes_pixels else x_BIHW.numpy()
-        result_BK = torch.from_numpy(self.exported.run(images))
-        if self.exported.about["output"] == "probabilities":
-            return result_BK.clamp_min(torch.finfo(torch.float32).tiny).log()
-        return result_BK
+        result_BK = self.exported.run(images)
+        return torch.from_numpy(as_logits(result_BK, self.exported.about["output"]))
 
     def _pixels(self, x_BIHW: Tensor) -> np.ndarray:
         """The 8-bit images [B, H, W, I] that were normalised."""

@@ -20,7 +20,7 @@ from mixerkit.checkpoint.load import load
 from mixerkit.data.sources import open_source
 from mixerkit.inference.eight_bits import Calibration, Setting
 from mixerkit.inference.export import SUFFIX, Comparison, Target, export, weights_of
-from mixerkit.inference.gate import Verdict
+from mixerkit.inference.gate import Verdict, unjudged
 from mixerkit.inference.mixer_graph import EightBits, Form
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.results import write_results
@@ -119,10 +119,7 @@ def _rounded(model: MlpMixer, pixels: np.ndarray) -> tuple[EightBits, Verdict]:
     calibration = Calibration(
         model.config, weights_of(model), model.preprocess, pixels, "onnxruntime"
     )
-    eight_bits = calibration.eight_bits(SETTING)
-    loss = calibration.loss(eight_bits)
-    count = len(pixels)
-    return eight_bits, Verdict(SETTING, (), loss, 1.0, "onnxruntime", count, count)
+    return unjudged(calibration, SETTING)
 
 
 def _row(name: str, to: Target, precision: str, size: int, one: Comparison) -> dict[str, Any]:
