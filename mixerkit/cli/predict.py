@@ -54,6 +54,11 @@ class Predict:
     backend: Literal["own", "auto", "pytorch", "compiled", "onnxruntime", "openvino"] = "own"
     """What computes: PyTorch its models, and an exported one the first installed runtime that reads
     it (own); or what is fastest here (auto), which is measured for some seconds and remembered."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What products are computed in: that of an exported file, else float32 (auto); bfloat16 needs
+    OpenVINO and a processor that has it. For 8 bits export the model."""
+    again: Flag = False
+    """Measure anew what is fastest here."""
     json: Flag = False
     """Print one JSON document: a list with one object for each image."""
 
@@ -98,11 +103,18 @@ def _opened(
             f"{given.model} is exported for one image size: leave --image-size out, or export the "
             f"model with it."
         )
-    if given.backend != "own":
+    if given.again and given.backend == "own":
+        raise UserError("Nothing is measured unless a --backend is given: leave --again out.")
+    if given.backend != "own" or given.precision != "auto":
         from mixerkit.inference.engine import Predictor
 
         predictor = Predictor(
-            given.model, backend=given.backend, image_size=given.image_size, watch=_say
+            given.model,
+            given.precision,
+            backend="auto" if given.backend == "own" else given.backend,
+            image_size=given.image_size,
+            again=given.again,
+            watch=_say,
         )
         return predictor, predictor.notes, nullcontext()
     if is_exported(given.model):
@@ -142,6 +154,8 @@ def _exit_code(errors: int, files: int) -> int:
 
 def find_images(words: tuple[str, ...]) -> Iterator[Path]:
     """The files that the words name: folders are searched, "-" is a list on standard input."""
+    from mixerkit.inference.predictor import images_in
+
     if not words:
         raise UserError(
             "Which images? `mixer predict FILES`: files, folders, or - for a list on stdin."
@@ -153,27 +167,11 @@ def find_images(words: tuple[str, ...]) -> Iterator[Path]:
         elif not word:
             raise UserError("One of the FILES is an empty text: expected a file or a folder.")
         elif Path(word).is_dir():
-            yield from _in_folder(Path(word))
+            yield from images_in(Path(word))
         elif Path(word).exists():
             yield Path(word)
         else:
             raise UserError(f"No file or folder {word}.")
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    """Every image file below, in order of name; hidden ones and other files are left out."""
-    from mixerkit.data.decode import EXTENSIONS
-
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not found:
-        raise UserError(f"No images in {folder}: looked for {', '.join(EXTENSIONS)}.")
-    return found
 
 
 def _print_table(found: "Iterator[Prediction]", paths: list[Path], labels: tuple[str, ...]) -> None:

@@ -77,7 +77,7 @@ def open_image(path: Place) -> Image.Image:
     raises `BrokenImage`, a disk that fails `UserError`; both name it.
     """
     with _naming(path):
-        return _loaded(_opened(_content(path)))
+        return upright(_opened(_content(path)))
 
 
 def read(
@@ -97,7 +97,7 @@ def read(
         if least:
             _draft(image, least)
         with DECODING.taken(_pixels(image)):
-            return prepare(_loaded(image), preprocess)
+            return prepare(upright(image), preprocess)
 
 
 def _draft(image: ImageFile.ImageFile, least: Least) -> None:
@@ -181,8 +181,8 @@ def _pixels(image: ImageFile.ImageFile) -> int:
     return max(image.width * image.height, int(tags.get(TILE_WIDTH, 0) * tags.get(TILE_HEIGHT, 0)))
 
 
-def _loaded(image: ImageFile.ImageFile) -> Image.Image:
-    """All pixels, upright and in 8 bits."""
+def upright(image: Image.Image) -> Image.Image:
+    """All pixels, upright and in 8 bits; the image itself is closed."""
     with _decoding():
         with image:
             image.load()

@@ -15,6 +15,9 @@ from mixerkit.inference.runtimes import Run
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.preprocess import Preprocess
 
+SIZES = (1, 8, 32)
+"""Images at once for which a model is compiled."""
+
 
 class Eager:
     """Runs on the model's device, in inference mode; the model's training flag is put back."""
@@ -61,15 +64,36 @@ def compiled_run(model: nn.Module, threads: int) -> Run:
     return frozen
 
 
+def padded(run: Run) -> Run:
+    """`run` called with batches of few sizes only, which is filled up with images of zeros: for
+    what compiles every size anew."""
+
+    def few_sizes(x_BIHW: np.ndarray) -> np.ndarray:
+        if len(x_BIHW) > SIZES[-1]:
+            parts = [x_BIHW[i : i + SIZES[-1]] for i in range(0, len(x_BIHW), SIZES[-1])]
+            return np.concatenate([few_sizes(part) for part in parts])
+        size = next(size for size in SIZES if size >= len(x_BIHW))
+        more = np.zeros((size - len(x_BIHW), *x_BIHW.shape[1:]), x_BIHW.dtype)
+        return run(np.concatenate([x_BIHW, more]))[: len(x_BIHW)]
+
+    return few_sizes
+
+
 def _run(model: nn.Module, call: Any, threads: int) -> Run:
-    model.eval()
+    """In inference mode at every call; the model's training flag is put back."""
     if threads:
         torch.set_num_threads(threads)
 
     def run(x_BIHW: np.ndarray) -> np.ndarray:
-        parameter = next(model.parameters())
-        with torch.no_grad():
-            result = call(torch.from_numpy(x_BIHW).to(parameter.device, parameter.dtype))
+        parameter, was_training = next(model.parameters()), model.training
+        if was_training:
+            model.eval()
+        try:
+            with torch.no_grad():
+                result = call(torch.from_numpy(x_BIHW).to(parameter.device, parameter.dtype))
+        finally:
+            if was_training:
+                model.train()
         found: np.ndarray = result.float().cpu().numpy()
         return found
 

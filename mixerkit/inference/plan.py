@@ -1,15 +1,17 @@
 """What computes a model fastest on this machine: tried for a few seconds, and kept.
 
-A large batch is computed as slices: activations that leave the processor's cache make every runtime
-slower, not faster, with more images at once.
+A single image and many at once are two questions: what shares one product among all cores is good
+for the first, what gives each core images of its own for the second. A large batch is computed as
+slices: activations that leave the processor's cache make every runtime slower, not faster, with
+more images at once.
 
 Letters: B batch, K classes.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,20 +24,38 @@ from mixerkit.results import describe_machine, describe_versions
 from mixerkit.spec.strict import from_dict
 from mixerkit.timer import Call, interleave
 
-SLICES = (1, 2, 4, 8, 16, 32)
+SLICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SECONDS = 0.5
-"""Of one turn of a candidate, beyond which larger slices are not tried."""
-ROUNDS, FEW, FINALISTS = 3, 4, 2
+"""Of one call, beyond which larger slices are not tried."""
+FEW = 8
+"""Images at once by which ways for many are told apart, where that takes no longer."""
+ROUNDS, FINALISTS = 3, 2
+HOPELESS = 1.5
+"""Times the best way's seconds: what takes longer at its second call gets no further turns."""
+GAIN = 0.98
+"""What two doublings of a slice must come down to, or larger ones are not tried."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class Choice:
     """`backend`: a key of the candidates. `slice`: images computed at once. `seconds`: of one image
     then."""
 
     backend: str
     slice: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a single image is computed, and how `many` are."""
+
+    one: Choice
+    many: Choice
+
+    def for_batch(self, images: int) -> Choice:
+        """How so many images are computed."""
+        return self.one if images == 1 else self.many
 
 
 def sliced(run: Run, images_B: np.ndarray, size: int) -> np.ndarray:
@@ -52,10 +72,11 @@ def kept_plan(
     images: Callable[[int], np.ndarray],
     folder: Path | None = None,
     watch: Callable[[str], None] = lambda line: None,
+    again: bool = False,
 ) -> Plan:
-    """The fastest of `candidates`, from the user's cache or measured now with so many `images`.
-    `about`: what the speed depends on, besides this machine and the versions of its packages.
-    `watch` is told what is measured and found."""
+    """The fastest of `candidates`, from the user's cache or measured now with so many `images`;
+    with `again` always measured. `about`: what the speed depends on, besides this machine and the
+    versions of its packages. `watch` is told what is measured and found."""
     described = {
         "about": dict(about),
         "candidates": sorted(candidates),
@@ -64,14 +85,19 @@ def kept_plan(
     }
     text = json.dumps(described, sort_keys=True).encode()
     path = (folder or plans_folder()) / f"{hashlib.sha256(text).hexdigest()}.json"
-    known = _read(path)
-    if known and known.backend in candidates:
+    known = None if again else _read(path)
+    if known and {known.one.backend, known.many.backend} <= set(candidates):
         return known
     watch(f"measuring which of {len(candidates)} ways to compute is fastest here, once …")
-    plan = fastest({name: make() for name, make in candidates.items()}, images)
+    plan = fastest(candidates, images)
     _keep(path, plan)
-    watch(f"{plan.backend}, {plan.slice} at once: {1 / plan.seconds:,.0f} images a second")
+    watch(f"single images: {_told(plan.one)}")
+    watch(f"several: {_told(plan.many)}, {plan.many.slice} at once")
     return plan
+
+
+def _told(choice: Choice) -> str:
+    return f"{choice.backend}: {1 / choice.seconds:,.0f} a second"
 
 
 def plans_folder() -> Path:
@@ -79,27 +105,81 @@ def plans_folder() -> Path:
     return cache_folder() / "plans"
 
 
-def fastest(runs: Mapping[str, Run], images: Callable[[int], np.ndarray]) -> Plan:
-    """Least seconds an image: all backends are measured in turns on a few images, then the best two
-    with each size of slice."""
-    first = {name: partial(run, images(FEW)) for name, run in runs.items()}
-    known = interleave(first, rounds=ROUNDS, warmup=1, least_turn=0.01)
-    best = sorted(runs, key=lambda name: min(known[name]))[:FINALISTS]
+# -- measuring --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Entrant:
+    """A way that is open, and what it took for the images of its contest."""
+
+    name: str
+    run: Run
+    seconds: float = 0.0
+
+
+def fastest(
+    candidates: Mapping[str, Callable[[], Run]], images: Callable[[int], np.ndarray]
+) -> Plan:
+    """Least seconds an image. Ways are opened one after another and measured in turns with the best
+    so far, so that few are open at once; the best for many are tried with each size of slice."""
+    alone: Sequence[_Entrant] = ()
+    together: Sequence[_Entrant] = ()
+    few = 0
+    for name, make in candidates.items():
+        entrant = _Entrant(name, make())
+        few = few or _few(entrant.run, images)
+        alone = _contest(alone, entrant, images(1))[:1]
+        together = _contest(together, entrant, images(few))[:FINALISTS]
+    one = Choice(alone[0].name, 1, alone[0].seconds)
+    return Plan(one, _best_slice(together, images))
+
+
+def _few(run: Run, images: Callable[[int], np.ndarray]) -> int:
+    """Up to `FEW` images, as many as are computed in time."""
+    each = _seconds(partial(run, images(1)))
+    return max(1, min(FEW, int(SECONDS / each)))
+
+
+def _contest(
+    known: Sequence[_Entrant], entrant: _Entrant, images_B: np.ndarray
+) -> Sequence[_Entrant]:
+    """All of them, the fastest first; a hopeless entrant is not among them."""
+    first = _seconds(partial(entrant.run, images_B))
+    if known and first > HOPELESS * known[0].seconds:
+        return known
+    all_of_them = {one.name: one for one in (*known, entrant)}
+    calls: dict[str, Call] = {name: partial(one.run, images_B) for name, one in all_of_them.items()}
+    seconds = interleave(calls, rounds=ROUNDS, warmup=1, least_turn=0.01)
+    measured = [replace(one, seconds=min(seconds[name])) for name, one in all_of_them.items()]
+    return sorted(measured, key=lambda one: one.seconds)
+
+
+def _best_slice(finalists: Sequence[_Entrant], images: Callable[[int], np.ndarray]) -> Choice:
     calls: dict[tuple[str, int], Call] = {}
-    for name in best:
+    for one in finalists:
+        each: list[float] = []
         for size in SLICES:
-            call = calls[name, size] = partial(runs[name], images(size))
-            if _seconds(call) > SECONDS:
+            call = calls[one.name, size] = partial(one.run, images(size))
+            each.append(_seconds(call) / size)
+            if each[-1] * size > SECONDS or _gained_nothing(each):
                 break
     named = {f"{name}:{size}": call for (name, size), call in calls.items()}
-    seconds = interleave(named, rounds=ROUNDS, warmup=1, least_turn=0.01)
-    plans = [Plan(name, size, min(seconds[f"{name}:{size}"]) / size) for name, size in calls]
-    return min(plans, key=lambda plan: plan.seconds)
+    taken = interleave(named, rounds=ROUNDS, warmup=1, least_turn=0.01)
+    choices = [Choice(name, size, min(taken[f"{name}:{size}"]) / size) for name, size in calls]
+    return min(choices, key=lambda choice: choice.seconds)
+
+
+def _gained_nothing(each: Sequence[float]) -> bool:
+    return len(each) > 2 and min(each[-2:]) > GAIN * min(each[:-2])
 
 
 def _seconds(call: Call) -> float:
+    """Of one call, after one that may have to prepare things."""
     call()
     return min(interleave({"": call}, rounds=1, warmup=0, least_turn=0)[""])
+
+
+# -- keeping ----------------------------------------------------------------------------------
 
 
 def _read(path: Path) -> Plan | None:
@@ -108,7 +188,7 @@ def _read(path: Path) -> Plan | None:
         plan = from_dict(Plan, json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return plan if plan.slice >= 1 else None
+    return plan if min(plan.one.slice, plan.many.slice) >= 1 else None
 
 
 def _keep(path: Path, plan: Plan) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from mixerkit.data.decode import canvas, fit, read
+from mixerkit.data.decode import EXTENSIONS, canvas, fit, read
 from mixerkit.data.readers import PATIENCE, Result, Work, fetch
 from mixerkit.errors import UserError
 from mixerkit.inference.exported import softmax
@@ -95,7 +95,21 @@ def predict_files(
         compute = partial(_of_tiles, classifier, batch_size)
         batch_size = 1
     loaded = _loaded(files, load, batch_size, workers, patience)
-    return _predictions(_class_names(classifier), loaded, top, compute, keep_going)
+    return _predictions(classifier, loaded, top, compute, keep_going)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Every image file below, in order of name; hidden ones and other files are left out."""
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in EXTENSIONS
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not found:
+        raise UserError(f"No images in {folder}: looked for {', '.join(EXTENSIONS)}.")
+    return found
 
 
 def classifier_of(model: "MlpMixer | Classifier") -> Classifier:
@@ -145,7 +159,7 @@ def _loaded(
 
 
 def _predictions(
-    names: tuple[str, ...],
+    classifier: Classifier,
     loaded: Generator[tuple[list[Path], list[Result]]],
     top: int,
     compute: Callable[[np.ndarray], np.ndarray],
@@ -155,10 +169,11 @@ def _predictions(
     with closing(loaded):
         for files, results in loaded:
             images = [result for result in results if isinstance(result, np.ndarray)]
-            likely = iter(_likeliest(compute, images, min(top, len(names))))
+            logits_BK = compute(np.stack(images)) if images else np.zeros((0, 1))
+            likely = iter(likeliest(classifier, logits_BK, top))
             for path, result in zip(files, results, strict=True):
                 if isinstance(result, np.ndarray):
-                    yield Prediction(path, tuple((names[label], p) for label, p in next(likely)))
+                    yield Prediction(path, next(likely))
                 elif keep_going:
                     yield Prediction(path, (), error=str(result))
                 else:
@@ -171,16 +186,14 @@ def _class_names(model: Classifier) -> tuple[str, ...]:
     return model.preprocess.class_names or tuple(map(str, range(model.config.num_classes)))
 
 
-def _likeliest(
-    compute: Callable[[np.ndarray], np.ndarray], images: list[np.ndarray], top: int
-) -> list[list[tuple[int, float]]]:
-    """(label, probability) of the `top` classes of each image; equal ones in label order."""
-    if not images:
-        return []
-    p_BK = softmax(compute(np.stack(images)))
+def likeliest(
+    model: Classifier, logits_BK: np.ndarray, top: int
+) -> list[tuple[tuple[str, float], ...]]:
+    """(name, probability) of the `top` classes of each image; equal ones in label order."""
+    names, p_BK = _class_names(model), softmax(logits_BK)
     labels_BK = np.argsort(-p_BK, axis=1, kind="stable")[:, :top]
     values_BK = np.take_along_axis(p_BK, labels_BK, axis=1)
     return [
-        list(zip(labels, values, strict=True))
+        tuple((names[label], p) for label, p in zip(labels, values, strict=True))
         for labels, values in zip(labels_BK.tolist(), values_BK.tolist(), strict=True)
     ]

@@ -12,12 +12,14 @@ from PIL import Image
 
 from mixerkit.errors import UserError
 from mixerkit.inference import engine as module
-from mixerkit.inference.engine import Backend, Predictor
+from mixerkit.inference.eager import SIZES
+from mixerkit.inference.engine import Predictor
 from mixerkit.inference.export import eager_logits, export, weights_of
 from mixerkit.inference.mixer_graph import Form, mixer_graph
-from mixerkit.inference.plan import Plan
+from mixerkit.inference.plan import Choice, Plan
 from mixerkit.inference.predictor import predict_files
-from mixerkit.inference.runtimes import open_graph
+from mixerkit.inference.runtimes import RUNTIMES, open_graph
+from mixerkit.inference.ways import Backend
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
@@ -64,8 +66,10 @@ def test_every_backend_gives_what_the_model_gives(
     np.testing.assert_allclose(predictor.logits(pixels()), wanted, atol=1e-5)
     p = torch.from_numpy(wanted).softmax(dim=1).numpy()
     np.testing.assert_allclose(predictor.probabilities(pixels()), p, atol=1e-6)
-    chosen = predictor.plan.backend.partition(",")[0]
-    assert chosen == backend or (backend == "auto" and chosen in ("onnxruntime", "openvino"))
+    for choice in (predictor.plan.one, predictor.plan.many):
+        chosen = choice.backend.partition(",")[0]
+        assert chosen == backend or (backend == "auto" and chosen in RUNTIMES)
+        assert choice.backend in repr(predictor)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -103,6 +107,19 @@ def test_files_are_predicted_as_by_the_model(model: MlpMixer, tmp_path: Path) ->
     for one, other in zip(ours, predict_files(model, files, top=2), strict=True):
         assert one.path == other.path
         assert [name for name, _ in one.classes] == [name for name, _ in other.classes]
+    predictor = Predictor(model)
+    for given, wanted in (
+        (tmp_path, files),
+        ([files[0], tmp_path], [files[0], *files]),
+        (str(files[3]), [files[3]]),
+    ):
+        assert [one.path for one in predictor.predict(given)] == wanted
+    with Image.open(files[2]) as image:
+        for _ in range(2):  # the image is left open
+            for (name, p), (same, q) in zip(
+                predictor.classes(image, top=2), ours[2].classes, strict=True
+            ):
+                assert name == same and p == pytest.approx(q, abs=1e-6)
 
 
 def test_a_batch_is_computed_in_the_slices_of_the_plan(
@@ -114,10 +131,18 @@ def test_a_batch_is_computed_in_the_slices_of_the_plan(
         sizes.append(len(images_B))
         return images_B[:, 0, 0, :4]
 
-    monkeypatch.setattr(module, "kept_plan", lambda *given, **more: Plan("x", 4, 0.1))
-    monkeypatch.setattr(module, "_of_model", lambda *given: {"x": lambda: run})
-    Predictor(model).logits(pixels(10))
-    assert sizes == [4, 3, 3]
+    def alone(images_B: np.ndarray) -> np.ndarray:
+        sizes.append(-len(images_B))
+        return images_B[:, 0, 0, :4]
+
+    plan = Plan(Choice("one", 1, 0.1), Choice("many", 4, 0.1))
+    monkeypatch.setattr(module, "kept_plan", lambda *given, **more: plan)
+    ways = {"many": lambda: run, "one": lambda: alone, "bad": lambda: pytest.fail("opened")}
+    monkeypatch.setattr(module, "ways_of_model", lambda *given: ways)
+    predictor = Predictor(model)
+    for count in (10, 1, 2):
+        predictor.logits(pixels(count))
+    assert sizes == [4, 3, 3, -1, 2]
 
 
 def test_the_second_predictor_measures_nothing(
@@ -164,19 +189,25 @@ def test_compiled_with_weights_as_constants(
 ) -> None:
     from torch._inductor import config
 
-    seen = []
+    seen, sizes = [], []
 
     def compiled(module: MlpMixer, **options: Any) -> Any:
         def call(x: torch.Tensor) -> torch.Tensor:
             seen.append(config.freezing)  # when it is called it is compiled
+            sizes.append(len(x))
             result: torch.Tensor = module(x)
             return result
 
         return call
 
     monkeypatch.setattr(torch, "compile", compiled)
-    Predictor(model, backend="compiled")
-    assert seen and all(seen)
+    predictor = Predictor(model, backend="compiled")
+    assert seen and all(seen) and set(sizes) <= set(SIZES)
+    sizes.clear()
+    wanted = eager_logits(model, pixels(45))
+    for count in (1, 3, 8, 9, 33, 45):
+        np.testing.assert_allclose(predictor.logits(pixels(45)[:count]), wanted[:count], atol=1e-5)
+    assert set(sizes) <= set(SIZES), "each other size would be compiled anew"
 
 
 def test_the_shipped_model_by_name() -> None:
@@ -189,7 +220,10 @@ def test_the_shipped_model_by_name() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"precision": "float8"}, "precision must be one of auto, float32, bfloat16"),
+        ({"precision": "float8"}, "precision must be one of auto, float32, bfloat16, int8"),
+        ({"precision": "int8"}, "give `images`"),
+        ({"images": pixels()}, "give `images`"),
+        ({"precision": "int8", "images": pixels(), "backend": "pytorch"}, "int8 is for"),
         ({"backend": "tensorrt"}, "backend must be one of auto"),
         ({"threads": -1}, "threads must not be negative"),
         ({"precision": "bfloat16", "backend": "onnxruntime"}, "bfloat16 is for the backend"),

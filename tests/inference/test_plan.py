@@ -2,6 +2,7 @@
 
 import json
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from mixerkit.inference import plan as module
 from mixerkit.inference.plan import Plan, fastest, kept_plan, sliced
 from mixerkit.inference.runtimes import Run
+from mixerkit.spec.strict import from_dict
 
 
 def images(count: int) -> np.ndarray:
@@ -39,13 +41,58 @@ def test_slices_are_even_and_their_results_in_order(count: int) -> None:
     assert len(sizes) == -(-count // 8)
 
 
-def test_the_fastest_backend_at_its_best_size() -> None:
+def opened(**runs: Run) -> dict[str, Callable[[], Run]]:
+    return {name: lambda run=run: run for name, run in runs.items()}
+
+
+def test_the_fastest_for_one_image_and_for_many_at_its_best_size() -> None:
     """One is best alone, the other with eight at once: beyond, it leaves the cache."""
     single = sleeping(lambda n: 0.004 * n)
     many = sleeping(lambda n: 0.008 + 0.001 * n if n <= 8 else 0.02 + 0.004 * n)
-    found = fastest({"single": single, "many": many}, images)
-    assert (found.backend, found.slice) == ("many", 8)
-    assert 0.002 <= found.seconds < 0.004
+    found = fastest(opened(single=single, many=many), images)
+    assert (found.one.backend, found.one.slice) == ("single", 1)
+    assert (found.many.backend, found.many.slice) == ("many", 8)
+    assert 0.004 <= found.one.seconds < 0.008 and 0.002 <= found.many.seconds < 0.004
+    assert found.for_batch(1) == found.one and found.for_batch(2) == found.many
+
+
+def test_few_ways_are_open_at_once() -> None:
+    """A large model in a dozen ways would not fit into memory."""
+    kept: list[weakref.ref[Run]] = []
+    most = 0
+
+    def make(seconds: float) -> Callable[[], Run]:
+        def opening() -> Run:
+            nonlocal most
+            run = sleeping(lambda n: seconds)
+            kept.append(weakref.ref(run))
+            most = max(most, sum(one() is not None for one in kept))
+            return run
+
+        return opening
+
+    order = np.random.default_rng(0).permutation(12)
+    found = fastest({f"{i}": make(0.001 + 0.001 * i) for i in order.tolist()}, images)
+    assert found.one.backend == found.many.backend == "0"
+    assert len(kept) == 12 and most <= 4
+
+
+def test_a_hopeless_way_gets_no_turns() -> None:
+    calls = 0
+
+    def slow(images_B: np.ndarray) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        time.sleep(0.02)
+        return images_B
+
+    fastest(opened(quick=sleeping(lambda n: 0.001), slow=slow), images)
+    assert calls == 4  # once to prepare and once in earnest, for one image and for several
+
+
+def test_slices_grow_while_that_is_faster() -> None:
+    found = fastest(opened(only=sleeping(lambda n: 0.01 + 0.00001 * n)), images)
+    assert found.many.slice >= 128
 
 
 def test_slow_models_are_not_tried_with_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,8 +104,8 @@ def test_slow_models_are_not_tried_with_many_images(monkeypatch: pytest.MonkeyPa
         time.sleep(0.006 * len(images_B))
         return images_B
 
-    fastest({"slow": run}, images)
-    assert sizes == {1, 2, module.FEW}
+    fastest(opened(slow=run), images)
+    assert sizes == {1, 2}
 
 
 def test_a_plan_is_measured_once_for_each_machine_and_model(tmp_path: Path) -> None:
@@ -77,26 +124,37 @@ def test_a_plan_is_measured_once_for_each_machine_and_model(tmp_path: Path) -> N
     kept_plan({"model": 2}, some, images, tmp_path)
     kept_plan({"model": 1}, {"A": some["A"]}, images, tmp_path)
     assert made == [*"ABAB", "A"] and len(list(tmp_path.iterdir())) == 3
+    kept_plan({"model": 1}, some, images, tmp_path, again=True)
+    assert made == [*"ABAB", "A", *"AB"] and len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_plan_that_cannot_be_read_is_measured_again(tmp_path: Path) -> None:
+def test_a_plan_that_cannot_be_read_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLICES", (1,))
     some: dict[str, Callable[[], Run]] = {"A": lambda: sleeping(lambda n: 0.0)}
     kept_plan({}, some, images, tmp_path)
     (file,) = tmp_path.iterdir()
-    for content in (
-        '{"backend": "A", "slice": 0, "seconds": 1}',
-        '{"backend": "A", "slice": "8", "seconds": 1}',
-        '{"backend": [], "slice": 8, "seconds": 1}',
-        "",
-        "{",
-        "[]",
-        '{"backend": "A"}',
-        '{"backend": "gone", "slice": 1, "seconds": 1}',
+    good = {"backend": "A", "slice": 8, "seconds": 1.0}
+    for wrong in (
+        good | {"slice": 0},
+        good | {"slice": "8"},
+        good | {"backend": []},
+        good | {"backend": "gone"},
+        {"backend": "A"},
+        [],
     ):
-        file.write_text(content)
-        found = kept_plan({}, some, images, tmp_path)
-        assert found.backend == "A"
-        assert Plan(**json.loads(file.read_text())) == found
+        for content in ({"one": good, "many": wrong}, {"one": wrong, "many": good}, wrong):
+            _is_measured_again(file, json.dumps(content), some)
+    for text in ("", "{", "[]"):
+        _is_measured_again(file, text, some)
     unwritable = tmp_path / "a file"
     unwritable.write_text("")
-    assert kept_plan({}, some, images, unwritable).backend == "A"
+    assert kept_plan({}, some, images, unwritable).one.backend == "A"
+
+
+def _is_measured_again(file: Path, text: str, some: dict[str, Callable[[], Run]]) -> None:
+    file.write_text(text)
+    found = kept_plan({}, some, images, file.parent)
+    assert found.one.backend == found.many.backend == "A"
+    assert from_dict(Plan, json.loads(file.read_text())) == found

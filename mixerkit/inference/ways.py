@@ -1,0 +1,135 @@
+"""The ways in which a model can be computed here, each by a name, opened when it is called.
+
+Letters: B batch, K classes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mixerkit.data.readers import processors
+from mixerkit.errors import UserError
+from mixerkit.inference.exported import Exported, open_exported
+from mixerkit.inference.mixer_graph import EightBits, Form, mixer_graph
+from mixerkit.inference.runtimes import (
+    RUNTIMES,
+    InFloat,
+    Run,
+    Runtime,
+    computes_bfloat16,
+    installed,
+    open_graph,
+)
+
+if TYPE_CHECKING:
+    from mixerkit.model.mixer import MlpMixer
+
+Backend = Literal["auto", "pytorch", "compiled", "onnxruntime", "openvino"]
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
+Ways = dict[str, Callable[[], Run]]
+
+FORMS = {"": Form(), ", constants on the right": Form(left_of_tokens=False)}
+IN_EIGHT_BITS = {"": Form(left_of_tokens=False)}
+
+
+def ways_of_file(
+    path: Path, precision: Precision, backend: Backend, threads: int
+) -> tuple[Ways, Exported]:
+    """How an exported file can be run; and the file, opened, to say what it is."""
+    if backend in ("pytorch", "compiled"):
+        raise UserError(f"{path} is exported and PyTorch does not run it: choose another backend.")
+    if precision == "int8":
+        raise UserError(
+            f"{path} is exported and keeps its precision: `mixer export SOURCE --precision int8`."
+        )
+    kind = in_float(precision)
+    if backend == "onnxruntime" and path.suffix == ".xml":
+        raise UserError(f"{path} is OpenVINO's and ONNX Runtime cannot read it: export to onnx.")
+    readers = [
+        name for name in _runtimes(backend, kind) if name == "openvino" or path.suffix != ".xml"
+    ]
+    if not readers:
+        raise UserError(f"Nothing that is installed runs {path}: install {' or '.join(RUNTIMES)}.")
+
+    def opened(runtime: Runtime, count: int, streams: bool) -> Run:
+        return open_exported(path, runtime, count, kind, streams).run
+
+    ways: Ways = {name: partial(opened, *how) for name, how in _settings(readers, threads).items()}
+    exported = open_exported(path, readers[0], threads, kind)
+    ways[next(iter(ways))] = lambda: exported.run  # it is open already, as the first way says
+    return ways, exported
+
+
+def ways_of_model(
+    model: "MlpMixer",
+    precision: Precision,
+    backend: Backend,
+    threads: int,
+    eight_bits: EightBits | None = None,
+) -> Ways:
+    """How a PyTorch model can be run: as it is, compiled, or as a graph in each runtime. Without a
+    choice the runtimes are compared; PyTorch is taken where there are none, and on a GPU."""
+    from mixerkit.inference.export import weights_of
+
+    kind = in_float(precision)
+    on_gpu = next(model.parameters()).device.type != "cpu"
+    runtimes = [] if on_gpu and backend == "auto" else _runtimes(backend, kind)
+    if not runtimes:
+        if eight_bits:
+            raise UserError(f"int8 needs a runtime: install {' or '.join(RUNTIMES)}.")
+        return _in_pytorch(model, kind, backend, threads)
+    weights = weights_of(model)
+    forms: Mapping[str, Form] = IN_EIGHT_BITS if eight_bits else FORMS
+
+    def opened(form: Form, runtime: Runtime, count: int, streams: bool) -> Run:
+        graph = mixer_graph(model.config, weights, None, form, eight_bits).SerializeToString()
+        return open_graph(graph, runtime, "", count, kind, streams).run
+
+    return {
+        f"{how}{which}": partial(opened, form, *setting)
+        for how, setting in _settings(runtimes, threads).items()
+        for which, form in forms.items()
+    }
+
+
+def in_float(precision: Precision) -> InFloat:
+    """In what a runtime computes products that are not in 8 bits."""
+    return "bfloat16" if precision == "bfloat16" else "float32"
+
+
+def _in_pytorch(model: "MlpMixer", kind: InFloat, backend: Backend, threads: int) -> Ways:
+    from mixerkit.inference.eager import compiled_run, eager_run, padded
+
+    if kind == "bfloat16":
+        raise UserError("bfloat16 needs the backend openvino, which is not installed.")
+    if backend == "compiled":
+        return {"compiled": lambda: padded(compiled_run(model, threads))}
+    return {"pytorch": partial(eager_run, model, threads)}
+
+
+def _runtimes(backend: Backend, kind: InFloat) -> list[Runtime]:
+    """Those that are asked for, or are installed and can."""
+    if kind == "bfloat16":
+        if not computes_bfloat16():
+            raise UserError(
+                "bfloat16 needs OpenVINO and a processor that multiplies in it (AVX-512 BF16, AMX "
+                "or ARM's BF16): here float32 is the choice."
+            )
+        return ["openvino"]
+    return [
+        name for name in RUNTIMES if name == backend or (backend == "auto" and name in installed())
+    ]
+
+
+def _settings(runtimes: Sequence[Runtime], threads: int) -> dict[str, tuple[Runtime, int, bool]]:
+    """Each runtime with numbers of threads, and OpenVINO also with a stream for each core."""
+    cores = processors()
+    counts = [threads] if threads else sorted({1, max(1, cores // 2), cores}, reverse=True)
+    found: dict[str, tuple[Runtime, int, bool]] = {}
+    for runtime in runtimes:
+        for count in counts:
+            found[f"{runtime}, {count} thread{'s' if count > 1 else ''}"] = runtime, count, False
+        if runtime == "openvino" and counts[0] > 1:
+            found[f"{runtime}, a stream for each core"] = runtime, threads, True
+    return found
