@@ -1,9 +1,10 @@
 """Accuracy under spoiled images, shuffled patches and other sizes: the figure of
 `mixer evaluate --protocol robustness`."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from mixerkit.insight.canvas import ACCENT, QUIET, new_figure, png_bytes, short, style
 
@@ -31,13 +32,12 @@ def figure(rows: Sequence[Row], title: str, classes: int) -> bytes:
     )
     drawn = [(draw, own) for draw, own in panels if own]
     with style():
-        canvas = new_figure(0.6 + 3.1 * len(drawn), 3.1)
+        canvas = new_figure(0.6 + 3.1 * len(drawn), 3.6)
         axes = canvas.subplots(1, len(drawn), squeeze=False)[0]
         for panel, (draw, own) in zip(axes, drawn, strict=True):
             draw(panel, rows[0], own)
-            if draw is not draw_severities:
-                panel.set_ylim(0, 100)
-                _chance(panel, 100 / classes)
+            panel.set_ylim(0, 100)  # one scale, so that panels can be compared
+            _chance(panel, 100 / classes)
         axes[0].set_ylabel("top-1 accuracy, %")
         canvas.suptitle(short(title, 45 * len(drawn)), x=0.01, ha="left", fontsize=9)
         canvas.supxlabel(CAPTION, x=0.01, ha="left", fontsize=7, color=QUIET)
@@ -54,7 +54,7 @@ def _chance(panel: Any, percent: float) -> None:
 
 
 def draw_severities(panel: Any, clean: Row, rows: Sequence[Row]) -> None:
-    """A line for each corruption, from the clean images on; the scale is that of what it shows."""
+    """A line for each corruption, from the clean images on."""
     for kind, (label, colour, mark) in LINES.items():
         own = [row for row in rows if row["kind"] == kind]
         if own:
@@ -62,16 +62,15 @@ def draw_severities(panel: Any, clean: Row, rows: Sequence[Row]) -> None:
     panel.set_xlabel("severity (0: clean)")
     panel.set_xticks(range(6))
     panel.set_title("Images spoiled")
-    panel.set_ylim(*_around([clean, *rows]))
-    panel.legend(loc="lower left")
+    _legend(panel, columns=3)
 
 
-def _around(rows: Sequence[Row]) -> tuple[float, float]:
-    """Per cent, in steps of 5, between which all of the accuracies and their intervals are."""
-    low = min(row["top1"] - (row["drop_half_width"] or 0) for row in rows)
-    high = max(row["top1"] + (row["drop_half_width"] or 0) for row in rows)
-    top = max(5, min(100, 5 * math.ceil(20 * high)))
-    return max(0, min(top - 5, 5 * math.floor(20 * low))), top
+def _legend(panel: Any, columns: int) -> None:
+    """Under the panel, where it lies over no line."""
+    panel.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, columnspacing=1.0,
+        handlelength=1.5, borderaxespad=0.0,
+    )  # fmt: skip
 
 
 def draw_shares(panel: Any, clean: Row, rows: Sequence[Row]) -> None:
@@ -90,9 +89,10 @@ def draw_sizes(panel: Any, clean: Row, rows: Sequence[Row]) -> None:
         if way == "resample":
             own = sorted([clean, *own], key=_side)
         if own:
+            top1 = [100 * row["top1"] for row in own]
+            bars = np.abs(np.array([_ends(row) for row in own]).T - top1)
             panel.errorbar(
-                [_side(row) for row in own], [100 * row["top1"] for row in own],
-                yerr=[100 * (row["drop_half_width"] or 0) for row in own], label=label,
+                [_side(row) for row in own], top1, yerr=bars, label=label,
                 color=ACCENT, linestyle=line, marker=mark, markersize=4,
                 markerfacecolor="white" if way == "shared" else ACCENT,
             )  # fmt: skip
@@ -101,7 +101,7 @@ def draw_sizes(panel: Any, clean: Row, rows: Sequence[Row]) -> None:
     panel.set_xticks(sides, [str(side) for side in sides])
     panel.set_xlabel("image height, px (dashed: the model's own)")
     panel.set_title("Other image sizes")
-    panel.legend(loc="best", frameon=True, framealpha=1, edgecolor="none", borderpad=0.2)
+    _legend(panel, columns=2)
 
 
 def _side(row: Row) -> int:
@@ -111,8 +111,12 @@ def _side(row: Row) -> int:
 def _line(panel: Any, across: str, rows: Sequence[Row], colour: str, mark: str, label: str) -> None:
     """Top-1 over `across`, in a band of its interval."""
     x, top1 = [row[across] for row in rows], [100 * row["top1"] for row in rows]
-    half = [100 * (row["drop_half_width"] or 0) for row in rows]
+    lower, upper = zip(*map(_ends, rows), strict=True)
     panel.plot(x, top1, color=colour, marker=mark, markersize=4, label=label)
-    lower = [value - width for value, width in zip(top1, half, strict=True)]
-    upper = [value + width for value, width in zip(top1, half, strict=True)]
     panel.fill_between(x, lower, upper, color=colour, alpha=0.15, linewidth=0)
+
+
+def _ends(row: Row) -> tuple[float, float]:
+    """Where a row's interval ends, in per cent, cut off at 0 and 100."""
+    half = row["drop_half_width"] or 0
+    return 100 * max(0, row["top1"] - half), 100 * min(1, row["top1"] + half)
