@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from mixerkit import launch
 from mixerkit.cli import evaluation_text
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as, value_of, wants_help
+from mixerkit.cli.broken import broken_ones_named
+from mixerkit.cli.classes import as_the_model_knows
 from mixerkit.cli.images import (
     Images,
     Selected,
-    check_classes,
     choose_split,
     data_named,
     measurable,
@@ -19,6 +20,7 @@ from mixerkit.cli.images import (
     own_data,
     source_named,
 )
+from mixerkit.cli.protocols import ARGUMENTS, TOP_1, named_as_options, refuse_others
 from mixerkit.cli.text import model_title
 from mixerkit.errors import EXIT_DONE, UserError, unknown
 from mixerkit.spec.imagenet import readable
@@ -44,9 +46,6 @@ EXAMPLES = """\
 """
 
 SWITCHES = ("--json", "--skip-broken")
-TOP_1 = "top1"
-PROTOCOLS = (TOP_1, "fewshot", "avg5", "robustness")
-"""Each but the first has a command of its own."""
 IMAGENET = "imagenet"
 REAL = "imagenet-real"
 SHORT_SIDE = 256 / 224
@@ -81,7 +80,7 @@ class Evaluate:
     batch_size: int = 0
     """Images computed at once; 0 finds a size that suits the memory."""
     skip_broken: Flag = False
-    """Leave out images that cannot be used and say which; otherwise the first one is an error."""
+    """Leave out images that cannot be used and say which; otherwise any is an error."""
     json: Flag = False
     """Print JSON, with the confusion matrix and every class."""
 
@@ -96,29 +95,32 @@ def main(words: list[str]) -> int:
     """Run `mixer evaluate` with `words`."""
     if launch.processes() == 1 or wants_help(words):
         protocol = _protocol(words)
-        if protocol != TOP_1:
-            found: int = import_module(f"mixerkit.cli.{protocol}").main(words)
-            return found
-        given = _parsed(words)
-        from mixerkit.training.world import World
+        with named_as_options(protocol):
+            if protocol != TOP_1:
+                found: int = import_module(f"mixerkit.cli.{protocol}").main(words)
+                return found
+            given = _parsed(words)
+            from mixerkit.training.world import World
 
-        return _evaluate(given, World())
+            return _evaluate(given, World())
     from mixerkit.training.distributed import joined
 
-    with joined() as world, world.speaking_once():
+    with named_as_options(TOP_1), joined() as world, world.speaking_once():
         return _evaluate(world.after_first(lambda: _parsed(words)), world)
 
 
 def _protocol(words: list[str]) -> str:
     """What is to be measured, which several processes do for top-1 alone."""
     protocol = value_of("--protocol", words) or TOP_1
-    if protocol not in PROTOCOLS:
-        raise unknown("protocol", protocol, PROTOCOLS)
+    if protocol not in ARGUMENTS:
+        raise unknown("protocol", protocol, ARGUMENTS)
     if protocol != TOP_1 and launch.processes() > 1:
         raise UserError(
             f"--protocol {protocol} is for one process: start it without torchrun"
             f"{', several times for several devices.' if protocol == 'avg5' else '.'}"
         )
+    if not wants_help(words):
+        refuse_others(words, protocol)
     return protocol
 
 
@@ -164,7 +166,8 @@ def _task(given: Evaluate) -> _Task:
     own, source = own_data(model), source_named(given.on, given.data)
     data = data_named(given.data, IMAGENET if source == REAL else source, own)
     images = choose_split(data, given.split, own)
-    check_classes(own_way, images.split)
+    split = as_the_model_knows(own_way, images.split, bool(given.data.classes))
+    images = replace(images, split=split)
     real = _real_labels(images.split) if source == REAL else None
     return _Task(model, data.source, images, _cropped(own_way, given.crop), real)
 
@@ -186,9 +189,8 @@ def _cropped(prepared: "Preprocess", crop: str) -> "Preprocess":
 def _measure(task: _Task, given: Evaluate, world: "World") -> "Measured | None":
     """The model's way over the images that can be used; None for all processes but the first."""
     from mixerkit.cli.measuring import measured
-    from mixerkit.data.decode import BrokenImage
 
-    try:
+    with broken_ones_named(task.images.split, task.preprocess, given.data):
         return measured(
             task.model,
             task.images.split,
@@ -198,10 +200,6 @@ def _measure(task: _Task, given: Evaluate, world: "World") -> "Measured | None":
             given.skip_broken,
             world,
         )
-    except BrokenImage as error:
-        raise UserError(
-            f"{error} Or give --skip-broken: it measures the others, and says which were left out."
-        ) from error
 
 
 def _figures(task: _Task, given: Evaluate, found: "Measured") -> dict[str, Any]:

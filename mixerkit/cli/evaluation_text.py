@@ -21,7 +21,8 @@ def as_text(content: Content, title: str) -> str:
     if confused:
         parts.append("Most often confused\n" + table(confused, left=2))
     if content["unreadable"]:
-        parts.append(_left_out(content))
+        rows = content["unreadable"]
+        parts.append(left_out(rows, content["samples"] + len(rows)))
     return "\n\n".join(parts)
 
 
@@ -40,6 +41,9 @@ def _figures(content: Content) -> list[tuple[str, str]]:
         without = f", {real['left_out']:,} without a label" if real["left_out"] else ""
         found = (f"ReaL top-1 ({real['samples']:,} images{without})", _with_interval(real))
         rows.insert(3, found)
+    with_images = sum(c["samples"] > 0 for c in content["per_class"])
+    if with_images < (classes := len(content["per_class"])):
+        rows.insert(1, ("classes with images", f"{with_images:,} of {classes:,} that it knows"))
     return rows
 
 
@@ -77,10 +81,8 @@ def _classes(per_class: list[Content]) -> str:
     return table(rows) + note
 
 
-def _left_out(content: Content) -> str:
-    """How many images were left out; the first few by name."""
-    rows = content["unreadable"]
-    total = content["samples"] + len(rows)
+def left_out(rows: list[Content], total: int) -> str:
+    """How many of all images were left out; the first few by name."""
     lines = [f"  {row['file']}: {row['reason']}" for row in rows[:LEFT_OUT_SHOWN]]
     more = ["  …"] if len(rows) > LEFT_OUT_SHOWN else []
     title = f"Left out: {len(rows):,} of {plural(total, 'image')} cannot be used"

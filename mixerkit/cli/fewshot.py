@@ -3,11 +3,18 @@ each class."""
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
 
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as, wants_help
+from mixerkit.cli.broken import broken_among, without
 from mixerkit.cli.counting import Counting
+from mixerkit.cli.fewshot_features import Features
+from mixerkit.cli.fewshot_text import as_text
 from mixerkit.cli.images import (
     Images,
     data_named,
@@ -16,17 +23,15 @@ from mixerkit.cli.images import (
     same_images,
     source_named,
 )
-from mixerkit.cli.progress import Console
-from mixerkit.cli.text import model_title, pairs, percent, table
+from mixerkit.cli.text import plural
 from mixerkit.errors import EXIT_DONE, UserError
+from mixerkit.spec.choices import separated
 from mixerkit.spec.recipe import Data
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
+    from mixerkit.data.quarantine import Unreadable
     from mixerkit.data.sources import ImageSplit, Splits
-    from mixerkit.evaluation.fewshot import FewShot, Protocol
+    from mixerkit.evaluation.fewshot import Drawn, FewShot, Protocol
     from mixerkit.model.mixer import MlpMixer
     from mixerkit.spec.preprocess import Preprocess
 
@@ -37,7 +42,7 @@ EXAMPLES = """\
   mixer evaluate runs/photos-64 --on one-folder --data.holdout 0.2 --protocol fewshot
 """
 
-SWITCHES = ("--json", "--no-cache")
+SWITCHES = ("--json", "--no-cache", "--skip-broken")
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,18 @@ class EvaluateFewShot:
     on: Annotated[str, shown_as("NAME|FOLDER")] = ""
     """The same as --data.source."""
     data: Resized = field(default_factory=Resized)
-    shots: tuple[int, ...] = (1, 5, 10, 25)
-    """Images of each class that a probe learns from; a probe for each number."""
+    shots: Annotated[tuple[int, ...] | None, shown_as("INT [INT ...]")] = None
+    """Images of each class that a probe learns from; a probe for each number. If not given, those
+    of the paper's 1 5 10 25 that every class has images for."""
     seeds: int = 3
     """Draws of the shots, over which is averaged."""
     ridge: float = 1024.0
     """Strength of the regularisation; the paper's is 1024."""
     batch_size: int = 0
     """Images computed at once; 0 finds a size that suits the memory."""
+    skip_broken: Flag = False
+    """Leave out images that cannot be used and say which, and draw other shots in their place;
+    otherwise any is an error. Every image is then read once more."""
     no_cache: Flag = False
     """Neither take features from the cache nor keep any there."""
     json: Flag = False
@@ -107,21 +116,47 @@ def main(words: list[str]) -> int:
         EvaluateFewShot, words, command="evaluate", examples=EXAMPLES, options="--protocol fewshot"
     )
     source = source_named(given.on, given.data)
-    from mixerkit.evaluation.fewshot import Protocol
+    from mixerkit.evaluation.fewshot import PAPER_SHOTS, Protocol
 
-    name, protocol = given.model, Protocol(given.shots, given.seeds, given.ridge)
-    model = _loaded(name)
+    with _named_as_options():
+        Protocol(given.shots if given.shots is not None else PAPER_SHOTS, given.seeds, given.ridge)
+    model = _loaded(given.model)
     learn, test, origin = _splits(given.data, source, own_data(model))
-    features = Features(model, given)
-    found = _measure(protocol, learn, test, features)
-    about = {"model": name, "step": model.about.get("step"), "protocol": "fewshot"}
-    about |= {"shots_from": learn.name, "data": test.name, "origin": origin, "ridge": given.ridge}
+    preprocess = _preprocess(model, given.data)
+    shots = _draw(given, learn, preprocess)
+    missing = _say_left_out(shots.protocol.shots, shots.learn) if given.shots is None else []
+    broken = _broken(given, test, preprocess, np.arange(len(test)))
+    test, unreadable = without(test, broken), [one.row() for one in shots.unreadable + broken]
+    features = Features(model, preprocess, given.data, given.batch_size, not given.no_cache)
+    found = _measure(shots, test, features)
+    about = {
+        "model": given.model,
+        "step": model.about.get("step"),
+        "protocol": "fewshot",
+        "shots_from": learn.name,
+        "data": test.name,
+        "origin": origin,
+        "ridge": given.ridge,
+        "shots_left_out": missing,
+        "looked_at": len(shots.drawn.images) + len(test) + len(unreadable),
+        "unreadable": unreadable,
+    }
     if given.json:
         counts = {"features_computed": features.computed, "features_from_cache": features.kept}
         print(json.dumps(about | asdict(found) | counts, indent=2, ensure_ascii=False))
     else:
-        print(_as_text(about, found, features))
+        print(as_text(about, found, features.kept, features.computed))
     return EXIT_DONE
+
+
+@contextmanager
+def _named_as_options() -> Iterator[None]:
+    """The protocol's own checks call its settings as the command line does."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (f"--{error}",)
+        raise
 
 
 def _loaded(name: str) -> "MlpMixer":
@@ -167,66 +202,10 @@ def _as_in_training(data: Data, own: Data) -> "Splits | None":
     from mixerkit.data.splits import of_classes
 
     splits = opened(own)
-    if set(data.classes) <= set(splits.train.class_names):
+    known = splits.train.class_names
+    if set(separated(data.classes, known)) <= set(known):
         return of_classes(splits, data.classes) if data.classes else splits
     return None
-
-
-class Features:
-    """A model's features of splits, from the user's cache or computed now; `kept` and `computed`
-    count the images."""
-
-    def __init__(self, model: "MlpMixer", given: EvaluateFewShot) -> None:
-        from mixerkit.device import device_here
-        from mixerkit.evaluation.feature_cache import checksum_of
-
-        self.model, self.given, self.console = model.to(device_here()), given, Console(sys.stderr)
-        self.preprocess = _preprocess(model, given.data)
-        self.weights = "" if given.no_cache else checksum_of(model)
-        self.kept = self.computed = 0
-
-    def of(self, split: "ImageSplit") -> "np.ndarray":
-        """float32 [N, C] of all images of a split."""
-        from mixerkit.evaluation.feature_cache import (
-            features_folder,
-            kept_or_computed,
-            key_of,
-            names_of,
-        )
-
-        if self.given.no_cache:
-            found, kept = self._computed(split), 0
-        else:
-            found, kept = kept_or_computed(
-                features_folder(),
-                key_of(self.weights, self.preprocess, split.name),
-                names_of(split),
-                lambda missing: self._computed(split.subset(missing)),
-                self.console.say,
-            )
-        self.kept += kept
-        self.computed += len(split) - kept
-        return found.numpy()
-
-    def _computed(self, split: "ImageSplit") -> "Tensor":
-        from mixerkit.cli.measuring import in_batches
-        from mixerkit.data.loader import EvaluationLoader
-        from mixerkit.evaluation.features import features_of
-
-        watch = Counting(self.console, f"features of {split.name}", len(split))
-
-        def attempt(batch_size: int) -> "Tensor":
-            loader = EvaluationLoader(
-                split,
-                self.preprocess,
-                batch_size=batch_size,
-                workers=self.given.data.workers,
-                memory=0.0,  # no image is asked for twice
-                patience=self.given.data.patience,
-            )
-            return features_of(self.model, loader, watch)
-
-        return in_batches(self.model, self.given.batch_size, attempt)
 
 
 def _preprocess(model: "MlpMixer", images: Resized) -> "Preprocess":
@@ -237,46 +216,71 @@ def _preprocess(model: "MlpMixer", images: Resized) -> "Preprocess":
     return replace(model.preprocess, resize=images.resize, resize_to=images.resize_to)
 
 
-def _measure(
-    protocol: "Protocol", learn: "ImageSplit", test: "ImageSplit", features: Features
-) -> "FewShot":
-    """Draw the shots, look at no other image of that split, and fit all probes."""
-    from mixerkit.evaluation.fewshot import draw, measure
+@dataclass(frozen=True)
+class _Drawn:
+    """What probes learn from: images drawn from `learn`, for as many shots as `protocol` says."""
 
-    drawn = draw(learn.labels, learn.class_names, protocol)
-    shots_PC = features.of(learn.subset(drawn.images))
+    protocol: "Protocol"
+    learn: "ImageSplit"
+    drawn: "Drawn"
+    unreadable: "list[Unreadable]"
+
+
+def _draw(given: EvaluateFewShot, learn: "ImageSplit", preprocess: "Preprocess") -> _Drawn:
+    """Draw the shots. With --skip-broken they are drawn again without those that cannot be used,
+    until all can: of all other training images none is looked at."""
+    from mixerkit.evaluation.fewshot import draw
+
+    broken: list[Unreadable] = []
+    while True:
+        usable = without(learn, broken)
+        protocol = _protocol(given, usable)
+        drawn = draw(usable.labels, usable.class_names, protocol)
+        found = _broken(given, usable, preprocess, drawn.images)
+        if not found:
+            return _Drawn(protocol, usable, drawn, broken)
+        left = np.setdiff1d(np.arange(len(learn)), [one.index for one in broken])
+        broken += [replace(one, index=int(left[one.index])) for one in found]
+
+
+def _protocol(given: EvaluateFewShot, learn: "ImageSplit") -> "Protocol":
+    """As given; of the paper's numbers of shots, those for which there are images."""
+    from mixerkit.evaluation.fewshot import PAPER_SHOTS, Protocol, that_fit
+
+    shots = given.shots
+    if shots is None:
+        shots = that_fit(PAPER_SHOTS, learn.labels, len(learn.class_names))
+    return Protocol(shots, given.seeds, given.ridge)
+
+
+def _broken(
+    given: EvaluateFewShot, split: "ImageSplit", preprocess: "Preprocess", indices: np.ndarray
+) -> "list[Unreadable]":
+    return broken_among(split, preprocess, given.data, indices) if given.skip_broken else []
+
+
+def _measure(shots: _Drawn, test: "ImageSplit", features: Features) -> "FewShot":
+    """Look at no other image of that split, and fit all probes."""
+    from mixerkit.evaluation.fewshot import measure
+
+    protocol, drawn = shots.protocol, shots.drawn
+    shots_PC = features.of(shots.learn.subset(drawn.images))
     images_MC = features.of(test)
     count = len(protocol.shots) * protocol.seeds
     watch = Counting(features.console, "probes", count)
     return measure(protocol, drawn, shots_PC, images_MC, test.labels, watch)
 
 
-def _as_text(about: dict[str, Any], found: "FewShot", features: Features) -> str:
-    model = model_title(about["model"], about["step"])
-    sources = [("from the cache", features.kept), ("computed now", features.computed)]
-    figures = [
-        ("images measured", f"{found.samples:,}"),
-        ("shots from", about["shots_from"]),
-        ("classes", f"{found.classes:,}"),
-        ("chance", percent(found.chance)),
-        ("features", ", ".join(f"{count:,} {how}" for how, count in sources if count)),
-    ]
-    parts = [
-        f"{model}: few-shot on {about['data']}\n{about['origin']}",
-        pairs(figures),
-        table(_rows(found)),
-        "±: half of the 95 % interval over the draws of the shots, by Student's t. The paper's "
-        "headline is 5 shots.",
-    ]
-    return "\n\n".join(parts)
+def _say_left_out(shots: tuple[int, ...], learn: "ImageSplit") -> list[int]:
+    """Name those of the paper's numbers of shots that are not measured."""
+    from mixerkit.evaluation.fewshot import PAPER_SHOTS
 
-
-def _rows(found: "FewShot") -> list[tuple[str, ...]]:
-    """For each number of shots the mean, its interval, and what each seed gave."""
-    seeds = sorted({probe.seed for probe in found.probes})
-    rows: list[tuple[str, ...]] = [("shots", "mean", "±", *(f"seed {seed}" for seed in seeds))]
-    for one in found.averages:
-        half = "–" if one.half_width is None else percent(one.half_width)
-        each = [percent(p.accuracy) for p in found.probes if p.shots == one.shots]
-        rows.append((str(one.shots), percent(one.mean), half, *each))
-    return rows
+    missing = [count for count in PAPER_SHOTS if count not in shots]
+    if missing:
+        fewest = int(np.bincount(learn.labels, minlength=len(learn.class_names)).min())
+        print(
+            f"note: without {' and '.join(map(str, missing))} shots: the smallest class of "
+            f"{learn.name} has {plural(fewest, 'image')}.",
+            file=sys.stderr,
+        )
+    return missing

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixerkit.cli.arguments import leading_word
 from mixerkit.cli.running import located
-from mixerkit.cli.text import plural
 from mixerkit.errors import UserError
-from mixerkit.spec.imagenet import readable
 from mixerkit.spec.recipe import Data
 from mixerkit.spec.strict import from_dict
 
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
     from mixerkit.spec.preprocess import Preprocess
 
 SPLITS = ("test", "validation", "train")
-NAMED = 5
-"""Classes that an error names at most."""
 
 
 @dataclass(frozen=True)
@@ -163,32 +159,3 @@ def choose_split(data: Data, wanted: str, own: Data) -> Selected:
 
 def _present(splits: "Splits") -> list[str]:
     return [name for name in SPLITS if getattr(splits, name)]
-
-
-def check_classes(preprocess: "Preprocess", split: "ImageSplit") -> None:
-    """The model knows the classes of the images, in the same order."""
-    known, found = readable(preprocess.class_names), readable(split.class_names)
-    if known == found:
-        return
-    unknown = [name for name in found if name not in known]
-    missing = [name for name in known if name not in found]
-    places = [i for i, (a, b) in enumerate(zip(known, found, strict=False)) if a != b]
-    said = []
-    if unknown:
-        said.append(f"Unknown to the model: {_first(unknown)}; --data.classes leaves them out.")
-    if missing:
-        said.append(f"Missing in the data: {_first(missing)}.")
-    if places and not said:
-        said.append(
-            f"Class {places[0]} is '{known[places[0]]}' in the model and '{found[places[0]]}' in "
-            f"the data. Folders are read in the order of their names, Parquet files in their own."
-        )
-    raise UserError(
-        f"The model knows {plural(len(known), 'class')} and {split.name} has "
-        f"{plural(len(found), 'class')}, which must be the same in the same order. "
-        f"{' '.join(said)} Images of any classes: --protocol fewshot."
-    )
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
+
 from mixerkit.cli import robustness_text
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as, wants_help
+from mixerkit.cli.broken import broken_among, broken_ones_named
+from mixerkit.cli.classes import as_the_model_knows
 from mixerkit.cli.counting import Counting
 from mixerkit.cli.images import (
     Images,
-    check_classes,
     choose_split,
     data_named,
     loaded,
@@ -24,6 +27,7 @@ from mixerkit.cli.progress import Console
 from mixerkit.errors import EXIT_DONE, UserError
 
 if TYPE_CHECKING:
+    from mixerkit.data.quarantine import Unreadable
     from mixerkit.data.sources import ImageSplit
     from mixerkit.evaluation.conditions import Condition
     from mixerkit.evaluation.robustness import Chosen
@@ -36,7 +40,7 @@ EXAMPLES = """\
   mixer evaluate runs/photos-64 --protocol robustness --kinds blur shuffle --json
 """
 
-SWITCHES = ("--json",)
+SWITCHES = ("--json", "--skip-broken")
 Kind = Literal["blur", "noise", "jpeg", "shuffle", "size"]
 
 
@@ -51,7 +55,7 @@ class Kept(Images):  # tyro makes one group of options of one dataclass
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.memory < 0:
-            raise UserError(f"data.memory must not be negative, found {self.memory:g}.")
+            raise UserError(f"--data.memory must not be negative, found {self.memory:g}.")
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,11 @@ class EvaluateRobustness:
     """Fixes which images, the noise, and which patches change places."""
     batch_size: int = 256
     """Images computed at once."""
+    skip_broken: Flag = False
+    """Leave out those of the images that cannot be used and say which; otherwise any is an error.
+    Every image is then read once more."""
     out: Annotated[str, shown_as("PATH")] = ""
-    """Write a results file PATH.json, and a figure PATH.png beside it."""
+    """Write a results file PATH.json, and a figure PATH.png beside it. Nothing is overwritten."""
     json: Flag = False
     """Print JSON on stdout."""
 
@@ -107,9 +114,9 @@ def main(words: list[str]) -> int:
     asked = _conditions(model, given)
     own = own_data(model)
     images = choose_split(data_named(given.data, source, own), given.split, own)
-    split = images.split
-    check_classes(preprocess, split)
-    chosen = _chosen(model, given, split)
+    split = as_the_model_knows(preprocess, images.split, bool(given.data.classes))
+    indices, broken = _drawn(model, given, split)
+    chosen = _chosen(model, given, split, indices)
     content = {
         "model": name,
         "step": model.about.get("step"),
@@ -121,6 +128,7 @@ def main(words: list[str]) -> int:
         "seed": given.seed,
         "patch_size": list(model.config.patch_hw),
         "patches": model.config.num_patches,
+        "unreadable": [one.row() for one in broken],
         "rows": _measure(model, given, chosen, asked),
     }
     if given.json:
@@ -146,6 +154,14 @@ def _check(given: EvaluateRobustness) -> None:
             f"--out must be a file that ends in .json, found {given.out}; the figure gets the same "
             f"name with .png."
         )
+    for path in (out, _picture(out)) if given.out else ():
+        if path.exists():
+            raise UserError(f"{path} already exists and is never overwritten: give another name.")
+
+
+def _picture(out: Path) -> Path:
+    """The figure beside a results file."""
+    return out.with_suffix(".png")
 
 
 def _conditions(model: "MlpMixer", given: EvaluateRobustness) -> "list[Condition]":
@@ -158,7 +174,27 @@ def _conditions(model: "MlpMixer", given: EvaluateRobustness) -> "list[Condition
     return asked
 
 
-def _chosen(model: "MlpMixer", given: EvaluateRobustness, split: "ImageSplit") -> "Chosen":
+def _drawn(
+    model: "MlpMixer", given: EvaluateRobustness, split: "ImageSplit"
+) -> "tuple[np.ndarray, list[Unreadable]]":
+    """Which images of the split are measured; and, with --skip-broken, those that were drawn and
+    cannot be used."""
+    from mixerkit.data.quarantine import none_usable
+    from mixerkit.evaluation.robustness import drawn
+
+    assert model.preprocess
+    indices = drawn(len(split), given.images, given.seed)
+    if not given.skip_broken:
+        return indices, []
+    broken = broken_among(split, model.preprocess, given.data, indices)
+    if len(broken) == len(indices):
+        raise none_usable(split.subset(indices), broken)
+    return np.setdiff1d(indices, [one.index for one in broken]), broken
+
+
+def _chosen(
+    model: "MlpMixer", given: EvaluateRobustness, split: "ImageSplit", indices: np.ndarray
+) -> "Chosen":
     from mixerkit.data.pixels import Reading
     from mixerkit.evaluation.robustness import Chosen
 
@@ -166,7 +202,7 @@ def _chosen(model: "MlpMixer", given: EvaluateRobustness, split: "ImageSplit") -
     return Chosen(
         split,
         model.preprocess,
-        count=given.images,
+        indices,
         seed=given.seed,
         memory=given.data.memory,
         reading=Reading(given.data.workers, given.data.patience),
@@ -183,7 +219,11 @@ def _measure(
 
     total = len(asked) * len(chosen)
     watch = Counting(Console(sys.stderr), f"images under {len(asked)} conditions", total)
-    with memory_told(lambda: fewer_than(given.batch_size)):
+    assert model.preprocess
+    with (
+        memory_told(lambda: fewer_than(given.batch_size)),
+        broken_ones_named(chosen.split, model.preprocess, given.data),
+    ):
         rows = measure_under(
             model.to(device_here()), chosen, asked, batch_size=given.batch_size, watch=watch
         )
@@ -203,7 +243,7 @@ def _write(
     path.parent.mkdir(parents=True, exist_ok=True)
     written = [path]
     if can_draw():
-        picture = path.with_suffix(".png")
+        picture = _picture(path)
         title = f"{content['model']} on {content['data']}, {content['images']:,} images"
         write_atomic(picture, figure(content["rows"], title, classes))
         written.append(picture)

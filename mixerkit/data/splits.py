@@ -8,7 +8,8 @@ import numpy as np
 
 from mixerkit.data.draws import HOLD_OUT, uniforms
 from mixerkit.data.files import Place
-from mixerkit.errors import UserError
+from mixerkit.errors import UserError, did_you_mean
+from mixerkit.spec.choices import separated
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,13 +135,16 @@ def hold_out(splits: Splits, holdout: float, split_seed: int) -> Splits:
 
 
 def of_classes(splits: Splits, names: Sequence[str]) -> Splits:
-    """Only the images of the classes called so, numbered anew in the source's order."""
+    """Only the images of the classes called so, numbered anew in the source's order; several names
+    may be one text with commas between them."""
     known = splits.train.class_names
+    names = separated(names, known)
     missing = [name for name in names if name not in known]
     if missing:
         raise UserError(
-            f"data.classes: {splits.train.name} has no class '{missing[0]}', it has "
-            f"{', '.join(known[:20])}{', …' if len(known) > 20 else ''}."
+            f"data.classes: {splits.train.name} has no class '{missing[0]}'."
+            f"{did_you_mean(missing[0], known)} It has {', '.join(known[:20])}"
+            f"{', …' if len(known) > 20 else ''}."
         )
     kept = tuple(name for name in known if name in names)
     number = np.array([kept.index(name) if name in kept else -1 for name in known], np.int64)

@@ -1,7 +1,7 @@
 """95 % intervals of a mean: of few values by Student's t, of many by the bootstrap."""
 
 from collections.abc import Sequence
-from statistics import stdev
+from statistics import fmean, stdev
 
 import numpy as np
 
@@ -22,6 +22,16 @@ def half_width(values: Sequence[float]) -> float | None:
     beyond = 1.95996 + 2.3723 / freedom + 2.82 / freedom**2
     t = T_975[freedom - 1] if freedom <= len(T_975) else beyond
     return t * stdev(values) / count**0.5
+
+
+def interval_of_shares(shares: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of a mean of shares by Student's t, cut off at 0 and 1; None of a single
+    value. No mean of shares is beyond these, so that what is cut off covers nothing."""
+    half = half_width(shares)
+    if half is None:
+        return None
+    center = fmean(shares)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def bootstrap(values_N: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[float, float]:

@@ -31,10 +31,17 @@ Row = dict[str, Any]
 SUBSET = 103  # a stream of random numbers that nothing else draws from
 
 
-class Chosen:
-    """`count` images of a split, drawn by `seed` (0: all), at a model's own size.
+def drawn(split: int, count: int, seed: int) -> np.ndarray:
+    """Which `count` images of a split of so many are measured (0: all), in order: int64."""
+    draws = uniforms(seed, 0, np.arange(split), 1, SUBSET)[:, 0]
+    return np.sort(np.argsort(draws, kind="stable")[: count or None])
 
-    `indices`: which, in order. `found_hw`: (height, width) in which they were stored, once they
+
+class Chosen:
+    """The images at `indices` of a split, at a model's own size. `seed` fixes what is random in
+    spoiling them.
+
+    `found_hw`: (height, width) in which they were stored, once they
     were read.
     """
 
@@ -42,14 +49,13 @@ class Chosen:
         self,
         split: ImageSplit,
         preprocess: Preprocess,
+        indices: np.ndarray,
         *,
-        count: int,
         seed: int,
         memory: float,
         reading: Reading,
     ) -> None:
-        draws = uniforms(seed, 0, np.arange(len(split)), 1, SUBSET)[:, 0]
-        self.indices = np.sort(np.argsort(draws, kind="stable")[: count or None])
+        self.indices = indices
         self.split, self.seed, self.reading = split.subset(self.indices), seed, reading
         self.found_hw: list[tuple[int, int]] = []
         if split.images is not None:

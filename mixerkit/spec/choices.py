@@ -1,6 +1,7 @@
 """Checks that every configuration makes: named choices, finite numbers and whole ones."""
 
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import fields
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -40,3 +41,14 @@ def check_whole(name: str, value: Any, least: int) -> None:
     """Refuse anything but a whole number of at least `least`."""
     if type(value) is not int or value < least:
         raise UserError(f"{name} must be a whole number of at least {least}, found {value!r}.")
+
+
+def separated(words: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
+    """`words` with the parts of "a,b" in the place of a word that is none of the `known` names, and
+    consists of such with commas between them. Names may have commas of their own."""
+    found: list[str] = []
+    for word in words:
+        parts = [part.strip() for part in word.split(",") if part.strip()]
+        is_list = word not in known and parts and all(part in known for part in parts)
+        found += parts if is_list else [word]
+    return tuple(found)

@@ -98,7 +98,7 @@ def test_words_are_read_before_a_model_is_loaded_or_fetched(mixer, monkeypatch):
         ("--data.holdout", "1.5"): "data.holdout must be a share",
         ("--protocol", "fewshot", "--shot", "5"): "mixer evaluate --protocol fewshot --help`",
         ("--protocol", "fewshot", "--ridge", "0"): "ridge must be a positive number",
-        ("--protocol", "robustness", "--seeds", "1"): "evaluate --protocol robustness --help`",
+        ("--protocol", "robustness", "--sead", "1"): "evaluate --protocol robustness --help`",
         ("--protocol", "robustness", "--images", "-1"): "--images must be at least 1",
     }
     for words, says in cases.items():
@@ -230,30 +230,9 @@ def test_bad_labels_are_said_before_any_time_is_spent(mixer, photographer, image
 
 def test_other_classes_are_refused(mixer, photographer, no_pass):
     code, _, err = mixer(*photographer, "--on", "fashion-mnist", "--data.root", str(SAMPLE))
-    assert code == 2 and "must be the same in the same order" in err
+    assert code == 2 and "must be the same, in any order" in err
     assert "Unknown to the model: T-shirt" in err and "Missing in the data: tench" in err
-    assert "--data.classes" in err and "--protocol fewshot" in err
-
-
-def test_the_same_classes_in_another_order_are_refused(mixer, trained, here, no_pass):
-    """Folders are in the order of their names; the model has learned another one."""
-    model = load(trained)
-    turned = replace(model.preprocess, class_names=("light", "dark"))
-    save_model(here / "turned", model, turned, model.about)
-    make_photos(here / "more")
-    for protocol in ("top1", "robustness"):
-        code, out, err = mixer("evaluate", "turned", "--on", "more", "--protocol", protocol)
-        assert code == 2 and out == ""
-        assert "Class 0 is 'light' in the model and 'dark' in the data." in err
-        assert "in the order of their names" in err and "--protocol fewshot" in err
-
-
-def test_classes_that_the_model_does_not_know_can_be_left_out(mixer, trained, here):
-    make_photos(here / "more", classes=("dark", "grey", "light"))
-    words = ("evaluate", str(trained), "--on", "more", "--json")
-    code, _, err = mixer(*words)
-    assert code == 2 and "Unknown to the model: grey; --data.classes leaves them out" in err
-    assert as_json(mixer(*words, "--data.classes", "light", "dark"))["samples"] == 40
+    assert "--data.classes" not in err and "--protocol fewshot" in err  # they have none in common
 
 
 def test_an_empty_split_is_said_before_any_time_is_spent(

@@ -1,4 +1,4 @@
-"""`mixer evaluate` on a folder with broken images: it stops, or leaves out what it names."""
+"""`mixer evaluate` on a folder with broken images: it names them, or leaves them out, too."""
 
 import json
 import os
@@ -19,10 +19,31 @@ def words(trained, here):
     return ("evaluate", str(trained), "--data.source", "more")
 
 
-def test_the_first_broken_image_stops_it(mixer, words):
+def test_broken_images_stop_it_and_are_named_with_their_number(mixer, words):
     code, out, err = mixer(*words)
-    assert code == 2 and out == "" and BROKEN[0] in err and BROKEN[1] not in err
+    assert code == 2 and out == "" and "2 of 40 images of more cannot be used" in err
+    assert all(f"{name} (it is broken or cut short" in err for name in BROKEN)
     assert "--skip-broken" in err
+
+
+def test_a_single_one_is_named_as_it_is(mixer, words, here):
+    (here / "more" / BROKEN[1]).unlink()
+    code, _, err = mixer(*words)
+    assert code == 2 and f"Cannot use the image more/{BROKEN[0]}: it is" in err and "--skip" in err
+
+
+def test_of_many_broken_ones_five_are_named(mixer, words, here):
+    for i in range(8):
+        os.truncate(here / "more" / "dark" / f"{i:02}.png", 50)
+    err = mixer(*words)[2]
+    assert "9 of 40 images" in err and err.count("cut short") == 5 and ", …" in err
+
+
+def test_of_too_many_images_to_look_at_the_first_is_named(mixer, words, monkeypatch):
+    monkeypatch.setattr("mixerkit.cli.broken.MOST_LOOKED_THROUGH", 39)
+    code, _, err = mixer(*words)
+    assert code == 2 and BROKEN[0] in err and BROKEN[1] not in err
+    assert "the first that was met: others of the 40 may be broken too" in err
 
 
 def test_links_that_lead_nowhere_are_broken_images(mixer, words, here):

@@ -268,23 +268,62 @@ def test_a_broken_image_is_an_error_and_nothing_of_it_is_kept(mixer, words, here
     assert len(list(cache.iterdir())) == 1  # the shots
 
 
+def test_broken_images_are_left_out_when_asked_and_others_drawn(mixer, words, here):
+    broken = [f"train/dark/{i:02}.png" for i in range(15)] + ["test/light/03.png"]
+    for name in broken:
+        os.truncate(here / "more" / name, 50)
+    code, _, err = mixer(*words)
+    assert code == 2 and "images of more train cannot be used" in err and "--skip-broken" in err
+    found = as_json(mixer(*words, "--skip-broken", "--json"))
+    left_out = [(row["index"], row["file"]) for row in found["unreadable"]]
+    assert found["samples"] == 11 and left_out[-1] == (9, f"more/{broken[-1]}")
+    assert len(set(left_out)) == len(left_out) and {name for _, name in left_out} <= {
+        f"more/{name}" for name in broken
+    }
+    assert all(name == f"more/train/dark/{i:02}.png" for i, name in left_out[:-1])
+    assert "cannot be used" in mixer(*words, "--skip-broken")[1]
+    code, _, err = mixer(*words, "6", "--skip-broken")
+    assert code == 2 and "dark (5)" in err
+
+
+def test_of_the_papers_shots_those_that_fit_are_measured(mixer, words, here):
+    """20 images of each class: 25 shots are left out, unless they were asked for."""
+    code, out, err = mixer(*words[:-3], "--json")
+    found = json.loads(out)
+    assert code == 0 and [row["shots"] for row in found["averages"]] == [1, 5, 10]
+    assert found["shots_left_out"] == [25]
+    assert err == "note: without 25 shots: the smallest class of more train has 20 images.\n"
+    code, _, err = mixer(*words[:-3], "--shots", "1,5,10,25")
+    assert code == 2 and "25 shots need at least 25 training images" in err
+
+
+def test_an_interval_ends_at_100_percent(mixer, words):
+    """The tiny run tells dark from light almost always."""
+    found = as_json(mixer(*words, "--json"))
+    for row in found["averages"]:
+        low, high = row["interval"]
+        assert low == max(0, row["mean"] - row["half_width"]) and low <= row["mean"] <= high <= 1
+    rows = [line for line in mixer(*words)[1].splitlines() if " to " in line]
+    assert rows and all(float(line.split(" to ")[1].split()[0]) <= 100 for line in rows)
+
+
 BAD = {
     "too few images": (("--shots", "5", "21"), "dark (20), light (20)"),
-    "no shots": (("--shots",), "shots must be numbers of images"),
+    "no shots": (("--shots",), "error: --shots must be numbers of images"),
     "no positive shots": (("--shots", "0"), "from 1 on"),
     "shots that are no number": (("--shots", "many"), "many"),
-    "no seeds": (("--seeds", "0"), "seeds must be at least 1"),
-    "no regularisation": (("--ridge", "0"), "ridge must be a positive number"),
+    "no seeds": (("--seeds", "0"), "error: --seeds must be at least 1"),
+    "no regularisation": (("--ridge", "0"), "error: --ridge must be a positive number"),
     "no batch": (("--batch-size", "-1"), "--batch-size must be at least 1, or 0"),
     "two sources": (("--data.source", "photos"), "name two sources"),
     "size without a way": (("--data.resize-to", "32"), "leave --data.resize-to out"),
     "smaller than the model": (
         ("--data.resize", "squash", "--data.resize-to", "8"), "at least the image side",
     ),
-    "not a share": (("--data.holdout", "1.5"), "data.holdout must be a share"),
-    "fewer threads than none": (("--data.workers", "-1"), "data.workers must not be negative"),
+    "not a share": (("--data.holdout", "1.5"), "error: --data.holdout must be a share"),
+    "fewer threads than none": (("--data.workers", "-1"), "error: --data.workers must not be"),
     "misspelt": (("--shot", "5"), "--shot"),
-    "no such source": (("--data.root", "nowhere"), "found no folder nowhere"),
+    "no such source": (("--data.root", "nowhere"), "error: --data.root must be a folder, found no"),
     "another split": (("--split", "train"), "--split"),
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ import shlex
 import pytest
 from PIL import Image
 
+from mixerkit.cli.robustness_text import _with_interval
 from mixerkit.evaluation.conditions import KINDS
 from mixerkit.results import read_results
 
@@ -110,10 +111,16 @@ CASES = {
         ("MODEL", "--out", "a.png"),
         "--out must be a file that ends in .json",
     ),
-    "no such memory": (("MODEL", "--data.memory", "-1"), "data.memory must not be negative"),
+    "no such memory": (
+        ("MODEL", "--data.memory", "-1"),
+        "error: --data.memory must not be negative",
+    ),
     "two sources": (("MODEL", "--on", "a", "--data.source", "b"), "name two sources"),
     "no such split": (("MODEL", "--split", "test"), "has no test split, it has"),
-    "other classes": (("zoo:fashion-demo", "--on", "photos"), "the same in the same order"),
+    "other classes": (
+        ("zoo:fashion-demo", "--on", "photos"),
+        "which must be the same, in any order",
+    ),
     "fresh weights": (("N/4",), "does not say which classes it knows"),
     "no such folder": (("MODEL", "--on", "nowhere"), "'nowhere' is no folder"),
     "misspelt option": (("MODEL", "--kind", "blur"), "--kind"),
@@ -130,10 +137,35 @@ def test_bad_input(case, mixer, trained, photos, here):
     assert sorted(here.rglob("*")) == before
 
 
-def test_a_broken_image_is_named(mixer, trained, photos):
-    (photos / "dark" / "03.png").write_bytes(b"no picture")
-    code, out, err = mixer("evaluate", str(trained), *HARD, "--on", "photos")
-    assert (code, out) == (2, "") and "03.png" in err
+def test_broken_images_are_named_or_left_out(mixer, trained, photos):
+    """Others are spoiled as they were: what is random goes by the image's place in the split."""
+    words = ("evaluate", str(trained), *HARD, "--on", "photos", "--kinds", "noise")
+    whole = as_json(mixer(*words, "--json"))
+    for name in ("03", "04"):
+        (photos / "dark" / f"{name}.png").write_bytes(b"no picture")
+    code, out, err = mixer(*words)
+    assert (code, out) == (2, "") and "2 of 40 images" in err and "--skip-broken" in err
+    assert "03.png" in err and "04.png" in err
+    found = as_json(mixer(*words, "--skip-broken", "--json"))
+    assert [row["index"] for row in found["unreadable"]] == [3, 4] and found["images"] == 38
+    pairs = zip(whole["rows"], found["rows"], strict=True)
+    assert all(abs(38 * b["top1"] - 40 * a["top1"] + 2) <= 2 for a, b in pairs)
+    assert "Left out: 2 of 40 images cannot be used" in mixer(*words, "--skip-broken")[1]
+
+
+@pytest.mark.parametrize("taken", ["a.json", "a.png"])
+def test_nothing_is_overwritten(mixer, trained, here, taken):
+    (here / taken).write_text("mine")
+    words = ("evaluate", str(trained), *HARD, "--kinds", "blur", "--out", "a.json")
+    code, out, err = mixer(*words)
+    assert (code, out) == (2, "") and f"{taken} already exists and is never overwritten" in err
+    assert (here / taken).read_text() == "mine" and len(list(here.glob("a.*"))) == 1
+
+
+def test_the_clean_interval_ends_at_100_percent():
+    low, high = (_with_interval(share, 0.05).partition(" (")[2] for share in (0.02, 0.98))
+    assert (low, high) == ("0.00 to 7.00)", "93.00 to 100.00)")
+    assert _with_interval(1.0, None) == "100.00 %"
 
 
 def test_help(mixer):

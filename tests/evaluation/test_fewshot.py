@@ -8,6 +8,7 @@ from sklearn.linear_model import Ridge
 
 from mixerkit.errors import UserError
 from mixerkit.evaluation.fewshot import (
+    PAPER_SHOTS,
     Drawn,
     FewShot,
     LinearProbe,
@@ -16,6 +17,7 @@ from mixerkit.evaluation.fewshot import (
     fit,
     measure,
     ridge_weights,
+    that_fit,
 )
 
 NAMES = ("ankle boot", "bag", "coat")
@@ -137,6 +139,13 @@ def test_a_class_with_too_few_images_is_refused() -> None:
     assert draw(labels, NAMES, Protocol(shots=(9,))).indices.shape == (3, 3, 9)
     with pytest.raises(UserError, match="take classes without images out"):
         draw(np.array([0, 2]), NAMES, Protocol(shots=(1,)))
+
+
+def test_the_shots_that_fit_are_those_of_the_smallest_class() -> None:
+    labels = np.repeat(np.arange(3), [25, 9, 24])
+    assert that_fit(PAPER_SHOTS, labels, 3) == (1, 5)
+    assert that_fit((9, 10), labels, 3) == (9,)
+    assert that_fit((1, 5), labels, 4) == (1,)  # a class without images: draw says so
 
 
 def test_many_classes_with_too_few_are_not_all_named() -> None:

@@ -12,7 +12,7 @@ from mixerkit.errors import UserError
 from mixerkit.evaluation.accuracy import evaluate
 from mixerkit.evaluation.conditions import KINDS, at_size, conditions, sizes
 from mixerkit.evaluation.corruption import corrupt
-from mixerkit.evaluation.robustness import Chosen, measure_under
+from mixerkit.evaluation.robustness import Chosen, drawn, measure_under
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig, variant
 from mixerkit.spec.preprocess import Preprocess
@@ -45,7 +45,8 @@ def split() -> ImageSplit:
 
 def chosen_from(split: ImageSplit, model: MlpMixer, count: int = 0, seed: int = 0) -> Chosen:
     reading = Reading(workers=1)
-    return Chosen(split, model.preprocess, count=count, seed=seed, memory=1.0, reading=reading)
+    indices = drawn(len(split), count, seed)
+    return Chosen(split, model.preprocess, indices, seed=seed, memory=1.0, reading=reading)
 
 
 def rows_of(split: ImageSplit, model: MlpMixer, batch_size: int = 16, **options) -> list[dict]:

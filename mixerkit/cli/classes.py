@@ -1,0 +1,81 @@
+"""Whether a model knows the classes of the images, and their labels in its numbers."""
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixerkit import launch
+from mixerkit.cli.text import plural
+from mixerkit.errors import UserError, did_you_mean
+from mixerkit.spec.imagenet import readable
+
+if TYPE_CHECKING:
+    from mixerkit.data.sources import ImageSplit
+    from mixerkit.spec.preprocess import Preprocess
+
+NAMED = 5
+"""Classes that an error names at most."""
+
+
+def as_the_model_knows(
+    preprocess: "Preprocess", split: "ImageSplit", chosen: bool = False
+) -> "ImageSplit":
+    """The split with the model's classes, and labels that are their numbers: matched by name, so
+    that their order makes no difference. `UserError` where the classes are others; `chosen` ones
+    may be some of the model's."""
+    known, found = readable(preprocess.class_names), _as_named(preprocess, split)
+    if known == found:
+        return replace(split, class_names=preprocess.class_names)
+    unknown = [name for name in found if name not in known]
+    missing = [name for name in known if name not in found]
+    if unknown or (missing and not chosen) or len(set(known)) < len(known):
+        raise UserError(_difference(known, split, unknown, missing))
+    if not missing:
+        _note(f"the classes of {split.name} are in another order, and are matched by name")
+    numbers = np.array([known.index(name) for name in found], np.int64)
+    return replace(split, class_names=preprocess.class_names, labels=numbers[split.labels])
+
+
+def _as_named(preprocess: "Preprocess", split: "ImageSplit") -> tuple[str, ...]:
+    """The classes of the images as the model calls them. No folder's name has a /, in the place of
+    which it may have a -."""
+    known, found = readable(preprocess.class_names), readable(split.class_names)
+    of_folders = {name.replace("/", "-"): name for name in known if "/" in name}
+    meant = {name: of_folders[name] for name in found if name in of_folders and name not in known}
+    if meant:
+        pairs = [f"{folder} for {name}" for folder, name in meant.items()]
+        _note(f"folders cannot have a / in their names: {_first(pairs)}")
+    return tuple(meant.get(name, name) for name in found)
+
+
+def _difference(
+    known: tuple[str, ...], split: "ImageSplit", unknown: list[str], missing: list[str]
+) -> str:
+    """How the sets differ, and what to do."""
+    said = []
+    common = len(missing) < len(known)
+    if unknown:
+        out = "; --data.classes leaves them out" if common else ""
+        near = did_you_mean(unknown[0], missing)
+        said.append(f"Unknown to the model: {_first(unknown)}{out}.{near}")
+    if missing:
+        alone = "; --data.classes with the others measures them alone" if common else ""
+        said.append(f"Missing in the data: {_first(missing)}{alone}.")
+    if not said:
+        said.append("Several of the model's classes have one name, by which none can be told.")
+    return (
+        f"The model knows {plural(len(known), 'class')} and {split.name} has "
+        f"{plural(len(split.class_names), 'class')}, which must be the same, in any order. "
+        f"{' '.join(said)} Images of any classes: --protocol fewshot."
+    )
+
+
+def _note(text: str) -> None:
+    if launch.rank() == 0:
+        print(f"note: {text}.", file=sys.stderr)
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
