@@ -13,15 +13,11 @@ from mixerkit.errors import EXIT_DONE, UserError
 from mixerkit.spec.mixer import Size
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from mixerkit.data.sources import ImageSplit
     from mixerkit.inference.export import Target, Written
-    from mixerkit.inference.gate import Verdict
+    from mixerkit.inference.gate import Samples, Verdict
     from mixerkit.inference.mixer_graph import EightBits
     from mixerkit.inference.web_runtime import Taken
     from mixerkit.model.mixer import MlpMixer
-    from mixerkit.spec.preprocess import Preprocess
 
 EXAMPLES = """\
   mixer export zoo:fashion-demo                                # fashion-demo.onnx
@@ -33,9 +29,6 @@ EXAMPLES = """\
   mixer export runs/photos-64 --pixels --probabilities         # 8-bit images in, shares out
   mixer export zoo:fashion-demo --to web --out page            # a page that classifies images
 """
-
-NOISE = 64
-"""Images that are compared."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +57,22 @@ class Export:
     """float16 stores matrices in half the bytes; all is computed in float32. int8 computes products
     in 8 bits."""
     images: Annotated[str, shown_as("NAME|FOLDER")] = ""
-    """Images for int8 and for the comparison: a named set or a folder. If not given, int8 takes
-    those that the model was trained on; the comparison alone takes noise."""
+    """Images for int8 and for the comparison: a named set, a folder with one for each class, or a
+    folder of images. If not given, int8 takes those that the model was trained on, and the
+    validation images to judge by; the comparison alone takes noise."""
     root: Annotated[str, shown_as("FOLDER")] = ""
     """Folder in which named sets are looked for first."""
     count: int = 512
-    """How many images, at most; they are spread over the whole set."""
+    """How many images, at most; they are spread over the whole set. As many validation images judge
+    int8; without any, half of the images do."""
+    percentile: float | None = None
+    """For int8: this share (%) of values inside the ranges, instead of the best of 99.9, 99.99 and
+    100."""
+    smooth: float | None = None
+    """For int8: how much of the differences between channels the matrices take over (SmoothQuant's
+    α, 0 to 1), instead of the better of 0 and 0.5."""
+    sensitivity: Flag = False
+    """For int8: measure what each product costs, also if none has to stay in float."""
     pixels: Flag = False
     """Take 8-bit images [batch, height, width, channels], which the graph normalises, instead of
     normalised ones [batch, channels, height, width]. Both have the model's size."""
@@ -90,18 +93,22 @@ def main(words: list[str]) -> int:
     given = parse(Export, words, command="export", examples=EXAMPLES)
     out, runtime = begun(given)
     from mixerkit.checkpoint.load import load
+    from mixerkit.cli.export_images import images_for, samples_for
     from mixerkit.inference.export import export
     from mixerkit.inference.mixer_graph import Form
 
     model = load(given.model, image_size=given.image_size)
     if given.probabilities and not model.config.num_classes:
         raise UserError(f"{given.model} has no head and so no probabilities: leave them out.")
-    model.preprocess = model.preprocess or _assumed(model)
+    _assume(model)
     for note in model.notes:
         print(f"assumed: {note}", file=sys.stderr)
     half = given.precision == "float16"
-    pixels = images_for(model, given)
-    rounded = _rounded(model, pixels, given) if given.precision == "int8" else None
+    if given.precision == "int8":
+        samples = samples_for(model, given)
+        rounded, pixels = _rounded(model, samples, given), samples.judge
+    else:
+        rounded, pixels = None, images_for(model, given)
     if given.to == "web":
         from mixerkit.inference.web_export import web_export
 
@@ -124,6 +131,7 @@ def main(words: list[str]) -> int:
 
 def begun(given: Export) -> "tuple[Path, dict[Taken, bytes]]":
     """Where it will be, after what is known to be wrong was said; and what a page needs besides."""
+    _check(given)
     from mixerkit.inference.export import SUFFIX, check_free
 
     if given.to == "web":
@@ -133,6 +141,23 @@ def begun(given: Export) -> "tuple[Path, dict[Taken, bytes]]":
     out = Path(given.out or f"{name_of(given.model)}{SUFFIX[given.to]}")
     check_free(out, given.to)
     return out, {}
+
+
+def _check(given: Export) -> None:
+    if given.count < 1:
+        raise UserError(f"--count must be at least 1, found {given.count}.")
+    about_int8 = {
+        "--percentile": given.percentile is not None,
+        "--smooth": given.smooth is not None,
+        "--sensitivity": given.sensitivity,
+    }
+    if given.precision != "int8" and any(about_int8.values()):
+        name = next(name for name, there in about_int8.items() if there)
+        raise UserError(f"{name} is for --precision int8: give it, too, or leave {name} out.")
+    if given.percentile is not None and not 50 <= given.percentile <= 100:
+        raise UserError(f"--percentile must be from 50 to 100, found {given.percentile:g}.")
+    if given.smooth is not None and not 0 <= given.smooth <= 1:
+        raise UserError(f"--smooth must be from 0 to 1, found {given.smooth:g}.")
 
 
 def _begun_page(given: Export) -> "tuple[Path, dict[Taken, bytes]]":
@@ -151,7 +176,8 @@ def _begun_page(given: Export) -> "tuple[Path, dict[Taken, bytes]]":
     return out, runtime_files(Path(given.runtime_files) if given.runtime_files else None)
 
 
-def _rounded(model: "MlpMixer", pixels: "np.ndarray", given: Export) -> "tuple[EightBits, Verdict]":
+def _rounded(model: "MlpMixer", samples: "Samples", given: Export) -> "tuple[EightBits, Verdict]":
+    from mixerkit.inference.eight_bits import SETTINGS, Setting
     from mixerkit.inference.export import READERS, weights_of
     from mixerkit.inference.gate import judged
     from mixerkit.inference.runtimes import installed
@@ -165,47 +191,16 @@ def _rounded(model: "MlpMixer", pixels: "np.ndarray", given: Export) -> "tuple[E
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    return judged(model.config, weights_of(model), model.preprocess, pixels, here[0], say)
+    settings = SETTINGS
+    if given.percentile is not None or given.smooth is not None:
+        settings = (Setting(given.percentile or Setting.percentile, given.smooth or 0.0),)
+    about = (model.config, weights_of(model), model.preprocess)
+    return judged(*about, samples, here, say, settings=settings, sense=given.sensitivity)
 
 
 def _target(given: Export) -> "Target":
     """What kind of file holds the model: a page has it as ONNX."""
     return "onnx" if given.to == "web" else given.to
-
-
-def images_for(model: "MlpMixer", given: Export) -> "np.ndarray":
-    """What the exported model is compared and rounded on, uint8 [N, I, H, W]: `given` images, those
-    of the model's training for int8, or noise."""
-    if given.count < 1:
-        raise UserError(f"--count must be at least 1, found {given.count}.")
-    from mixerkit.cli.images import own_data
-    from mixerkit.data.sources import open_source, opened
-
-    if given.images:
-        splits = open_source(given.images, given.root)
-    elif given.precision == "int8":
-        own = own_data(model)
-        if not own.source:
-            raise UserError(
-                "int8 needs real images to find its ranges on, and this model does not say what it "
-                "was trained on: give --images NAME|FOLDER."
-            )
-        splits = opened(own)
-    else:
-        return noise(model)
-    return some_of(splits.train, model, given.count)
-
-
-def some_of(split: "ImageSplit", model: "MlpMixer", count: int) -> "np.ndarray":
-    """At most so many images, spread over the whole split, as the decoder prepares them."""
-    import numpy as np
-
-    from mixerkit.data.loader import EvaluationLoader
-
-    assert model.preprocess
-    chosen = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(int))
-    loader = EvaluationLoader(split, model.preprocess, batch_size=1, memory=0.0)
-    return np.stack([loader.picture(int(index)) for index in chosen])
 
 
 def name_of(source: str) -> str:
@@ -216,18 +211,16 @@ def name_of(source: str) -> str:
     return stem.replace("@", "-") or "mixer"
 
 
-def noise(model: "MlpMixer") -> "np.ndarray":
-    """8-bit images without meaning, uint8 [N, I, H, W]; the same every time."""
-    import numpy as np
-
-    shape = (NOISE, model.config.in_channels, *model.config.image_hw)
-    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-
-
-def _assumed(model: "MlpMixer") -> "Preprocess":
+def _assume(model: "MlpMixer") -> None:
+    """How images are prepared, where the model does not say it; a note tells."""
     from mixerkit.spec.preprocess import Preprocess
 
-    return Preprocess(image_size=model.config.image_size, channels=model.config.in_channels)
+    if model.preprocess is None:
+        model.preprocess = Preprocess(
+            image_size=model.config.image_size, channels=model.config.in_channels
+        )
+        note = "images are prepared as by default (values from -1 to 1): the model does not say how"
+        model.notes = (*model.notes, note)
 
 
 def _report(given: Export, found: "Written", verdict: "Verdict | None") -> dict[str, Any]:
@@ -257,7 +250,7 @@ def _text(
         facts += [
             ("in float", in_float),
             ("same class", f"{percent(verdict.loss.agreement)} of {verdict.judged_on} images"),
-            ("speed", f"{verdict.speed_up:.2f} times that of float32 in {verdict.runtime}"),
+            ("speed", f"{verdict.speed.ratio:.2f} times float32's, in {verdict.speed.runtime}"),
         ]
     rows = [("compared with PyTorch", "largest difference", "same likeliest class")]
     rows += [

@@ -65,7 +65,9 @@ class Loss:
 
 
 class Calibration:
-    """A model and the images that its ranges are found on. Float graphs run in `runtime`."""
+    """A model with a head, and the images that its ranges are found on. Float graphs run in
+    `runtime`. `UserError`: there is nothing to compare, as the model has no head, or gives the same
+    logits for all images."""
 
     def __init__(
         self,
@@ -80,6 +82,12 @@ class Calibration:
         self.runtime, self.threads = runtime, threads
         self.images_NIHW = normalised(pixels_NIHW, preprocess)
         self.wanted_NK = self.logits(None)
+        if not config.num_classes:
+            raise UserError(
+                "8 bits are judged by the likeliest class, and this model has no head: export it "
+                "in float32 or float16."
+            )
+        check_varied(self.wanted_NK)
 
     def logits(self, eight_bits: EightBits | None) -> np.ndarray:
         """What the graph gives of the images, [N, K]."""
@@ -173,6 +181,15 @@ class Calibration:
         return {product: _inside(counts[product], own, percentile) for product, own in ends.items()}
 
 
+def check_varied(wanted_NK: np.ndarray) -> None:
+    """`UserError` when all images have the same logits."""
+    if not np.ptp(wanted_NK, axis=0).any():
+        raise UserError(
+            "The model gives the same outputs for all images, as fresh weights with a head of "
+            "zeros do, so that nothing can be compared: give a trained model, or --force."
+        )
+
+
 def _inside(counts: np.ndarray, ends: Range, percentile: float) -> Range:
     """The range that leaves out half of what is beyond `percentile` at either side."""
     edges = np.linspace(ends.low, ends.high, len(counts) + 1)
@@ -212,20 +229,12 @@ def sensitivity(calibration: Calibration, eight_bits: EightBits, watch: Watch) -
     return dict(sorted(found.items(), key=lambda one: one[1].signal_to_noise))
 
 
-def spared(
-    calibration: Calibration,
-    eight_bits: EightBits,
-    losses: Mapping[str, Loss],
-    least_agreement: float,
-    most: float = 0.5,
-) -> tuple[EightBits, Loss]:
-    """With the fewest products left in float, those that do most first, so that so many images
-    agree; at most the share `most` of all. What is found for the last try when nothing helps."""
+def sparing(
+    eight_bits: EightBits, losses: Mapping[str, Loss], most: float = 0.5
+) -> Iterator[EightBits]:
+    """With one product more left in float each time, those that do most first; at most the share
+    `most` of all."""
     order = list(losses)
-    for count in range(int(most * len(order)) + 1):
-        ranges = {p: own for p, own in eight_bits.ranges.items() if p not in order[:count]}
-        some = replace(eight_bits, ranges=ranges)
-        loss = calibration.loss(some)
-        if loss.agreement >= least_agreement:
-            break
-    return some, loss
+    for count in range(1, int(most * len(order)) + 1):
+        kept = {p: own for p, own in eight_bits.ranges.items() if p not in order[:count]}
+        yield replace(eight_bits, ranges=kept)

@@ -189,16 +189,16 @@ def _loaded(
 def _rounded(model: "MlpMixer", images_NIHW: np.ndarray, watch: Watch) -> EightBits:
     """How the model is computed in 8 bits, if the gate lets it pass."""
     from mixerkit.inference.export import weights_of
-    from mixerkit.inference.gate import judged, refuse_unless_good
+    from mixerkit.inference.gate import judged, parted, refuse_unless_good
 
-    here = installed()
+    here = [name for name in RUNTIMES if name in installed()]
     if not here or model.preprocess is None:
         raise UserError(
             f"int8 is judged by running it, on images prepared as the model's preprocess says: "
             f"found {' and '.join(here) or 'no runtime'} and {model.preprocess}."
         )
-    weights = weights_of(model)
-    found, verdict = judged(model.config, weights, model.preprocess, images_NIHW, here[-1], watch)
+    about = (model.config, weights_of(model), model.preprocess)
+    found, verdict = judged(*about, parted(images_NIHW), here, watch)
     refuse_unless_good(verdict)
     return found
 

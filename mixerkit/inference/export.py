@@ -15,6 +15,7 @@ from mixerkit.checkpoint.files import sync
 from mixerkit.data.sources import SOURCES
 from mixerkit.errors import Refused, UserError
 from mixerkit.inference.eager import Eager
+from mixerkit.inference.eight_bits import check_varied
 from mixerkit.inference.exported import Exported, open_exported, softmax
 from mixerkit.inference.gate import LEAST_AGREEMENT, Verdict, refuse_unless_good
 from mixerkit.inference.graph import onnx_module
@@ -97,12 +98,9 @@ def export(
         refuse_unless_good(verdict)
     graph = mixer_graph(model.config, weights, model.preprocess, form, eight_bits)
     wanted_NK = eager_logits(model, pixels_NIHW)
+    if not force:
+        check_varied(wanted_NK)
     constant = not np.ptp(wanted_NK, axis=0).any()
-    if constant and not force:
-        raise UserError(
-            "The model gives the same outputs for all images, as fresh weights with a head of "
-            "zeros do, so that nothing can be compared: give a trained model, or --force."
-        )
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as temporary:
         draft = Path(temporary) / out.name
         write(graph, draft, to, form)
@@ -113,7 +111,7 @@ def export(
             _changed(found, verdict, force) if verdict else _doubtful(found, form, force)
         )
         more = {"compared": [asdict(one) for one in found], "forced": forced}
-        more |= _trained_on(model)
+        more |= {"notes": list(model.notes)} | _trained_on(model)
         tell(graph, more | ({"judged": verdict.row()} if verdict else {}))
         files = write(graph, draft, to, form)
         open_exported(draft, readers[0])  # as it will be

@@ -4,8 +4,9 @@ Letters: N images, I image channels, H W image height and width, K classes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -18,39 +19,88 @@ from mixerkit.inference.eight_bits import (
     Loss,
     Setting,
     Watch,
+    Weights,
     sensitivity,
-    spared,
+    sparing,
     tried,
 )
 from mixerkit.inference.mixer_graph import PLAIN, EightBits, mixer_graph
 from mixerkit.inference.runtimes import Runtime, open_graph
+from mixerkit.results import describe_machine
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
-from mixerkit.timer import compare, interleave
+from mixerkit.timer import Call, compare, interleave
 
 LEAST_AGREEMENT, LEAST_SPEED_UP = 0.99, 1.2
-FEWEST = 32
-"""Images: half of them for the ranges, half to judge by."""
-TIMED_BATCH, ROUNDS = 8, 7
+FEWEST, FEWEST_JUDGED = 32, 100
+"""Images that ranges are found on, and others to judge by: one of a hundred is what may differ."""
+SENSED = 64
+"""Images on which the products are told apart."""
+TIMED_BATCH, ROUNDS, MOST_ROUNDS = 8, 7, 42
+
+
+@dataclass(frozen=True)
+class Samples:
+    """8-bit images [N, I, H, W]: some to find ranges on, others to judge by."""
+
+    learn: np.ndarray
+    judge: np.ndarray
+
+
+def parted(pixels_NIHW: np.ndarray, held_out: np.ndarray | None = None) -> Samples:
+    """What there is in two parts. `held_out`: images that had no part in the training; where there
+    are too few of them, some of the others judge, too."""
+    held = pixels_NIHW[:0] if held_out is None else held_out
+    missing = max(0, FEWEST_JUDGED - len(held))
+    if missing:
+        missing = max(missing, len(pixels_NIHW) // 2 - len(held))
+    if len(pixels_NIHW) - missing < FEWEST:
+        raise UserError(
+            f"8 bits need at least {FEWEST} images to find ranges on and {FEWEST_JUDGED} others to "
+            f"judge by, found {len(pixels_NIHW) + len(held)} in all: give more with --images."
+        )
+    judges = np.linspace(0, len(pixels_NIHW) - 1, missing).round().astype(int)
+    return Samples(
+        np.delete(pixels_NIHW, judges, axis=0), np.concatenate([held, pixels_NIHW[judges]])
+    )
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How many times as fast as in float: the median of rounds in turns, and their quartiles."""
+
+    ratio: float
+    low: float
+    high: float
+    runtime: Runtime
+
+    @property
+    def decided(self) -> bool:
+        """Whether most rounds say the same of `LEAST_SPEED_UP`."""
+        return self.low >= LEAST_SPEED_UP or self.high < LEAST_SPEED_UP
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of a model in 8 bits. `loss`: on images that had no part in the choices;
-    `speed_up`: over the float graph, by medians of rounds in turns."""
+    """What was found of a model in 8 bits. `loss`: on images that had no part in the choice of
+    ranges. `costs`: signal to noise in decibels with one product alone in 8 bits, where that was
+    measured. `judged_times`: as often were products left in float until the judging images agreed,
+    and once. `machine`: where it is so; processors without VNNI add up 8-bit products otherwise."""
 
     setting: Setting
     in_float: tuple[str, ...]
     loss: Loss
-    speed_up: float
-    runtime: Runtime
+    speed: Speed
     calibrated_on: int
     judged_on: int
+    judged_times: int = 1
+    costs: Mapping[str, float] = field(default_factory=dict)
+    machine: Mapping[str, Any] = field(default_factory=describe_machine)
 
     @property
     def passes(self) -> bool:
         """Whether it answers as in float, and faster."""
-        return self.loss.agreement >= LEAST_AGREEMENT and self.speed_up >= LEAST_SPEED_UP
+        return self.loss.agreement >= LEAST_AGREEMENT and self.speed.ratio >= LEAST_SPEED_UP
 
     def row(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -59,41 +109,47 @@ class Verdict:
 
 def judged(
     config: MixerConfig,
-    weights: Mapping[str, np.ndarray],
+    weights: Weights,
     preprocess: Preprocess,
-    pixels_NIHW: np.ndarray,
-    runtime: Runtime,
+    samples: Samples,
+    runtimes: Sequence[Runtime],
     watch: Watch,
     threads: int = 0,
     settings: Sequence[Setting] = SETTINGS,
+    sense: bool = False,
 ) -> tuple[EightBits, Verdict]:
-    """The best way to compute the model in 8 bits that is found on one half of real images, and how
-    it does on the other half. Products that cost agreement are left in float."""
-    if len(pixels_NIHW) < FEWEST:
-        raise UserError(
-            f"8 bits need at least {FEWEST} images to find ranges and to judge by, found "
-            f"{len(pixels_NIHW)}: give more with --images."
-        )
-    learn, rest = pixels_NIHW[::2], pixels_NIHW[1::2]
-    calibration = Calibration(config, weights, preprocess, learn, runtime, threads)
-    setting, eight_bits, loss = tried(calibration, watch, settings)[0]
-    if loss.agreement < LEAST_AGREEMENT:
-        watch("too many images change their class: which product costs most?")
-        losses = sensitivity(calibration, eight_bits, watch)
-        products = set(eight_bits.ranges)
-        eight_bits, loss = spared(calibration, eight_bits, losses, LEAST_AGREEMENT)
-        in_float = tuple(sorted(products - set(eight_bits.ranges)))
-    else:
-        in_float = ()
-    judge = Calibration(config, weights, preprocess, rest, runtime, threads)
+    """The best way to compute the model in 8 bits that is found on some real images, and how it
+    does on others. Products that cost agreement are left in float; with `sense` what each costs is
+    measured in any case. Of `runtimes` the first computes, and all are timed."""
+    about = (config, weights, preprocess)
+    watch(f"8 bits: ranges from {len(samples.learn)} images, judged by {len(samples.judge)} others")
+    learn = Calibration(*about, samples.learn, runtimes[0], threads)
+    judge = Calibration(*about, samples.judge, runtimes[0], threads)
+    setting, eight_bits, known = tried(learn, watch, settings)[0]
+    products, loss = set(eight_bits.ranges), judge.loss(eight_bits)
+    agrees = min(known.agreement, loss.agreement) >= LEAST_AGREEMENT
+    times, losses = 1, dict[str, Loss]()
+    if sense or not agrees:
+        watch("what does each product cost, alone in 8 bits?")
+        few = Calibration(*about, samples.learn[:SENSED], runtimes[0], threads)
+        losses = sensitivity(few, eight_bits, watch)
+    for some in sparing(eight_bits, losses) if not agrees else ():
+        eight_bits = some
+        if learn.loss(some).agreement < LEAST_AGREEMENT:
+            continue
+        loss, times = judge.loss(some), times + 1
+        watch(f"{len(products - set(some.ranges))} in float: agreement {loss.agreement:.2%}")
+        if loss.agreement >= LEAST_AGREEMENT:
+            break
     verdict = Verdict(
         setting=setting,
-        in_float=in_float,
+        in_float=tuple(sorted(products - set(eight_bits.ranges))),
         loss=judge.loss(eight_bits),
-        speed_up=speed_up(judge, eight_bits),
-        runtime=runtime,
-        calibrated_on=len(learn),
-        judged_on=len(rest),
+        speed=speed_up(judge, eight_bits, runtimes),
+        calibrated_on=len(samples.learn),
+        judged_on=len(samples.judge),
+        judged_times=times,
+        costs={product: one.signal_to_noise for product, one in losses.items()},
     )
     return eight_bits, verdict
 
@@ -103,36 +159,60 @@ def unjudged(calibration: Calibration, setting: Setting) -> tuple[EightBits, Ver
     ranges, and no speed is claimed."""
     eight_bits, count = calibration.eight_bits(setting), len(calibration.images_NIHW)
     loss = calibration.loss(eight_bits)
-    return eight_bits, Verdict(setting, (), loss, 1.0, calibration.runtime, count, count)
+    speed = Speed(1.0, 1.0, 1.0, calibration.runtime)
+    return eight_bits, Verdict(setting, (), loss, speed, count, count)
 
 
-def speed_up(judge: Calibration, eight_bits: EightBits) -> float:
-    """Seconds of a small batch in float, by the faster of its two forms, over those in 8 bits, both
-    measured in turns."""
+def speed_up(judge: Calibration, eight_bits: EightBits, runtimes: Sequence[Runtime]) -> Speed:
+    """Seconds of a small batch in float, by the fastest of its two forms and of `runtimes`, over
+    those in 8 bits, all measured in turns, until most rounds agree whether it is enough."""
     images = judge.images_NIHW[:TIMED_BATCH]
+    about = (judge.config, judge.weights, None)
     graphs = {
-        "float": mixer_graph(judge.config, judge.weights, None, PLAIN),
-        "float, right": mixer_graph(judge.config, judge.weights, None, RIGHT),
-        "8 bits": mixer_graph(judge.config, judge.weights, None, RIGHT, eight_bits),
+        "float": mixer_graph(*about, PLAIN),
+        "float, right": mixer_graph(*about, RIGHT),
+        "8 bits": mixer_graph(*about, RIGHT, eight_bits),
     }
-    runs = {
-        name: partial(
-            open_graph(graph.SerializeToString(), judge.runtime, "", judge.threads).run, images
+    calls: dict[str, Call] = {
+        f"{name} in {runtime}": partial(
+            open_graph(graph.SerializeToString(), runtime, "", judge.threads).run, images
         )
         for name, graph in graphs.items()
+        for runtime in runtimes
     }
-    found = compare(interleave(runs, rounds=ROUNDS, least_turn=0.05), "8 bits")
-    return min(1 / found[name].speedup for name in ("float", "float, right"))
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    while True:
+        for name, own in interleave(calls, rounds=ROUNDS, least_turn=0.05).items():
+            seconds[name] += own
+        found = min((_speed(seconds, runtime) for runtime in runtimes), key=lambda one: one[0])[1]
+        if found.decided or len(seconds[next(iter(seconds))]) >= MOST_ROUNDS:
+            return found
+
+
+def _speed(seconds: Mapping[str, list[float]], runtime: Runtime) -> tuple[float, Speed]:
+    """The seconds in 8 bits in this runtime, and what that is beside the fastest float."""
+    own = f"8 bits in {runtime}"
+    floats = [name for name in seconds if name.startswith("float")]
+    rival = min(floats, key=lambda name: median(seconds[name]))
+    beside = compare(seconds, rival)[own]
+    return beside.seconds, Speed(beside.speedup, beside.low, beside.high, runtime)
 
 
 def refuse_unless_good(verdict: Verdict) -> None:
     """The gate: `Refused` with the figures that were measured."""
     if verdict.passes:
         return
+    speed = verdict.speed
+    doubt = (
+        ""
+        if speed.decided or verdict.loss.agreement < LEAST_AGREEMENT
+        else f" A quarter of the rounds gave {speed.low:.2f} or less and a quarter "
+        f"{speed.high:.2f} or more: try again when the machine has nothing else to do."
+    )
     raise Refused(
         f"Not kept in 8 bits: the likeliest class is the same as in float for "
         f"{verdict.loss.agreement:.2%} of {verdict.judged_on} images (expected at least "
-        f"{LEAST_AGREEMENT:.0%}), and it is {verdict.speed_up:.2f} times as fast in "
-        f"{verdict.runtime} on this machine (expected at least {LEAST_SPEED_UP:g}). Give "
+        f"{LEAST_AGREEMENT:.0%}), and it is {speed.ratio:.2f} times as fast in "
+        f"{speed.runtime} on this machine (expected at least {LEAST_SPEED_UP:g}).{doubt} Give "
         f"--precision float32, or --force to keep it all the same."
     )

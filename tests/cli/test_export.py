@@ -72,7 +72,8 @@ def test_eight_bits_pass_the_gate_or_not(
     repository: Path,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(gate, "speed_up", lambda *given: speed_up)
+    speed = gate.Speed(speed_up, speed_up, speed_up, "onnxruntime")
+    monkeypatch.setattr(gate, "speed_up", lambda *given: speed)
     root = str(repository / "tests/samples/fashion-mnist")
     words = ["--precision", "int8", "--images", "fashion-mnist", "--root", root, "--count", "256"]
     code = main(["export", SHIPPED, *words])
@@ -83,11 +84,62 @@ def test_eight_bits_pass_the_gate_or_not(
         assert list(tmp_path.iterdir()) == []
         assert main(["export", SHIPPED, *words, "--force", "--json"]) == 0
         report = json.loads(capsys.readouterr().out)
-        assert report["judged"]["speed_up"] == 1.1
+        assert report["judged"]["speed"]["ratio"] == 1.1
         assert open_exported(Path("fashion-demo.onnx")).about["forced"] is True
     else:
-        assert code == 0 and "2.00 times that of float32 in onnxruntime" in captured.out
+        assert code == 0 and "2.00 times float32's, in onnxruntime" in captured.out
         assert "the head alone" in captured.out
+
+
+def test_eight_bits_from_a_folder_of_images_as_it_is_told(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    repository: Path,
+    tmp_path: Path,
+) -> None:
+    """No classes in the folder, one setting, and what each product costs, kept in the file."""
+    speed = gate.Speed(2.0, 2.0, 2.0, "onnxruntime")
+    monkeypatch.setattr(gate, "speed_up", lambda *given: speed)
+    folder = flat_folder(repository, tmp_path / "flat", 140)
+    words = ["export", SHIPPED, "--precision", "int8", "--images", str(folder)]
+    more = ["--percentile", "99.95", "--sensitivity", "--json"]
+    assert main([*words, *more]) == 0
+    captured = capsys.readouterr()
+    assert "ranges from 40 images, judged by 100 others" in captured.err
+    found = json.loads(captured.out)["judged"]
+    assert found["setting"] == {"percentile": 99.95, "smooth": 0.0}
+    about = open_exported(Path("fashion-demo.onnx")).about
+    assert set(about["judged"]["costs"]) == set(about["eight_bits"]) | set(found["in_float"])
+    next(folder.iterdir()).unlink()
+    for _ in range(9):
+        next(folder.iterdir()).unlink()
+    assert main([*words, "--out", "b.onnx"]) == 2
+    assert "found 130 in all: give more with --images" in capsys.readouterr().err
+
+
+def flat_folder(repository: Path, folder: Path, count: int) -> Path:
+    """Images of all classes, in one folder."""
+    from PIL import Image
+
+    from mixerkit.data.sources import open_source
+
+    split = open_source("fashion-mnist", str(repository / "tests/samples/fashion-mnist")).test
+    assert split is not None and split.images is not None
+    folder.mkdir()
+    for number in range(count):
+        Image.fromarray(split.images[number, ..., 0]).save(folder / f"{number:03}.png")
+    return folder
+
+
+def test_a_bad_setting_is_refused(
+    capsys: pytest.CaptureFixture[str], repository: Path, tmp_path: Path
+) -> None:
+    """Half of all values are cut off: whatever stays in float does not help."""
+    root = str(repository / "tests/samples/fashion-mnist")
+    words = ["--precision", "int8", "--images", "fashion-mnist", "--root", root]
+    assert main(["export", SHIPPED, *words, "--percentile", "50"]) == 3
+    assert "Not kept in 8 bits" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_eight_bits_need_images(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -104,6 +156,10 @@ def test_eight_bits_need_images(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         ([SHIPPED, "--out", "a.xml"], r"A model for onnx is a file *.onnx, found a.xml"),
         ([SHIPPED, "--out", "no/a.onnx"], "No folder no"),
         ([SHIPPED, "--to", "onx"], "onx"),
+        ([SHIPPED, "--percentile", "99.9"], "--percentile is for --precision int8"),
+        ([SHIPPED, "--sensitivity"], "--sensitivity is for --precision int8"),
+        ([SHIPPED, "--precision", "int8", "--percentile", "0.99"], "from 50 to 100, found 0.99"),
+        ([SHIPPED, "--precision", "int8", "--smooth", "2"], "from 0 to 1, found 2"),
         ([SHIPPED, "--to", "web", "--pixels"], "leave --pixels and --probabilities out"),
         ([SHIPPED, "--to", "web", "--out", "no/page"], "No folder no"),
         ([SHIPPED, "--to", "web", "--runtime-files", "."], "has no ort.wasm.bundle.min.mjs"),
@@ -185,7 +241,7 @@ def test_protocols_that_look_inside_refuse_an_exported_model(
 
 def test_folders_of_this_machine_are_not_told(tmp_path: Path) -> None:
     from mixerkit.checkpoint.load import load
-    from mixerkit.cli.export import noise
+    from mixerkit.cli.export_images import noise
     from mixerkit.inference.export import export
 
     model = load(SHIPPED)

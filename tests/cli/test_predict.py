@@ -112,5 +112,8 @@ def test_the_fastest_backend_is_found_once(model, mixer, repository, tmp_path, m
     words = ("predict", image, "--model", model, "--backend", "auto", "--top", "1")
     (code, out, err), second = mixer(*words), mixer(*words)
     assert code == 0 and "Ankle boot" in out
-    assert "is fastest here, once" in err and "images a second" in err
+    assert "is fastest here, once" in err and "single images: " in err and "several: " in err
     assert second == (0, out, "")  # nothing is measured again
+    assert "is fastest here" in mixer(*words, "--again")[2]
+    code, _, err = mixer(*words[:4], "--again")
+    assert code == 2 and "leave --again out" in err

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mixerkit.errors import UserError
+from mixerkit.errors import Refused, UserError
 from mixerkit.inference import engine as module
+from mixerkit.inference import plan as plan_module
 from mixerkit.inference.eager import SIZES
 from mixerkit.inference.engine import Predictor
 from mixerkit.inference.export import eager_logits, export, weights_of
@@ -47,7 +49,10 @@ def model() -> MlpMixer:
 
 @pytest.fixture(autouse=True)
 def plans_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured in less time: which way is fastest is not asked here."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(plan_module, "ROUNDS", 1)
+    monkeypatch.setattr(plan_module, "SLICES", (1, 4))
 
 
 def pixels(count: int = 11) -> np.ndarray:
@@ -245,8 +250,62 @@ def test_bad_images_and_files(model: MlpMixer, tmp_path: Path) -> None:
         Predictor(path, backend="pytorch")
     with pytest.raises(UserError, match="exported for one image size"):
         Predictor(path, image_size=32)
+    with pytest.raises(UserError, match="keeps its precision"):
+        Predictor(path, "int8", images=pixels())
+    path.with_suffix(".xml").touch()
+    with pytest.raises(UserError, match="OpenVINO's and ONNX Runtime cannot read it"):
+        Predictor(path.with_suffix(".xml"), backend="onnxruntime")
     with pytest.raises(UserError, match="No exported model"):
         Predictor(tmp_path / "b.onnx")
+
+
+def test_a_model_in_8_bits_must_pass_the_gate(
+    model: MlpMixer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found on the images that are given; too slow is refused as in an export."""
+    from mixerkit.inference import gate
+
+    for ratio in (1.5, 1.1):
+        speed = gate.Speed(ratio, ratio, ratio, "openvino")
+        monkeypatch.setattr(gate, "speed_up", lambda *given, speed=speed: speed)
+        if ratio < gate.LEAST_SPEED_UP:
+            with pytest.raises(Refused, match=r"1\.10 times as fast in openvino"):
+                Predictor(model, "int8", images=pixels(132))
+            continue
+        predictor = Predictor(model, "int8", images=pixels(132))
+        found, wanted = predictor.logits(pixels(40)), eager_logits(model, pixels(40))
+        assert 0 < np.abs(found - wanted).max() < 0.1 * np.abs(wanted).max()
+
+
+def test_a_model_is_left_as_it_was(model: MlpMixer) -> None:
+    for training in (True, False):
+        model.train(training)
+        for backend in ("pytorch", "onnxruntime"):
+            Predictor(model, backend=backend).logits(pixels())  # type: ignore[arg-type]
+            assert model.training is training
+
+
+def test_a_model_without_a_head_has_no_probabilities() -> None:
+    headless = MlpMixer(replace(CONFIG, num_classes=0))
+    headless.preprocess = Preprocess(image_size=CONFIG.image_size)
+    predictor = Predictor(headless, backend="pytorch")
+    assert predictor.logits(pixels(3)).shape == (3, CONFIG.width)
+    for ask in (
+        lambda: predictor.probabilities(pixels(3)),
+        lambda: predictor.classes(Image.new("RGB", (30, 30))),
+    ):
+        with pytest.raises(UserError, match="no head"):
+            ask()
+
+
+def test_bfloat16_is_refused_where_it_is_not_computed(
+    model: MlpMixer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mixerkit.inference import ways
+
+    monkeypatch.setattr(ways, "computes_bfloat16", lambda: False)
+    with pytest.raises(UserError, match="a processor that multiplies in it"):
+        Predictor(model, "bfloat16")
 
 
 def test_a_signal_after_openvino_is_handled(model: MlpMixer) -> None:

@@ -29,7 +29,7 @@ from mixerkit.data.sources import open_source
 from mixerkit.inference.eight_bits import SETTINGS
 from mixerkit.inference.export import eager_logits, weights_of
 from mixerkit.inference.exported import normalised, open_exported
-from mixerkit.inference.gate import judged
+from mixerkit.inference.gate import judged, parted
 from mixerkit.inference.web_export import image_rule, web_export
 from mixerkit.inference.web_runtime import runtime_files
 from mixerkit.insight.units import influence
@@ -229,8 +229,10 @@ def test_eight_bits(browser: Pipe, root: Site, fashion_model: MlpMixer) -> None:
     split = open_source("fashion-mnist", str(SAMPLES)).test
     assert split is not None and split.images is not None and fashion_model.preprocess
     images = split.images.transpose(0, 3, 1, 2).copy()
-    words = fashion_model.config, weights_of(fashion_model), fashion_model.preprocess, images[:64]
-    rounded = judged(*words, "onnxruntime", lambda line: None, settings=SETTINGS[:1])
+    about = fashion_model.config, weights_of(fashion_model), fashion_model.preprocess
+    rounded = judged(
+        *about, parted(images), ["onnxruntime"], lambda line: None, settings=SETTINGS[:1]
+    )
     site = published(root, "eight-bits", fashion_model, rounded=rounded, force=True)
     names = [f"eight-{i}.png" for i in range(40)]
     for file, image in zip(names, images[100:140], strict=True):
