@@ -14,8 +14,9 @@ from mixerkit.spec.mixer import Size
 
 if TYPE_CHECKING:
     from mixerkit.inference.export import Target, Written
-    from mixerkit.inference.gate import Samples, Verdict
+    from mixerkit.inference.gate import Verdict
     from mixerkit.inference.mixer_graph import EightBits
+    from mixerkit.inference.samples import Samples
     from mixerkit.inference.web_runtime import Taken
     from mixerkit.model.mixer import MlpMixer
 

@@ -7,11 +7,11 @@ import numpy as np
 
 from mixerkit.cli.images import own_data
 from mixerkit.errors import UserError
+from mixerkit.inference.samples import Samples, parted, samples_of, some_of, spread
 
 if TYPE_CHECKING:
     from mixerkit.cli.export import Export
-    from mixerkit.data.sources import ImageSplit, Splits
-    from mixerkit.inference.gate import Samples
+    from mixerkit.data.sources import Splits
     from mixerkit.model.mixer import MlpMixer
 
 NOISE = 64
@@ -22,22 +22,21 @@ def images_for(model: "MlpMixer", given: "Export") -> np.ndarray:
     """What the exported model is compared on, uint8 [N, I, H, W]: `given` images, or noise."""
     if not given.images:
         return noise(model)
+    assert model.preprocess
     flat = _files(given, model)
-    return some_of(_splits(model, given).train, model, given.count) if flat is None else flat
+    if flat is not None:
+        return flat
+    return some_of(_splits(model, given).train, model.preprocess, given.count)
 
 
-def samples_for(model: "MlpMixer", given: "Export") -> "Samples":
+def samples_for(model: "MlpMixer", given: "Export") -> Samples:
     """What int8 finds its ranges on, of the training images, and what it is judged by: validation
     images, where the source has enough."""
-    from mixerkit.inference.gate import parted
-
     flat = _files(given, model)
     if flat is not None:
         return parted(flat)
-    splits = _splits(model, given)
-    learn = some_of(splits.train, model, given.count)
-    held = some_of(splits.validation, model, given.count) if splits.validation else None
-    return parted(learn, held)
+    assert model.preprocess
+    return samples_of(_splits(model, given), model.preprocess, given.count)
 
 
 def _splits(model: "MlpMixer", given: "Export") -> "Splits":
@@ -66,23 +65,8 @@ def _files(given: "Export", model: "MlpMixer") -> np.ndarray | None:
     if not files:
         return None
     assert model.preprocess
-    chosen = _spread(len(files), given.count)
+    chosen = spread(len(files), given.count)
     return np.stack([read(files[index], model.preprocess, fit) for index in chosen])
-
-
-def some_of(split: "ImageSplit", model: "MlpMixer", count: int) -> np.ndarray:
-    """At most so many images, spread over the whole split, as the decoder prepares them."""
-    from mixerkit.data.loader import EvaluationLoader
-
-    assert model.preprocess
-    loader = EvaluationLoader(split, model.preprocess, batch_size=1, memory=0.0)
-    return np.stack([loader.picture(index) for index in _spread(len(split), count)])
-
-
-def _spread(size: int, count: int) -> list[int]:
-    """At most `count` numbers below `size`, evenly."""
-    count = min(count, size)
-    return [(2 * i + 1) * size // (2 * count) for i in range(count)]
 
 
 def noise(model: "MlpMixer") -> np.ndarray:

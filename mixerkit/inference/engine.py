@@ -189,7 +189,8 @@ def _loaded(
 def _rounded(model: "MlpMixer", images_NIHW: np.ndarray, watch: Watch) -> EightBits:
     """How the model is computed in 8 bits, if the gate lets it pass."""
     from mixerkit.inference.export import weights_of
-    from mixerkit.inference.gate import judged, parted, refuse_unless_good
+    from mixerkit.inference.gate import judged, refuse_unless_good
+    from mixerkit.inference.samples import parted
 
     here = [name for name in RUNTIMES if name in installed()]
     if not here or model.preprocess is None:

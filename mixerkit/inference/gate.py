@@ -9,9 +9,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-import numpy as np
-
-from mixerkit.errors import Refused, UserError
+from mixerkit.errors import Refused
 from mixerkit.inference.eight_bits import (
     RIGHT,
     SETTINGS,
@@ -26,43 +24,16 @@ from mixerkit.inference.eight_bits import (
 )
 from mixerkit.inference.mixer_graph import PLAIN, EightBits, mixer_graph
 from mixerkit.inference.runtimes import Runtime, open_graph
+from mixerkit.inference.samples import Samples
 from mixerkit.results import describe_machine
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.timer import Call, compare, interleave
 
 LEAST_AGREEMENT, LEAST_SPEED_UP = 0.99, 1.2
-FEWEST, FEWEST_JUDGED = 32, 100
-"""Images that ranges are found on, and others to judge by: one of a hundred is what may differ."""
 SENSED = 64
 """Images on which the products are told apart."""
 TIMED_BATCH, ROUNDS, MOST_ROUNDS = 8, 7, 42
-
-
-@dataclass(frozen=True)
-class Samples:
-    """8-bit images [N, I, H, W]: some to find ranges on, others to judge by."""
-
-    learn: np.ndarray
-    judge: np.ndarray
-
-
-def parted(pixels_NIHW: np.ndarray, held_out: np.ndarray | None = None) -> Samples:
-    """What there is in two parts. `held_out`: images that had no part in the training; where there
-    are too few of them, some of the others judge, too."""
-    held = pixels_NIHW[:0] if held_out is None else held_out
-    missing = max(0, FEWEST_JUDGED - len(held))
-    if missing:
-        missing = max(missing, len(pixels_NIHW) // 2 - len(held))
-    if len(pixels_NIHW) - missing < FEWEST:
-        raise UserError(
-            f"8 bits need at least {FEWEST} images to find ranges on and {FEWEST_JUDGED} others to "
-            f"judge by, found {len(pixels_NIHW) + len(held)} in all: give more with --images."
-        )
-    judges = np.linspace(0, len(pixels_NIHW) - 1, missing).round().astype(int)
-    return Samples(
-        np.delete(pixels_NIHW, judges, axis=0), np.concatenate([held, pixels_NIHW[judges]])
-    )
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ from mixerkit.inference.eight_bits import (
 )
 from mixerkit.inference.export import export, weights_of
 from mixerkit.inference.exported import normalised, open_exported
-from mixerkit.inference.gate import Samples, Speed, Verdict, judged, parted
+from mixerkit.inference.gate import Speed, Verdict, judged
 from mixerkit.inference.graph import Range
 from mixerkit.inference.mixer_graph import EightBits, folded, followed
 from mixerkit.inference.runtimes import RUNTIMES, Runtime
+from mixerkit.inference.samples import Samples, parted
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess

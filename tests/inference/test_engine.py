@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 from mixerkit.errors import Refused, UserError
-from mixerkit.inference import engine as module
-from mixerkit.inference import plan as plan_module
+from mixerkit.inference import engine as module, plan as plan_module
 from mixerkit.inference.eager import SIZES
 from mixerkit.inference.engine import Predictor
 from mixerkit.inference.export import eager_logits, export, weights_of

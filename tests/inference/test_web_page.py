@@ -29,7 +29,8 @@ from mixerkit.data.sources import open_source
 from mixerkit.inference.eight_bits import SETTINGS
 from mixerkit.inference.export import eager_logits, weights_of
 from mixerkit.inference.exported import normalised, open_exported
-from mixerkit.inference.gate import judged, parted
+from mixerkit.inference.gate import judged
+from mixerkit.inference.samples import parted
 from mixerkit.inference.web_export import image_rule, web_export
 from mixerkit.inference.web_runtime import runtime_files
 from mixerkit.insight.units import influence

@@ -1,0 +1,148 @@
+"""`mixer bench int8`: what 8 bits do to a trained model's answers, and what the gate says of it.
+
+Ranges are found on training images and judged by validation images; the test images are only
+measured on. Each product is also rounded alone, and a setting that cuts off half of all values is
+shown to the gate, which has to refuse it.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixerkit.checkpoint.load import load
+from mixerkit.data.loader import EvaluationLoader
+from mixerkit.data.sources import opened
+from mixerkit.data.splits import ImageSplit
+from mixerkit.errors import Refused, UserError
+from mixerkit.inference.eager import Eager
+from mixerkit.inference.eight_bits import SETTINGS, Calibration, Setting
+from mixerkit.inference.export import export, weights_of
+from mixerkit.inference.exported import open_exported
+from mixerkit.inference.gate import Verdict, judged, refuse_unless_good
+from mixerkit.inference.mixer_graph import EightBits
+from mixerkit.inference.predictor import Classifier
+from mixerkit.inference.runtimes import RUNTIMES
+from mixerkit.inference.samples import Samples, samples_of
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.results import write_results
+from mixerkit.spec.recipe import Data
+from mixerkit.spec.strict import from_dict
+
+Say = Callable[[str], None]
+Rows = list[dict[str, Any]]
+
+MODEL = "zoo:fashion-best"
+BAD = Setting(percentile=50.0)
+IMAGES, QUICK_IMAGES, QUICK_TEST = 512, 132, 200
+BATCH = 100
+
+
+def study(out: Path, say: Say, quick: bool = False, model: str = MODEL) -> Rows:
+    """Rows of four kinds, written to `out`: settings, accuracy, products, gate."""
+    loaded = load(model).eval()
+    data = from_dict(Data, dict(loaded.about).get("data", {}))
+    if not data.source or loaded.preprocess is None:
+        raise UserError(f"{model} does not say what it was trained on: give a trained model.")
+    splits = opened(data)
+    if splits.test is None:
+        raise UserError(f"{data.source} has no test images to measure on.")
+    samples = samples_of(splits, loaded.preprocess, QUICK_IMAGES if quick else IMAGES)
+    about = (loaded.config, weights_of(loaded), loaded.preprocess)
+    runtimes = list(RUNTIMES)
+    rows = _settings(Calibration(*about, samples.learn, runtimes[0]), say)
+    settings = SETTINGS[:1] if quick else SETTINGS
+    found = judged(*about, samples, runtimes, say, settings=settings, sense=True)
+    test = splits.test.subset(range(QUICK_TEST)) if quick else splits.test
+    rows += _accuracies(loaded, found, samples, test, say)
+    rows += [
+        {"kind": "product", "product": name, "signal_to_noise": decibels}
+        for name, decibels in found[1].costs.items()
+    ]
+    bad = judged(*about, samples, runtimes, say, settings=[BAD])[1]
+    rows += [_gate("chosen", found[1]), _gate("half of all values cut off", bad)]
+    write_results(
+        out,
+        name="int8",
+        command=f"mixer bench int8 --model {model}" + (" --quick" if quick else ""),
+        settings={"model": model, "data": data.source, "test_images": len(test)}
+        | {"learn": len(samples.learn), "judge": len(samples.judge)},
+        rows=rows,
+    )
+    return rows
+
+
+def _settings(calibration: Calibration, say: Say) -> Rows:
+    """Every way to find ranges, on the images of the ranges."""
+    rows = []
+    for setting in SETTINGS:
+        loss = calibration.loss(calibration.eight_bits(setting))
+        rows.append({"kind": "setting"} | asdict(setting) | asdict(loss))
+        say(f"{setting}: {loss.signal_to_noise:.1f} dB")
+    return rows
+
+
+def _accuracies(
+    model: MlpMixer,
+    rounded: tuple[EightBits, Verdict],
+    samples: Samples,
+    test: ImageSplit,
+    say: Say,
+) -> Rows:
+    """Test accuracy in PyTorch, and of exported files in each runtime."""
+    batches = partial(_batches, test, model)
+    reference_N, labels_N = _answers(Eager(model), batches)
+    rows = [_accuracy("float32", "pytorch", reference_N, reference_N, labels_N)]
+    with tempfile.TemporaryDirectory() as temporary:
+        for precision, how in (("float32", None), ("int8", rounded)):
+            path = Path(temporary) / f"{precision}.onnx"
+            export(model, path, samples.judge, rounded=how, force=True)
+            for runtime in RUNTIMES:
+                answers_N, _ = _answers(open_exported(path, runtime), batches)
+                rows.append(_accuracy(precision, runtime, answers_N, reference_N, labels_N))
+    for row in rows:
+        say(f"{row['runtime']}, {row['precision']}: {row['top1']:.2%} of {len(labels_N)} images")
+    return rows
+
+
+def _accuracy(
+    precision: str, runtime: str, found_N: np.ndarray, wanted_N: np.ndarray, labels_N: np.ndarray
+) -> dict[str, Any]:
+    return {
+        "kind": "accuracy",
+        "precision": precision,
+        "runtime": runtime,
+        "top1": float((found_N == labels_N).mean()),
+        "agreement": float((found_N == wanted_N).mean()),
+    }
+
+
+def _answers(
+    model: Classifier, batches: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The likeliest classes [N] and the labels [N]."""
+    found = [(model.logits(pixels).argmax(axis=1), labels) for pixels, labels in batches()]
+    answers, labels = zip(*found, strict=True)
+    return np.concatenate(answers), np.concatenate(labels)
+
+
+def _batches(split: ImageSplit, model: MlpMixer) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """8-bit images [B, I, H, W] as the model's preprocess says, and their labels [B]."""
+    assert model.preprocess
+    loader = EvaluationLoader(split, model.preprocess, batch_size=1, memory=0.0)
+    for first in range(0, len(split), BATCH):
+        chosen = range(first, min(first + BATCH, len(split)))
+        yield np.stack([loader.picture(index) for index in chosen]), split.labels[chosen]
+
+
+def _gate(name: str, verdict: Verdict) -> dict[str, Any]:
+    try:
+        refuse_unless_good(verdict)
+        said = ""
+    except Refused as error:
+        said = str(error)
+    return {"kind": "gate", "of": name, "passes": verdict.passes, "said": said} | verdict.row()
