@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,53 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def new_files(paths: Sequence[Path]) -> Iterator[Path]:
+    """A temporary folder to write files in that have the names of `paths`, all of one folder. They
+    take their places in this order if the block succeeds; none is overwritten, and none is left
+    there when one cannot. An `OSError` that comes out of it names the first of `paths`."""
+    temporary, placed = _temporary(paths[0]), list[Path]()
+    with _naming(paths[0]):
+        temporary.mkdir()
+        try:
+            yield temporary
+            for path in paths:
+                sync(temporary / path.name)
+            for path in paths:
+                _place(temporary / path.name, path)
+                placed.append(path)
+        except BaseException:
+            for path in placed:
+                path.unlink(missing_ok=True)
+            raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        sync(paths[0].parent)
+
+
+def _place(file: Path, path: Path) -> None:
+    """Give `file` the name `path`, unless something has it."""
+    try:
+        path.hardlink_to(file)
+    except FileExistsError as error:
+        raise _taken(path) from error
+    except OSError as error:
+        if error.errno not in (errno.EPERM, *UNSUPPORTED):
+            raise
+        check_new(path)  # a file system without hard links
+        file.rename(path)
+
+
+def check_new(path: Path) -> None:
+    """`UserError` when something has this name, if only a link to nothing."""
+    if os.path.lexists(path):
+        raise _taken(path)
+
+
+def _taken(path: Path) -> UserError:
+    return UserError(f"{path} already exists and is never overwritten: give another name.")
+
+
+@contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Let errors of the system name `path`: they may name a temporary file, or nothing."""
     try:
@@ -71,8 +118,8 @@ def atomic_folder(
     `about` goes into the manifest. An existing `path` is refused, unless `replace`, which swaps
     the two names when the new folder is on disk. An `OSError` that comes out of it names `path`.
     """
-    if path.exists() and not replace:
-        raise UserError(f"{path} already exists and is never overwritten: give another name.")
+    if not replace:
+        check_new(path)
     temporary = _temporary(path)
     with _naming(path):
         temporary.mkdir()

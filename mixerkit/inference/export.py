@@ -4,14 +4,13 @@ Letters: N images, I image channels, H W image height and width, K classes.
 """
 
 import json
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from mixerkit.checkpoint.files import sync
+from mixerkit.checkpoint.files import check_new, new_files
 from mixerkit.data.sources import SOURCES
 from mixerkit.errors import Refused, UserError
 from mixerkit.inference.eager import Eager
@@ -101,8 +100,9 @@ def export(
     if not force:
         check_varied(wanted_NK)
     constant = not np.ptp(wanted_NK, axis=0).any()
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as temporary:
-        draft = Path(temporary) / out.name
+    files = files_of(out, to)
+    with new_files(files) as temporary:
+        draft = temporary / out.name
         write(graph, draft, to, form)
         found = [
             compared(open_exported(draft, runtime), wanted_NK, pixels_NIHW) for runtime in readers
@@ -113,13 +113,9 @@ def export(
         more = {"compared": [asdict(one) for one in found], "forced": forced}
         more |= {"notes": list(model.notes)} | _trained_on(model)
         tell(graph, more | ({"judged": verdict.row()} if verdict else {}))
-        files = write(graph, draft, to, form)
+        write(graph, draft, to, form)
         open_exported(draft, readers[0])  # as it will be
-        for path in files:
-            sync(path)
-            path.rename(out.with_name(path.name))
-        sync(out.parent)
-    return Written(tuple(out.with_name(path.name) for path in files), tuple(found))
+    return Written(tuple(files), tuple(found))
 
 
 def weights_of(model: MlpMixer) -> dict[str, np.ndarray]:
@@ -141,21 +137,24 @@ def check_free(out: Path, to: Target) -> None:
         raise UserError(f"A model for {to} is a file *{SUFFIX[to]}, found {out.name}.")
     if not out.parent.is_dir():
         raise UserError(f"No folder {out.parent} to write {out.name} in.")
-    for path in (out, out.with_suffix(".bin")) if to == "openvino" else (out,):
-        if path.exists():
-            raise UserError(f"{path} already exists and is never overwritten: give another name.")
+    for path in files_of(out, to):
+        check_new(path)
 
 
-def write(graph: Any, path: Path, to: Target, form: Form) -> list[Path]:
-    """The graph in the target's format: the files, the one to be opened last."""
+def files_of(out: Path, to: Target) -> list[Path]:
+    """The files of an exported model, the one to be opened last."""
+    return [out.with_suffix(".bin"), out] if to == "openvino" else [out]
+
+
+def write(graph: Any, path: Path, to: Target, form: Form) -> None:
+    """The graph in the target's format."""
     if to == "onnx":
         path.write_bytes(graph.SerializeToString())
-        return [path]
+        return
     import openvino
 
     model = openvino.Core().read_model(graph.SerializeToString())
     openvino.save_model(model, path, compress_to_fp16=form.half)
-    return [path.with_suffix(".bin"), path]
 
 
 def tell(graph: Any, more: dict[str, Any]) -> None:

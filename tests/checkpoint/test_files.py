@@ -72,6 +72,35 @@ def test_an_error_while_writing_leaves_no_trace(tmp_path, monkeypatch):
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("x", b"old")]
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_new_files_overwrite_nothing_that_came_meanwhile(tmp_path, monkeypatch, links):
+    """Also where a file system has no hard links; and then none of them is left."""
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", no_links)
+    paths = [tmp_path / "a.bin", tmp_path / "a.xml"]
+    with files.new_files(paths) as folder:
+        for path in paths:
+            (folder / path.name).write_text("first")
+        assert not any(path.exists() for path in paths)
+    assert sorted(tmp_path.iterdir()) == paths
+    paths[0].unlink()
+    for other in ("a file", "a link to nothing"):
+        with (
+            pytest.raises(UserError, match=r"a\.xml already exists and is never overwritten"),
+            files.new_files(paths) as folder,
+        ):
+            for path in paths:
+                (folder / path.name).write_text("second")
+            paths[1].unlink()
+            paths[1].symlink_to("nothing") if "link" in other else paths[1].write_text(other)
+        assert list(tmp_path.iterdir()) == [paths[1]]
+        assert paths[1].is_symlink() or paths[1].read_text() == other
+
+
+def no_links(self: Path, target: Path) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
 def test_everything_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
     """fsync order of reliability.md: files, manifest, folders, rename, parent."""
     events: list[str] = []
