@@ -1,5 +1,7 @@
 """The runs in a folder, one summary each."""
 
+import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,34 @@ from mixerkit.errors import UserError
 
 
 def list_runs(root: Path) -> list[dict[str, Any]]:
-    """A summary of `root` if it is a run, else of each run in it, latest last.
+    """A summary of `root` if it is a run, else of each run in it, or without any in the folders
+    below, as of a study; latest last.
 
     A run that cannot be read is listed too: its `state` is "damaged", its `problem` says why.
     """
     if not root.is_dir():
         raise UserError(f"No folder {root}: `mixer train` makes runs, in runs/ unless told where.")
-    paths = [root] if has_run(root) else [path for path in sorted(root.iterdir()) if has_run(path)]
+    if has_run(root):
+        paths = [root]
+    else:
+        paths = [path for path in sorted(root.iterdir()) if has_run(path)] or list(_below(root))
     return sorted(map(_listed, paths), key=lambda row: row["updated"] or "")
+
+
+def further_runs(root: Path) -> dict[Path, int]:
+    """How many runs are further below, for each folder in `root` that is no run and holds any."""
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not has_run(path)]
+    counts = {path: sum(1 for _ in _below(path)) for path in folders}
+    return {path: count for path, count in counts.items() if count}
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """The runs in the folders below, at any depth; in a run there are no others."""
+    for here, folders, _ in os.walk(root):
+        inner = {name: Path(here) / name for name in sorted(folders)}
+        runs = {name: path for name, path in inner.items() if has_run(path)}
+        yield from runs.values()
+        folders[:] = [name for name in inner if name not in runs]
 
 
 def summary(run: RunFolder) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`mixer evaluate MODEL --protocol avg5`: fine-tuned on several tasks, and averaged."""
 
-import json
 import re
 import sys
 from collections import Counter
@@ -9,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as, wants_help
+from mixerkit.cli.avg5_text import as_json, as_text, next_text, plan_text
 from mixerkit.cli.images import model_named
 from mixerkit.cli.program import command
 from mixerkit.cli.running import RUNS, located, located_init
-from mixerkit.cli.text import percent, plural, short, table
+from mixerkit.cli.text import plural
 from mixerkit.errors import EXIT_DONE, EXIT_FAILED, UserError, exit_code_for_signal, unknown
-from mixerkit.spec.choices import check_whole
+from mixerkit.spec.choices import check_whole, separated
 from mixerkit.spec.mixer import Size
 
 if TYPE_CHECKING:
+    from mixerkit.cli.avg5_progress import Overall
     from mixerkit.study.runner import StudyFolder
     from mixerkit.study.transfer_paper import Published
     from mixerkit.study.transfer_plan import Planned
@@ -52,7 +53,7 @@ class Avg5:
     suite: Annotated[str, shown_as("FILE")] = ""
     """Your own tasks in a YAML file (docs/evaluation.md), instead of the paper's five."""
     tasks: tuple[str, ...] = ()
-    """Some of the tasks alone."""
+    """Some of the tasks alone; their trials are a part of the whole, in the same folder."""
     image_size: Size | None = None
     """Pixels to fine-tune at, one side or height and width; the model's own if not given."""
     steps: Annotated[int | None, shown_as("INT")] = None
@@ -60,7 +61,8 @@ class Avg5:
     batch_size: Annotated[int | None, shown_as("INT")] = None
     """Images of a step instead of the recipe's 512."""
     folder: Annotated[str, shown_as("FOLDER")] = ""
-    """Where the trials are; runs/avg5/MODEL if not given."""
+    """Where the trials are; runs/avg5/MODEL if not given, and a folder beside it for a rehearsal,
+    another image size or batch, or your own tasks."""
     dry_run: Flag = False
     """Print the trials and what they cost; write nothing."""
     again: Flag = False
@@ -101,10 +103,11 @@ def prepared(given: Avg5) -> "Suite":
 
     suite = read_suite(Path(given.suite)) if given.suite else average_5()
     names = [task.name for task in suite.tasks]
-    for name in given.tasks:
+    wanted = separated(given.tasks, names)
+    for name in wanted:
         if name not in names:
             raise unknown("task", name, names)
-    kept = [task for task in suite.tasks if not given.tasks or task.name in given.tasks]
+    kept = [task for task in suite.tasks if not wanted or task.name in wanted]
     average = suite.average if len(kept) == len(names) else f"Avg of {len(kept)}"
     return replace(suite, average=average, tasks=tuple(_prepared(task, given) for task in kept))
 
@@ -126,55 +129,65 @@ def _prepared(task: "Task", given: Avg5) -> "Task":
 
 
 def show_plan(given: Avg5, suite: "Suite", plans: "list[Planned]") -> int:
-    """What would be trained, and how much that is."""
-    notes = [plan.note for plan in plans if plan.note]
+    """What would be trained, how much that is, and how long it would take here."""
+    from mixerkit.study.transfer_time import expected_seconds
+
+    seconds = expected_seconds(plans)
     if given.json:
-        print(as_json(given, suite, notes, [plan.as_row() for plan in plans]))
-        return EXIT_DONE
-    lines = [("task", "images", "test", "trials", "steps each", "batch", "MACs of training")]
-    lines += [
-        (
-            plan.task.title, f"{plan.images:,}", f"{plan.test_images:,}", str(plan.trials),
-            f"{plan.steps:,}", str(plan.task.recipe.batch_size), short(plan.macs),
-        )
-        for plan in plans
-    ]  # fmt: skip
-    trials, macs = sum(plan.trials for plan in plans), sum(plan.macs for plan in plans)
-    print("\n".join([table(lines), *notes]))
-    print(f"\n{plural(trials, 'trial')}, {short(macs)} multiply-adds (nothing was written)")
+        about = _about(given, suite, plans) | {"training_seconds": seconds}
+        print(as_json(about, [plan.as_row() for plan in plans]))
+    else:
+        print(plan_text(plans, seconds))
     return EXIT_DONE
 
 
-def as_json(given: Avg5, suite: "Suite", notes: list[str], rows: list[dict[str, Any]]) -> str:
-    """What a plan and a result both print for `--json`."""
-    about = {"model": given.model, "suite": suite.name, "notes": notes}
-    return json.dumps(about | {"rows": rows}, indent=2, ensure_ascii=False)
+def _about(given: Avg5, suite: "Suite", plans: "list[Planned]") -> dict[str, Any]:
+    notes = [plan.note for plan in plans if plan.note]
+    return {"model": given.model, "suite": suite.name, "notes": notes}
 
 
 def work(given: Avg5, suite: "Suite", plans: "list[Planned]", words: list[str]) -> int:
     """Take part in both stages, and say what came of it."""
     from mixerkit.checkpoint.load import load
+    from mixerkit.cli.avg5_progress import Overall
     from mixerkit.cli.progress import Console
     from mixerkit.evaluation.feature_cache import checksum_of
     from mixerkit.study.runner import StudyFolder
-    from mixerkit.study.transfer import best_rates, choosing, final
+    from mixerkit.study.transfer import CHOOSE, FINAL, best_rates, choosing, final
 
     console = Console(sys.stderr if given.json else sys.stdout)
+    overall = Overall(console, plans)
     suite = replace(suite, weights=checksum_of(load(given.model)))
-    notes = [plan.note for plan in plans if plan.note]
-    for note in notes:
+    for note in _about(given, suite, plans)["notes"]:
         console.say(note)
-    path = Path(given.folder) if given.folder else RUNS / "avg5" / folder_name(given.model)
-    choose = StudyFolder(choosing(suite), path / "choose")
-    code = _stage(choose, "comparing rates", given.again, console)
+    path = Path(given.folder) if given.folder else default_folder(given, suite)
+    choose = StudyFolder(choosing(suite), path / CHOOSE)
+    code = _stage(choose, "comparing rates", given.again, overall)
     if code is None:
-        last = StudyFolder(final(suite, best_rates(suite, choose)), path / "final")
-        code = _stage(last, "training on everything", given.again, console)
+        last = StudyFolder(final(suite, best_rates(suite, choose)), path / FINAL)
+        code = _stage(last, "training on everything", given.again, overall)
     if code is not None:
         same = [word for word in words if word != "--again"]
         print(f"Go on with:\n  {command('evaluate', *same)}", file=sys.stderr)
         return code
-    return tell(given, suite, notes, choose, last)
+    code = tell(given, suite, plans, choose, last)
+    if not given.json:
+        print(next_text(path, last))
+    return code
+
+
+def default_folder(given: Avg5, suite: "Suite") -> Path:
+    """runs/avg5/MODEL, and beside it one for each way to change the protocol, such as a rehearsal.
+    Some of the tasks are a part of the whole."""
+    sides = given.image_size if isinstance(given.image_size, tuple) else (given.image_size,)
+    changed = {
+        "suite": folder_name(suite.name) if given.suite else "",
+        "image_size": "x".join(map(str, sides)) if given.image_size else "",
+        "steps": given.steps,
+        "batch_size": given.batch_size,
+    }
+    said = [f"{name}={value}" for name, value in changed.items() if value]
+    return RUNS / "avg5" / ",".join([folder_name(given.model), *said])
 
 
 def folder_name(model: str) -> str:
@@ -182,15 +195,21 @@ def folder_name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9.=_@-]+", "-", model).strip("-.") or "model"
 
 
-def _stage(folder: "StudyFolder", what: str, again: bool, console: Any) -> int | None:
+def _stage(folder: "StudyFolder", what: str, again: bool, overall: "Overall") -> int | None:
     """Do what is left of one stage; the exit code if it did not come to its end."""
-    from mixerkit.cli.study import take_part
+    from mixerkit.study.runner import Work
+    from mixerkit.training.interrupt import second_ends_at_once
 
+    console = overall.console
     folder.begin()
     if again and (failed := folder.forget_failures()):
         console.say(f"{plural(failed, 'failed trial')} to try again")
     count = len(folder.configurations)
-    work = take_part(folder, f"{what}: {plural(count, 'trial')}", console)
+    console.say(f"{what}: {plural(count, 'trial')}, {len(folder.rows())} done, in {folder.path}")
+    work = Work(folder, console.say, overall)
+    overall.follow(work)
+    with second_ends_at_once():
+        work.do()
     for why, times in Counter(work.given_up.values()).items():
         print(f"{plural(times, 'trial')} could not be trained here: {why}", file=sys.stderr)
     if work.stopped:
@@ -199,7 +218,11 @@ def _stage(folder: "StudyFolder", what: str, again: bool, console: Any) -> int |
 
 
 def tell(
-    given: Avg5, suite: "Suite", notes: list[str], choose: "StudyFolder", last: "StudyFolder"
+    given: Avg5,
+    suite: "Suite",
+    plans: "list[Planned]",
+    choose: "StudyFolder",
+    last: "StudyFolder",
 ) -> int:
     """The table, beside the paper's figures where the model is one of its own."""
     from mixerkit.study.transfer import table_of
@@ -209,11 +232,18 @@ def tell(
         row | {"published": paper.figures.get(row["task"])} for row in table_of(suite, choose, last)
     ]
     if given.json:
-        print(as_json(given, suite, [*notes, *filter(None, [paper.note])], rows))
+        about = _about(given, suite, plans)
+        notes = [*about["notes"], *filter(None, [paper.note])]
+        print(as_json(about | {"notes": notes}, rows))
     else:
         print(f"\n{given.model}\n\n{as_text(rows, bool(paper.figures))}")
         if paper.note:
             print(f"\n{paper.note}")
+    return _failures(choose, rows)
+
+
+def _failures(choose: "StudyFolder", rows: list[dict[str, Any]]) -> int:
+    """Name the trials that failed; the exit code."""
     failed = [row for row in rows if row.get("error")]
     left_out = [row for _, row in choose.rows() if "error" in row]
     for row in left_out:
@@ -230,23 +260,3 @@ def paper_of(given: Avg5, suite: "Suite") -> "Published":
     from mixerkit.study.transfer_paper import NOTHING, published
 
     return NOTHING if given.suite else published(given.model, suite)
-
-
-def as_text(rows: list[dict[str, Any]], paper: bool) -> str:
-    """The table, with what the paper has beside ours, and the difference in points."""
-    lines = [("task", "rate", "held out", "test", *(("paper", "difference") if paper else ()))]
-    for row in rows:
-        test, published = row["test_accuracy"], row["published"]
-        beside = ("", "")
-        if published is not None and test is not None:
-            beside = (f"{published:.2f} %", f"{100 * test - published:+.2f}")
-        lines.append(
-            (
-                row["title"],
-                f"{row['rate']:g}" if row["rate"] else "",
-                percent(row["held_out_accuracy"]),
-                percent(test) if test is not None else "failed",
-                *(beside if paper else ()),
-            )
-        )
-    return table(lines)

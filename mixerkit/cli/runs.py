@@ -10,7 +10,7 @@ import tyro
 
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as
 from mixerkit.cli.program import command, program
-from mixerkit.cli.text import percent, readable, size, table
+from mixerkit.cli.text import percent, plural, readable, size, table
 from mixerkit.errors import EXIT_DONE, EXIT_FAILED, UserError
 
 EXAMPLES = """\
@@ -23,7 +23,8 @@ EXAMPLES = """\
 
 @dataclass(frozen=True)
 class Runs:
-    """List the run folders in a folder: how far each is, how good, and why it stopped. `verify`
+    """List the run folders in a folder, or where there are none those further below, as of a study:
+    how far each is, how good, and why it stopped. `verify`
     reads every file of one run, says what is damaged or lost, what mends it and where a resume
     would go on, and changes nothing. `report` writes the report.html of one run again.
 
@@ -55,15 +56,25 @@ def main(words: list[str]) -> int:
     if given.json:
         print(json.dumps(found, indent=2, default=str))
     elif found:
-        print(table([HEADINGS, *(_row(run) for run in found)], left=3))
-        for run in found:
-            if run["stopped"]:
-                print(readable(f"{run['path']} stopped: {run['stopped']}"))
-            if run["problem"]:
-                print(_suggesting(f"{run['path']}: {run['problem']}"), file=sys.stderr)
+        _show(found, root)
     else:
         print(f"No runs in {root}. `{command('demo')}` makes one.")
     return EXIT_DONE
+
+
+def _show(found: list[dict[str, Any]], root: Path) -> None:
+    """A table of runs, what stopped or damaged them, and where there are more."""
+    from mixerkit.checkpoint.runs import further_runs
+
+    print(table([HEADINGS, *(_row(run) for run in found)], left=3))
+    for run in found:
+        if run["stopped"]:
+            print(readable(f"{run['path']} stopped: {run['stopped']}"))
+        if run["problem"]:
+            print(_suggesting(f"{run['path']}: {run['problem']}"), file=sys.stderr)
+    if any(Path(run["path"]).parent == root for run in found):
+        for path, count in further_runs(root).items():
+            print(f"{plural(count, 'more run')} below {path}: {command('runs', 'list', path)}")
 
 
 def _report(given: Runs) -> int:

@@ -77,7 +77,8 @@ class Configuration:
     def name(self) -> str:
         """Of its folder: the levels, in the order of the factors."""
         words = [f"{factor.rpartition('.')[2]}={level}" for factor, level in self.levels.items()]
-        return ",".join(re.sub(r"[^A-Za-z0-9.=_]+", "-", word).strip("-") for word in words)
+        # with the + of 1e+30, which would be another number
+        return ",".join(re.sub(r"[^A-Za-z0-9.=_+]+", "-", word).strip("-") for word in words)
 
     @property
     def arm(self) -> dict[str, str]:

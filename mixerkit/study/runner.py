@@ -28,8 +28,8 @@ from mixerkit.checkpoint.opening import is_run
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
-from mixerkit.spec.recipe import Recipe
-from mixerkit.spec.strict import from_dict, to_dict
+from mixerkit.spec.strict import to_dict
+from mixerkit.study.description import described, difference, goes_with, understood
 from mixerkit.study.grid import Configuration, Study, Trials
 from mixerkit.study.peers import cost_of, peer_of
 from mixerkit.study.permutation import Reordered, pixel_order
@@ -59,30 +59,45 @@ class StudyFolder:
         self.configurations = self.study.configurations()
 
     def begin(self) -> None:
-        """Make the folder, or see that it is of this study."""
-        if self.is_begun():
+        """Make the folder, or see that it is of this study; trials that it does not know yet are
+        added to it."""
+        found, meant = self._found(), self._described()
+        if found is None:
+            for name in ("rows", "runs", "claims"):
+                make_folder(self.path / name)
+        elif isinstance(self.study, Trials):
+            both = found["configurations"] | meant["configurations"]
+            if both == found["configurations"]:
+                return
+            meant = found | {"configurations": both}
+        else:
             return
-        for name in ("rows", "runs", "claims"):
-            make_folder(self.path / name)
-        write_atomic(self.path / "study.json", json_bytes(self._described()))
+        write_atomic(self.path / "study.json", json_bytes(meant))
 
     def is_begun(self) -> bool:
         """Whether somebody has begun it; `UserError` where the folder is another study's."""
+        return self._found() is not None
+
+    def _found(self) -> dict[str, Any] | None:
+        """What is begun in the folder, as it was described; None where nothing is. `UserError`
+        where it does not go together with this study."""
         file = self.path / "study.json"
         if not file.exists():
-            return False
-        found, meant = _understood(read_json(file)), _understood(self._described())
-        if found == meant:
-            return True
-        if found | {WEIGHTS: ""} == meant | {WEIGHTS: ""}:
+            return None
+        written = read_json(file)
+        found, meant = understood(written), understood(self._described())
+        if found == meant or (isinstance(self.study, Trials) and goes_with(found, meant)):
+            return written
+        if found.get("name") == meant["name"] and found.get(WEIGHTS) != meant.get(WEIGHTS):
             known, now = (str(one.get(WEIGHTS))[:12] for one in (found, meant))
             raise UserError(
                 f"The trials in {self.path} begin from other weights than the model has now (their "
                 f"checksum in {file} is {known}, now it is {now}): give another --folder."
             )
         raise UserError(
-            f"{self.path} holds another study, or this one with other settings ({file} says "
-            f"which): give another --folder, or take that one away."
+            f"{self.path} holds another study, or this one with other settings: "
+            f"{difference(found, meant)}. Give another --folder, or take that one away ({file} "
+            f"says all that it is)."
         )
 
     def _described(self) -> dict[str, Any]:
@@ -90,7 +105,7 @@ class StudyFolder:
         if isinstance(self.study, Trials):
             every = list(self.study.possible) or every
             weights = {WEIGHTS: self.study.weights}
-        configurations = {one.name: _described(one) for one in every}
+        configurations = {one.name: described(one) for one in every}
         return {"name": self.study.name} | weights | {"configurations": configurations}
 
     def run_of(self, one: Configuration) -> Path:
@@ -136,6 +151,8 @@ class Work:
     watch: Watcher = field(default_factory=Silent)
     given_up: dict[str, str] = field(default_factory=dict)
     stopped: int = 0
+    current: Configuration | None = None
+    """What this process trains now."""
     _waits_for: str = ""
 
     def do(self) -> None:
@@ -177,6 +194,7 @@ class Work:
         """Train a configuration that nobody else works on, unless it was finished just now."""
         if self.folder.row_of(one) is not None:
             return
+        self.current = one
         try:
             row = self._train(one, watch, interrupt)
         except Exception as error:  # whatever it is, others may not meet it, and the rest goes on
@@ -212,24 +230,6 @@ class Work:
         while time.monotonic() < until:
             interrupt.poll()
             time.sleep(0.1)
-
-
-def _understood(described: dict[str, Any]) -> dict[str, Any]:
-    """What a description means: settings that it leaves out, because an older version wrote it, are
-    at their defaults."""
-    try:
-        configurations = {
-            name: one | {"recipe": from_dict(Recipe, one["recipe"])}
-            for name, one in described["configurations"].items()
-        }
-    except (UserError, LookupError, TypeError, AttributeError):
-        return described
-    return described | {"configurations": configurations}
-
-
-def _described(one: Configuration) -> dict[str, Any]:
-    order = {"order": one.order} if one.order else {}
-    return {"levels": one.levels, "peer": one.peer, **order, "recipe": to_dict(one.recipe)}
 
 
 def model_of(one: Configuration) -> nn.Module | None:

@@ -20,6 +20,9 @@ from mixerkit.study.grid import Configuration, Trials
 from mixerkit.study.runner import Row, StudyFolder
 from mixerkit.study.transfer_suite import Suite, Task
 
+CHOOSE, FINAL = "choose", "final"
+"""Folders of the two stages."""
+
 
 def choosing(suite: Suite) -> Trials:
     """Every task with every rate, on held-out images."""

@@ -16,7 +16,8 @@ import torch
 
 from mixerkit.checkpoint.load import load, save_model
 from mixerkit.checkpoint.rows import read_rows
-from mixerkit.cli.avg5 import Avg5, as_text, folder_name, paper_of, prepared
+from mixerkit.cli.avg5 import Avg5, folder_name, paper_of, prepared
+from mixerkit.cli.avg5_text import as_text
 from mixerkit.cli.main import main
 from mixerkit.data.sources import Splits, opened
 from mixerkit.spec.paper import FINE_TUNING
@@ -162,8 +163,11 @@ def test_a_plan_says_what_it_takes(
     ]
     flowers = rows[-1]
     assert flowers["images"] == 5 * (20 + 5)  # with its own validation images
-    assert main(words(data, tmp_path / "new", "--dry-run", "--tasks", "pets")) == 0
-    assert "5 trials" in capsys.readouterr().out
+    assert plan["training_seconds"] > 0
+    for tasks in (["pets,cifar10"], ["pets", "cifar10"], ["pets,", "cifar10"]):
+        assert main(words(data, tmp_path / "new", "--dry-run", "--tasks", *tasks)) == 0
+        out = capsys.readouterr().out
+        assert "10 trials" in out and " of training on this machine" in out
     assert not (tmp_path / "new").exists()
 
 
@@ -277,6 +281,39 @@ def test_what_became_nan_is_tried_again(
     assert "1 failed trial to try again" in printed.out and "left out" not in printed.err
     rows = (own.parent / "done" / "choose" / "rows").glob("*.json")
     assert not any("error" in json.loads(path.read_text()) for path in rows)
+
+
+def test_a_rehearsal_and_the_whole_have_folders_of_their_own(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain = ["evaluate", "zoo:fashion-demo", "--protocol", "avg5", "--suite", str(own)]
+    short = ["--steps", "1", "--batch-size", "8"]
+    assert main([*plain, *short]) == 0 and main(plain) == 0
+    printed = capsys.readouterr().out
+    whole = "zoo-fashion-demo,suite=mine"
+    names = {path.name for path in (tmp_path / "runs" / "avg5").iterdir()}
+    assert names == {whole, f"{whole},steps=1,batch_size=8"}
+    assert printed.count("Next:") == 2 and f"mixer runs list runs/avg5/{whole}\n" in printed
+    assert "/final/runs/task=leaves,rate=" in printed
+    assert main([*plain, *short, "--folder", f"runs/avg5/{whole}"]) == 2
+    error = capsys.readouterr().err
+    assert "duration is '3 steps' there and '1 steps' now" in error and "--folder" in error
+
+
+def test_a_part_of_the_tasks_is_a_part_of_the_whole(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = own.read_text().splitlines()[1]
+    own.write_text(f"tasks:\n{task}\n{task.replace('leaves:', 'twigs:')}\n")
+    assert main(on_own(own, "--tasks", "twigs")) == 0
+    out = capsys.readouterr().out
+    assert "twigs: task 1 of 1, trial 3 of 3" in out
+    assert main(on_own(own)) == 0
+    out = capsys.readouterr().out
+    assert "comparing rates: 4 trials, 2 done" in out and "leaves: task 1 of 2, trial 1 of 6" in out
+    assert main(on_own(own, "--tasks", "leaves")) == 0
+    assert "comparing rates: 2 trials, 2 done" in capsys.readouterr().out
 
 
 def test_another_choice_of_rates_is_the_same_final_study(own: Path, tmp_path: Path) -> None:

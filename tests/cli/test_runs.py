@@ -71,3 +71,21 @@ def test_the_list_shows_damaged_runs_beside_sound_ones(run, here, mixer):
     states = {Path(line.split()[0]).name: line.split()[1] for line in out.splitlines()[1:]}
     assert states == {"mine": "finished", "broken": "damaged"}
     assert "recipe.yaml was changed or damaged" in err
+
+
+def test_runs_further_below_are_listed_or_said_to_be_there(run, here, mixer):
+    deep = here / "runs" / "avg5" / "model" / "choose" / "runs"
+    for name in ("a", "b"):
+        shutil.copytree(run, deep / name)
+    (here / "runs" / "empty" / "folder").mkdir(parents=True)
+    code, out, _ = mixer("runs")
+    assert code == 0 and out.count("finished") == 1
+    assert out.splitlines()[-1].startswith("2 more runs below runs/avg5: ")
+    assert out.splitlines()[-1].endswith("mixer runs list runs/avg5")
+    code, out, _ = mixer("runs", "list", "runs/avg5")
+    assert code == 0 and out.count("finished") == 2 and "more runs" not in out
+    found = json.loads(mixer("runs", "list", "runs/avg5", "--json")[1])
+    assert sorted(row["path"] for row in found) == [
+        f"runs/avg5/model/choose/runs/{name}" for name in ("a", "b")
+    ]
+    assert "more" not in mixer("runs", "list", str(run))[1]

@@ -143,3 +143,8 @@ def test_trials_of_one_name_are_refused() -> None:
     for trials in (Trials("x", (one, third, other)), Trials("x", (one,), possible=(one, other))):
         with pytest.raises(UserError, match=r"2 configurations would be called task=a-b.*'a b'"):
             trials.configurations()
+
+
+def test_a_large_number_is_not_named_like_a_small_one() -> None:
+    names = [Configuration({"lr": str(lr)}, Recipe()).name for lr in (1e30, 1e-30)]
+    assert names == ["lr=1e+30", "lr=1e-30"]

@@ -198,7 +198,7 @@ def test_what_another_process_works_on_is_waited_for(
 def test_another_study_does_not_mix_with_it(file: Path, tmp_path: Path) -> None:
     StudyFolder(read_study(file), tmp_path / "study").begin()
     file.write_text(TEXT.replace("duration: 20 steps", "duration: 30 steps"))
-    with pytest.raises(UserError, match="holds another study"):
+    with pytest.raises(UserError, match="duration is '20 steps' there and '30 steps' now"):
         StudyFolder(read_study(file), tmp_path / "study").begin()
     assert main(["study", str(file), "--folder", str(tmp_path / "study"), "--look"]) == 2
 
@@ -209,8 +209,23 @@ def test_trials_are_of_the_weights_that_they_began_with(file: Path, tmp_path: Pa
     assert StudyFolder(Trials("x", listed, "a" * 64), tmp_path / "study").is_begun()
     with pytest.raises(UserError, match=r"other weights.* is aaaaaaaaaaaa, now it is bbbbbbbbbbbb"):
         StudyFolder(Trials("x", listed, "b" * 64), tmp_path / "study").begin()
-    with pytest.raises(UserError, match="holds another study"):
-        StudyFolder(Trials("x", listed[1:], "b" * 64), tmp_path / "study").begin()
+    with pytest.raises(UserError, match="it is 'x' there and 'y' now"):
+        StudyFolder(Trials("y", listed, "b" * 64), tmp_path / "study").begin()
+
+
+def test_a_part_of_some_trials_and_the_whole_share_a_folder(file: Path, tmp_path: Path) -> None:
+    """In either order, and as long as each trial means the same."""
+    listed = tuple(read_study(file).configurations())
+    parts = [listed[:2], listed[3:], listed, listed[1:2]]
+    for part in parts:
+        StudyFolder(Trials("x", part), tmp_path / "study").begin()
+    described = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert described["configurations"].keys() == {one.name for one in listed}
+    file.write_text(TEXT.replace("duration: 20 steps", "duration: 30 steps"))
+    other = tuple(read_study(file).configurations())[:1]
+    with pytest.raises(UserError, match="duration is '20 steps' there and '30 steps' now"):
+        StudyFolder(Trials("x", other), tmp_path / "study").begin()
+    assert json.loads((tmp_path / "study" / "study.json").read_text()) == described
 
 
 def test_trials_that_depend_on_results_are_of_one_study(file: Path, tmp_path: Path) -> None:

@@ -68,6 +68,12 @@ def test_tasks_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
         choosing(suite).configurations()
 
 
+def test_rates_of_either_sign_of_exponent_have_folders_of_their_own(tmp_path: Path) -> None:
+    suite = suite_of(tmp_path, "a: {data: x, rates: [1.0e+30, 1.0e-30]}")
+    names = [one.name for one in choosing(suite).configurations()]
+    assert names == ["task=a,rate=1e+30", "task=a,rate=1e-30"]
+
+
 def test_a_batch_keeps_the_micro_batches_of_the_recipe() -> None:
     recipe = average_5().tasks[0].recipe
     assert (recipe.batch_size, recipe.accumulation) == (512, 8)
