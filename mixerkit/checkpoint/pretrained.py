@@ -10,7 +10,7 @@ from mixerkit.checkpoint.load import load, save_model
 from mixerkit.model.cost import cost
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import variant_of
-from mixerkit.spec.preprocess import Preprocess
+from mixerkit.spec.preprocess import Preprocess, plain_preprocess
 
 
 def from_pretrained(source: str | Path, **changes: Any) -> MlpMixer:
@@ -25,9 +25,7 @@ def from_pretrained(source: str | Path, **changes: Any) -> MlpMixer:
 
 def save_pretrained(model: MlpMixer, folder: str | Path, *, replace: bool = False) -> None:
     """Write a model folder (weights, configuration, preprocessing, manifest) with a model card."""
-    preprocess = model.preprocess or Preprocess(
-        image_size=model.config.image_size, channels=model.config.in_channels
-    )
+    preprocess = model.preprocess or plain_preprocess(model.config)
     path = Path(folder)
     save_model(path, model, preprocess, model.about, replace)
     # not in the manifest: a card may be edited without the weights being called damaged

@@ -78,7 +78,7 @@ def main(words: list[str]) -> int:
     from mixerkit.checkpoint.convert import write_layout
     from mixerkit.checkpoint.load import ORIGIN, load, save_model
     from mixerkit.model.surgery import DEFAULT_METHOD
-    from mixerkit.spec.preprocess import Preprocess
+    from mixerkit.spec.preprocess import plain_preprocess
 
     model = load(
         given.source,
@@ -93,7 +93,7 @@ def main(words: list[str]) -> int:
     )
     if layout == "mixerkit":
         config = model.config
-        fresh = Preprocess(image_size=config.image_size, channels=config.in_channels)
+        fresh = plain_preprocess(config)
         about = model.about
         if given.half:  # what was measured, was measured with other numbers
             about = {name: about[name] for name in ORIGIN if name in about} | {"stored": "float16"}

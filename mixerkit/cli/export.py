@@ -214,12 +214,10 @@ def name_of(source: str) -> str:
 
 def _assume(model: "MlpMixer") -> None:
     """How images are prepared, where the model does not say it; a note tells."""
-    from mixerkit.spec.preprocess import Preprocess
+    from mixerkit.spec.preprocess import plain_preprocess
 
     if model.preprocess is None:
-        model.preprocess = Preprocess(
-            image_size=model.config.image_size, channels=model.config.in_channels
-        )
+        model.preprocess = plain_preprocess(model.config)
         note = "images are prepared as by default (values from -1 to 1): the model does not say how"
         model.notes = (*model.notes, note)
 

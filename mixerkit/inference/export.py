@@ -37,7 +37,7 @@ rounded to float16."""
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Parity:
     """One runtime beside the eager model, on the same images. `largest_difference` of an output,
     `relative` to the largest output; `top1_agreement`: the share of images with the same likeliest
     class."""
@@ -54,7 +54,7 @@ class Written:
     """What an export left on the disk."""
 
     files: tuple[Path, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[Parity, ...]
 
     @property
     def size(self) -> int:
@@ -170,7 +170,7 @@ def eager_logits(model: MlpMixer, pixels_NIHW: np.ndarray) -> np.ndarray:
     return np.concatenate([eager.logits(some) for some in batches(pixels_NIHW)])
 
 
-def compared(exported: Exported, wanted_NK: np.ndarray, pixels_NIHW: np.ndarray) -> Comparison:
+def compared(exported: Exported, wanted_NK: np.ndarray, pixels_NIHW: np.ndarray) -> Parity:
     """An exported model beside the logits [N, K] that are wanted. The first image is also computed
     alone: batches of any size must do."""
 
@@ -183,7 +183,7 @@ def compared(exported: Exported, wanted_NK: np.ndarray, pixels_NIHW: np.ndarray)
         wanted_NK = softmax(wanted_NK)
     differences = np.abs(found_NK - wanted_NK).max(), np.abs(alone_1K - wanted_NK[:1]).max()
     largest = float(max(differences))
-    return Comparison(
+    return Parity(
         exported.runtime,
         len(found_NK),
         largest,
@@ -197,7 +197,7 @@ def batches(pixels_NIHW: np.ndarray) -> list[np.ndarray]:
     return [pixels_NIHW[i : i + BATCH] for i in range(0, len(pixels_NIHW), BATCH)]
 
 
-def _changed(found: list[Comparison], verdict: Verdict, force: bool) -> bool:
+def _changed(found: list[Parity], verdict: Verdict, force: bool) -> bool:
     """Whether the gate refused a model in 8 bits, or the file that was made of it answers otherwise
     in any runtime, and it is wanted all the same."""
     worst = min(found, key=lambda one: one.top1_agreement)
@@ -210,7 +210,7 @@ def _changed(found: list[Comparison], verdict: Verdict, force: bool) -> bool:
     return worst.top1_agreement < LEAST_AGREEMENT or not verdict.passes
 
 
-def _doubtful(found: list[Comparison], form: Form, force: bool) -> bool:
+def _doubtful(found: list[Parity], form: Form, force: bool) -> bool:
     """Whether the model differs by more than rounding and is wanted all the same."""
     most = CLOSE_HALF if form.half else CLOSE
     wrong = [one for one in found if not one.relative <= most]

@@ -87,7 +87,7 @@ def written(
     x = "images"
     if form.pixels:
         assert preprocess, "how pixels are normalised"
-        x = normalised(graph, x, preprocess)
+        x = normalisation(graph, x, preprocess)
     x_BSC = patches(graph, config, x)
     for index in range(config.depth):
         with graph.within(f"blocks.{index}"):
@@ -134,7 +134,7 @@ def _input(config: MixerConfig, form: Form) -> Any:
     return make("images", onnx.TensorProto.FLOAT, ["batch", config.in_channels, *sides])
 
 
-def normalised(graph: Graph, pixels_BHWI: str, preprocess: Preprocess) -> str:
+def normalisation(graph: Graph, pixels_BHWI: str, preprocess: Preprocess) -> str:
     """8-bit pixels as the model's input, float32 [B, I, H, W]."""
     with graph.within("pixels"):
         x_BHWI = graph.op("Cast", pixels_BHWI, to=onnx_module().TensorProto.FLOAT)

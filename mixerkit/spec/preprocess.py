@@ -7,7 +7,7 @@ from typing import Literal
 
 from mixerkit.errors import UserError
 from mixerkit.spec.choices import check_choices, check_whole
-from mixerkit.spec.mixer import Size, as_pair, collapsed
+from mixerkit.spec.mixer import MixerConfig, Size, as_pair, collapsed
 from mixerkit.spec.recipe import Recipe
 
 
@@ -62,6 +62,11 @@ class Preprocess:
     def image_hw(self) -> tuple[int, int]:
         """Input (height, width) in pixels."""
         return as_pair(self.image_size)
+
+
+def plain_preprocess(config: MixerConfig) -> Preprocess:
+    """For a model that does not say how images are prepared for it: values from -1 to 1."""
+    return Preprocess(image_size=config.image_size, channels=config.in_channels)
 
 
 def preprocess_for(recipe: Recipe, class_names: Sequence[str]) -> Preprocess:

@@ -19,13 +19,13 @@ import torch
 from mixerkit.checkpoint.load import load
 from mixerkit.data.sources import open_source
 from mixerkit.inference.eight_bits import Calibration, Setting
-from mixerkit.inference.export import SUFFIX, Comparison, Target, export, weights_of
+from mixerkit.inference.export import SUFFIX, Parity, Target, export, weights_of
 from mixerkit.inference.gate import Verdict, unjudged
 from mixerkit.inference.mixer_graph import EightBits, Form
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.results import write_results
 from mixerkit.spec.mixer import MixerConfig, variant
-from mixerkit.spec.preprocess import Preprocess
+from mixerkit.spec.preprocess import plain_preprocess
 from mixerkit.spec.token_mixers import TOKEN_MIXERS
 
 Say = Callable[[str], None]
@@ -99,7 +99,7 @@ def moved(config: MixerConfig) -> MlpMixer:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    model.preprocess = Preprocess(image_size=config.image_size, channels=config.in_channels)
+    model.preprocess = plain_preprocess(config)
     return model
 
 
@@ -122,7 +122,7 @@ def _rounded(model: MlpMixer, pixels: np.ndarray) -> tuple[EightBits, Verdict]:
     return unjudged(calibration, SETTING)
 
 
-def _row(name: str, to: Target, precision: str, size: int, one: Comparison) -> dict[str, Any]:
+def _row(name: str, to: Target, precision: str, size: int, one: Parity) -> dict[str, Any]:
     return {
         "model": name,
         "target": to,
