@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixerkit.errors import UserError, how_to_install
+from mixerkit.errors import UserError
 from mixerkit.inference.exported import normalised
-from mixerkit.inference.graph import Graph, Range
+from mixerkit.inference.graph import Range
 from mixerkit.inference.mixer_graph import (
     EightBits,
     Form,
@@ -26,7 +26,7 @@ from mixerkit.inference.mixer_graph import (
     mixer_graph,
     written,
 )
-from mixerkit.inference.runtimes import Runtime, open_graph
+from mixerkit.inference.runtimes import Runtime, open_graph, open_outputs
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
 
@@ -120,29 +120,13 @@ class Calibration:
             for product, tensor in graph.products.items()
             if product not in LEFT_ALONE
         }
-        run = self._several(graph, list(dict.fromkeys(inputs.values())))
+        tensors = list(dict.fromkeys(inputs.values()))
+        about = described(self.config, None, RIGHT)
+        model = finished(graph, self.config, RIGHT, about, tensors)
+        run = open_outputs(model.SerializeToString(), tensors, self.threads)
         for some in self._batches():
             found = run(some)
             yield {product: found[tensor] for product, tensor in inputs.items()}
-
-    def _several(
-        self, graph: Graph, tensors: Sequence[str]
-    ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-        """A run that gives tensors from the middle of a graph."""
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise UserError(
-                f"Ranges for 8 bits are found by onnxruntime: {how_to_install('onnxruntime')}"
-            ) from error
-        about = described(self.config, None, RIGHT)
-        model = finished(graph, self.config, RIGHT, about, tensors)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = self.threads, 3
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-        return lambda images: dict(
-            zip(tensors, session.run(list(tensors), {"images": images}), strict=True)
-        )
 
     def _smooth(self, alpha: float) -> dict[str, np.ndarray]:
         """For each LayerNorm that a product follows, what its channels are divided by: their

@@ -83,6 +83,8 @@ class Predictor:
             parameter = next(model.parameters())
             about = {"device": parameter.device.type, "dtype": str(parameter.dtype)}
             about |= {"eight_bits": sorted(eight_bits.ranges) if eight_bits else None}
+        if backend == "compiled":
+            watch("PyTorch compiles for 1, 8 and 32 images at once, which may take minutes …")
         about |= {"model": to_dict(self.config), "precision": precision, "threads": threads}
         self.plan = kept_plan(about, ways, self._noise, watch=watch, again=again)
         self._runs = _opened(ways, (self.plan.one, self.plan.many))

@@ -88,7 +88,11 @@ def kept_plan(
     known = None if again else _read(path)
     if known and {known.one.backend, known.many.backend} <= set(candidates):
         return known
-    watch(f"measuring which of {len(candidates)} ways to compute is fastest here, once …")
+    watch(
+        f"measuring which of {len(candidates)} ways to compute is fastest here, once …"
+        if len(candidates) > 1
+        else "measuring how many images at once are fastest here, once …"
+    )
     plan = fastest(candidates, images)
     _keep(path, plan)
     watch(f"single images: {_told(plan.one)}")

@@ -5,7 +5,7 @@ Letters: B batch, K classes.
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,16 @@ def open_graph(
     return _onnxruntime(graph, key, threads)
 
 
+def open_outputs(
+    graph: bytes, names: Sequence[str], threads: int = 0
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """A graph in memory that gives its outputs called `names`, in ONNX Runtime. `UserError`: it is
+    not installed."""
+    session = _session(graph, threads)
+    (images,) = (one.name for one in session.get_inputs())
+    return lambda x: dict(zip(names, session.run(list(names), {images: x}), strict=True))
+
+
 def installed() -> tuple[Runtime, ...]:
     """Which of the runtimes this Python has; nothing is imported."""
     from importlib.util import find_spec
@@ -71,6 +81,18 @@ def computes_bfloat16() -> bool:
 
 
 def _onnxruntime(graph: bytes | Path, key: str, threads: int) -> Opened:
+    session = _session(graph, threads)
+    (name,) = (one.name for one in session.get_inputs())
+    metadata = session.get_modelmeta().custom_metadata_map
+
+    def run(images: np.ndarray) -> np.ndarray:
+        result: np.ndarray = session.run(None, {name: images})[0]
+        return result
+
+    return Opened(run, metadata.get(key, ""))
+
+
+def _session(graph: bytes | Path, threads: int) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -80,17 +102,9 @@ def _onnxruntime(graph: bytes | Path, key: str, threads: int) -> Opened:
     options.log_severity_level = 3  # errors
     source = graph if isinstance(graph, bytes) else str(graph)
     try:
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its classes are not public
         raise unreadable(graph, "ONNX Runtime", error) from error
-    (name,) = (one.name for one in session.get_inputs())
-    metadata = session.get_modelmeta().custom_metadata_map
-
-    def run(images: np.ndarray) -> np.ndarray:
-        result: np.ndarray = session.run(None, {name: images})[0]
-        return result
-
-    return Opened(run, metadata.get(key, ""))
 
 
 def _openvino(
