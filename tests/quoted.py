@@ -12,8 +12,9 @@ carries its source instead:
 
     <!-- source: paper, table 3 -->76.44 %
 
-Where `unmarked` looks (the README), a number that reads like a measurement, that is with a
-unit or a percent or times sign behind it, must carry one of the two; code does not count.
+Where `unmarked` looks (the README, in both languages), a number that reads like a measurement,
+that is with a unit or a percent or times sign behind it, must carry one of the two; code does not
+count. No marker begins a line: CommonMark takes such a line for HTML, and splits the paragraph.
 """
 
 import json
@@ -25,7 +26,10 @@ RESULT = re.compile(r"<!-- results: (\S+) (.+) (\S+) -->([^\n]*)")
 MARKER = re.compile(r"<!-- (?:results|source): .*? -->[\s*]*[\d.,\u202f ]*\d")
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`|\]\([^)\n]*\)", re.DOTALL | re.MULTILINE)
 UNIT = r"%|×(?! ?\d)|percent|points?|[mµ]?s|sec|seconds?|minutes?|hours?|images/s|img/s|[GMk]i?B"
-MEASURED = re.compile(rf"(?<![\w.,])\d[\d.,]*[ \u202f\u00a0]?(?:{UNIT})(?![\w/])")
+JAPANESE_UNIT = r"[%％倍秒]|ポイント|分(?!の)|時間|枚/秒"
+MEASURED = re.compile(
+    rf"(?<![A-Za-z0-9_.,])\d[\d.,]*[ \u202f\u00a0]?(?:(?:{UNIT})(?![A-Za-z0-9_/])|{JAPANESE_UNIT})"
+)
 
 
 class MisquotedError(AssertionError):
@@ -51,6 +55,11 @@ def only_row(rows: list[dict[str, Any]], wanted: dict[str, str]) -> dict[str, An
     if len(fits) != 1:
         raise MisquotedError(f"{len(fits)} rows have {wanted}; a quoted number needs exactly one.")
     return fits[0]
+
+
+def at_the_start(text: str) -> list[str]:
+    """Markers that begin a line."""
+    return re.findall(r"^[ >]*(<!-- (?:results|source): .*? -->)", text, re.MULTILINE)
 
 
 def without_spaces(text: str) -> str:

@@ -23,7 +23,8 @@ Results = dict[str, Any]
 
 def pages() -> list[Path]:
     """What readers read."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    readme = [ROOT / "README.md", ROOT / "README.ja.md"]
+    return [*readme, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def filled(page: str, folder: Path = ROOT / "results") -> str:

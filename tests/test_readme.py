@@ -1,12 +1,6 @@
-"""README and docs hold: their Python runs, and their numbers stand in `results/`.
+"""README and docs hold: their blocks run (`pages.py`), and their numbers stand in `results/`
+(`quoted.py`)."""
 
-Python blocks of a page run in order in one namespace, in a fresh folder with `examples/`
-beside them; when a ```text block follows directly, it is what they print. How numbers are
-quoted: see `quoted.py`.
-"""
-
-import contextlib
-import io
 import json
 import re
 from pathlib import Path
@@ -14,40 +8,42 @@ from pathlib import Path
 import pytest
 
 from mixerkit.results import read_results
-from tests import quoted
+from tests import pages, quoted
 from tests.faults.program import all_faults
+from tests.pages import NAMES as PAGES, page
 from tests.tables import filled, without_tables
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n?^```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
+UNRUN = list(pages.unrun())
 
 
-def page(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
-def run_blocks(text: str, name: str) -> int:
-    """Execute the Python blocks of a page and compare what they print; how many there were."""
-    namespace: dict[str, object] = {"__name__": name}
-    blocks = list(BLOCK.finditer(text))
-    for block in blocks:
-        line = text.count("\n", 0, block.start()) + 1
-        code = compile("\n" * line + block[1], name, "exec")
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(code, namespace)
-        if block[2] is not None:
-            assert printed.getvalue().split() == block[2].split(), f"{name}, line {line}"
-    return len(blocks)
+@pytest.fixture
+def as_a_reader(tmp_path, monkeypatch):
+    """An empty folder, without a network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIXERKIT_OFFLINE", "1")
+    monkeypatch.setenv("MIXERKIT_DATA", str(pages.SAMPLES))
+    monkeypatch.setenv("COLUMNS", "100")
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_python_blocks_run_and_print_what_the_page_says(name, tmp_path, monkeypatch):
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    monkeypatch.chdir(tmp_path)
-    count = run_blocks(page(name), name)
-    assert count or name not in ("README.md", "docs/article.md")
+def test_blocks_run_and_print_what_the_page_says(name, as_a_reader):
+    Path("examples").symlink_to(ROOT / "examples")
+    pages.run(page(name), name)
+
+
+@pytest.mark.parametrize(
+    "block, command", [(block, command) for block, command, _ in UNRUN if command],
+    ids=[f"{block.place}: {why}" for block, command, why in UNRUN if command],
+)  # fmt: skip
+def test_options_of_commands_that_are_not_run_exist(block, command):
+    assert pages.unknown_options(block.as_run(command)) == [], f"{block.place}: {command}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_options_of_commands_in_sentences_exist(name):
+    commands = re.findall(r"`(mixer [^`\n]+)`", page(name).replace("\\|", "|"))
+    assert [(one, bad) for one in commands if (bad := pages.unknown_options(one))] == []
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -55,8 +51,27 @@ def test_quoted_numbers_stand_in_results(name):
     quoted.check(page(name), ROOT / "results")
 
 
-def test_the_readme_measures_nothing_by_itself():
-    assert quoted.unmarked(without_tables(page("README.md"))) == []
+@pytest.mark.parametrize("name", ["README.md", "README.ja.md"])
+def test_the_readme_measures_nothing_by_itself(name):
+    assert quoted.unmarked(without_tables(page(name))) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_marker_begins_a_line(name):
+    assert quoted.at_the_start(page(name)) == []
+
+
+def test_the_japanese_readme_has_the_commands_of_the_other():
+    english, japanese = (
+        {
+            one
+            for block in pages.blocks(page(name), name)
+            if block.language in pages.SHELL
+            for one in block.commands()
+        }
+        for name in ("README.md", "README.ja.md")
+    )
+    assert japanese - english == set()
 
 
 def test_the_table_of_faults_is_what_make_faults_wrote():
@@ -142,16 +157,85 @@ def test_wrong_quotations_fail(text, results):
         ("`sleep 3 s`\n```\n91.5 %\n```\n[x](a/b%20c)", []),
         ("<!-- source: paper, table 3 -->76.44 % there", []),
         ("<!-- source: paper, table 3 -->76.44 % and 76.4 %", ["76.4 %"]),
+        ("正解率は91.5 %で、158秒、2.1 倍、10分の1", ["91.5 %", "158秒", "2.1 倍"]),
     ],
 )
 def test_unmarked_measurements_are_found(text, found):
     assert quoted.unmarked(text) == found
 
 
+def test_a_marker_that_begins_a_line_is_found():
+    marker = "<!-- results: speed.json rows[0].ratio .2f -->"
+    assert quoted.at_the_start(f"takes {marker}1.05\n| {marker}1.05 |\n") == []
+    assert quoted.at_the_start(f"takes\n  {marker}1.05\n") == [marker]
+
+
+# How blocks are run, on pages made for it.
+
+
 def test_a_block_that_prints_something_else_fails():
     page_of_one = "```python\nprint(1 + 1)\n```\n```text\n{}\n```\n"
-    assert run_blocks(page_of_one.format(2), "page") == 1
+    assert pages.run(page_of_one.format(2), "page") == 1
     with pytest.raises(AssertionError, match="page, line 1"):
-        run_blocks(page_of_one.format(3), "page")
+        pages.run(page_of_one.format(3), "page")
     with pytest.raises(ZeroDivisionError):
-        run_blocks("```python\n1 / 0\n```\n", "page")
+        pages.run("```python\n1 / 0\n```\n", "page")
+
+
+def test_a_command_that_fails_fails(as_a_reader):
+    assert pages.run("```sh\nmixer info B/16  # a comment\n```\n", "page") == 1
+    with pytest.raises(AssertionError, match=r"page, line 1: mixer info B/15 ended with 2"):
+        pages.run("```sh\nmixer info B/15\n```\n", "page")
+    with pytest.raises(AssertionError, match=r"page, line 3: exit 3 ended with 3"):
+        pages.run("\n\n```sh\ntrue\nexit 3\n```\n", "page")
+
+
+MARKED = """\
+<!-- run: file note.txt -->
+```text
+hello
+```
+
+Words.
+
+<!-- run: NOTE is note.txt -->
+<!-- run: cat with there.txt -->
+<!-- run: not launch, needs a rocket -->
+```sh
+cp NOTE there.txt && \\
+    true
+cat NOTE > both.txt
+launch --now
+```
+
+<!-- run: no, takes years -->
+```python
+1 / 0
+```
+"""
+
+
+def test_marks_change_what_is_run(as_a_reader):
+    assert pages.run(MARKED, "page") == 1
+    assert Path("there.txt").read_text() == "hello\n"
+    _, shell, python = pages.blocks(MARKED, "page")
+    assert shell.reason_against("launch --now") == "needs a rocket"
+    assert (python.why_not, python.line) == ("takes years", 19)
+    with pytest.raises(ValueError, match="page, line 2: nobody knows"):
+        pages.blocks("<!-- run: slowly -->\n```sh\ntrue\n```\n", "page")
+
+
+@pytest.mark.parametrize(
+    "command, unknown",
+    [
+        ("mixer train x --data.source my-photos --dry-run", []),
+        ("mixer train x --data.sauce my-photos --dryrun", ["--data.sauce", "--dryrun"]),
+        ("torchrun --nproc-per-node 2 -m mixerkit train x --foo=1", ["--foo"]),
+        ("mixer evaluate m --protocol fewshot --shots 5", []),
+        ("mixer evaluate m --shots 5", ["--shots"]),
+        ("mixer fly", ["fly"]),
+        ("ls --all", []),
+    ],
+)
+def test_unknown_options_are_found(command, unknown):
+    assert pages.unknown_options(command) == unknown
