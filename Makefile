@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 SHARED := -n auto --dist loadscope # a process for each processor, a module of tests to one of them
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test faults bench clean
+.PHONY: help demo check test docs faults bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ test: .venv/dev.stamp .venv/browser.stamp ## everything that a change must pass,
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m mypy
 	@$(BIN)/python -m pytest $(SHARED)
+
+docs: .venv/docs.stamp ## build the documentation as a site, build/docs/index.html
+	@$(BIN)/python -m sphinx -W --keep-going -n -q -d build/doctrees docs build/docs
+	@echo "written: build/docs/index.html"
 
 faults: .venv/dev.stamp ## the whole fault programme, about an hour; TMPDIR=/dev/shm is faster
 	@$(BIN)/python -m tests.faults --out results/faults.json
@@ -53,10 +57,15 @@ clean: ## remove what these targets made, .venv included; runs/ and results/ sta
 	@$(PIP) --editable '.[plots]'
 	@touch $@
 
+.venv/docs.stamp: pyproject.toml | .venv/made.stamp
+	@echo "Installing PyTorch and Sphinx into .venv (once, 2–4 minutes) …"
+	@$(PIP) --editable '.[docs]'
+	@touch $@
+
 .venv/dev.stamp: pyproject.toml | .venv/made.stamp
 	@echo "Installing PyTorch, timm and the tools for tests into .venv (once, 2–4 minutes) …"
 	@$(PIP) --editable '.[dev]'
-	@touch $@ .venv/plots.stamp
+	@touch $@ .venv/plots.stamp .venv/docs.stamp
 
 .venv/browser.stamp: tests/browser.py mixerkit/inference/web_runtime.py | .venv/dev.stamp
 	@echo "Looking for a browser for the tests; where there is none, npm fetches one (once) …"
