@@ -35,6 +35,7 @@ nitpick_ignore_regex = [
 
 myst_heading_anchors = 3
 highlight_language = "none"  # blocks without a language are trees of files and formulas
+smartquotes = False  # in sentences, too, --help is no dash
 default_role = "code"  # docstrings write `names` as Markdown does
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
@@ -42,6 +43,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 
 html_theme = "furo"
+pygments_dark_style = "monokai"  # the theme's own underlines names as if they were links
 html_static_path = ["static"]
 html_css_files = ["mixerkit.css"]
 html_copy_source = False
