@@ -84,9 +84,11 @@ def how_to_install(package: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`" Did you mean 'x'?"` for the known name nearest to `word`, or an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    """`" Did you mean 'x'?"` for the known name nearest to `word`, or an empty string; capital
+    letters make no difference."""
+    names = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(word.casefold(), list(names), n=1, cutoff=0.6)
+    return f" Did you mean '{names[near[0]]}'?" if near else ""
 
 
 def unknown(what: str, word: str, known: Iterable[str]) -> UserError:

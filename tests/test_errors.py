@@ -3,7 +3,7 @@
 import io
 import sys
 
-from mixerkit.errors import warn
+from mixerkit.errors import did_you_mean, warn
 
 
 class Gone(io.StringIO):
@@ -25,3 +25,9 @@ def test_a_stderr_that_is_gone_stops_nothing(monkeypatch, capsys):
         monkeypatch.setattr(sys, "stderr", stderr)
         warn("nobody reads this.")
     assert capsys.readouterr().out == ""
+
+
+def test_what_was_meant_is_found_in_capitals_too():
+    assert did_you_mean("bagg", ("coat", "Bag")) == " Did you mean 'Bag'?"
+    assert did_you_mean("Bag", ("coat", "bag")) == " Did you mean 'bag'?"
+    assert did_you_mean("xyz", ("coat", "Bag")) == ""

@@ -139,7 +139,13 @@ def _plain(boxed: str) -> str:
     bare = re.sub(r"\x1b\[[\d;]*m|[╭╮╰╯│─]|-{5,}", "", boxed)
     lines = [line.strip() for line in bare.splitlines() if line.strip()][1:]
     ends = [i for i, line in enumerate(lines) if line.startswith("For full helptext")]
-    return "\n  ".join(lines[: ends[0] if ends else None]).replace("\n  (", " (")
+    joined = "\n  ".join(lines[: ends[0] if ends else None]).replace("\n  (", " (")
+    return re.sub(r"one of \(('[^()]*),?\)", _without_quotes, joined)
+
+
+def _without_quotes(choices: re.Match[str]) -> str:
+    """Choices as people list them, where tyro prints a tuple of Python's."""
+    return "one of " + choices[1].rstrip(",").replace("'", "")
 
 
 def _wrapped(text: str) -> str:

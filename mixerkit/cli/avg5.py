@@ -11,6 +11,7 @@ from mixerkit.cli.arguments import Flag, Word, parse, shown_as, wants_help
 from mixerkit.cli.avg5_text import as_json, as_text, next_text, plan_text
 from mixerkit.cli.images import model_named
 from mixerkit.cli.program import command
+from mixerkit.cli.protocols import beginning_with
 from mixerkit.cli.running import RUNS, located, located_init
 from mixerkit.cli.text import plural
 from mixerkit.errors import EXIT_DONE, EXIT_FAILED, UserError, exit_code_for_signal, unknown
@@ -54,7 +55,7 @@ class Avg5:
     """Your own tasks in a YAML file (docs/evaluation.md), instead of the paper's five."""
     tasks: tuple[str, ...] = ()
     """Some of the tasks alone; their trials are a part of the whole, in the same folder."""
-    image_size: Size | None = None
+    image_size: Annotated[Size | None, shown_as("INT | INT INT")] = None
     """Pixels to fine-tune at, one side or height and width; the model's own if not given."""
     steps: Annotated[int | None, shown_as("INT")] = None
     """Steps of every trial instead of the recipe's, and a fifth of them warm-up: a rehearsal."""
@@ -120,7 +121,8 @@ def _prepared(task: "Task", given: Avg5) -> "Task":
     # the paper fine-tunes the dense form at whole multiples (docs/surgery.md)
     init = located_init(replace(recipe.init, source=given.model, enlargement="dense"))
     data = located(replace(recipe.data, root=given.root))
-    recipe = suited(replace(recipe, init=init, data=data), given.image_size)
+    with beginning_with(image_size="--image-size"):
+        recipe = suited(replace(recipe, init=init, data=data), given.image_size)
     if given.steps:
         recipe = rehearsed(recipe, given.steps)
     if given.batch_size:

@@ -3,8 +3,6 @@ each class."""
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,6 +21,7 @@ from mixerkit.cli.images import (
     same_images,
     source_named,
 )
+from mixerkit.cli.protocols import beginning_with
 from mixerkit.cli.text import plural
 from mixerkit.errors import EXIT_DONE, UserError
 from mixerkit.spec.choices import separated
@@ -118,7 +117,7 @@ def main(words: list[str]) -> int:
     source = source_named(given.on, given.data)
     from mixerkit.evaluation.fewshot import PAPER_SHOTS, Protocol
 
-    with _named_as_options():
+    with beginning_with(shots="--shots", seeds="--seeds", ridge="--ridge"):
         Protocol(given.shots if given.shots is not None else PAPER_SHOTS, given.seeds, given.ridge)
     model = _loaded(given.model)
     learn, test, origin = _splits(given.data, source, own_data(model))
@@ -147,16 +146,6 @@ def main(words: list[str]) -> int:
     else:
         print(as_text(about, found, features.kept, features.computed))
     return EXIT_DONE
-
-
-@contextmanager
-def _named_as_options() -> Iterator[None]:
-    """The protocol's own checks call its settings as the command line does."""
-    try:
-        yield
-    except UserError as error:
-        error.args = (f"--{error}",)
-        raise
 
 
 def _loaded(name: str) -> "MlpMixer":
@@ -213,7 +202,8 @@ def _preprocess(model: "MlpMixer", images: Resized) -> "Preprocess":
     assert model.preprocess
     if images.resize == "model":
         return model.preprocess
-    return replace(model.preprocess, resize=images.resize, resize_to=images.resize_to)
+    with beginning_with(resize_to="--data.resize-to"):
+        return replace(model.preprocess, resize=images.resize, resize_to=images.resize_to)
 
 
 @dataclass(frozen=True)

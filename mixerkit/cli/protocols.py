@@ -39,17 +39,30 @@ def _options(kind: Any, prefix: str = "--") -> set[str]:
 @contextmanager
 def named_as_options(protocol: str) -> Iterator[None]:
     """Errors call settings of images as they are written on the command line: --data.split-seed for
-    data.split_seed."""
+    data.split_seed, or --root for data.root where a protocol has it so."""
     own = options(protocol)
 
     def written(found: re.Match[str]) -> str:
         option = f"--{found[0].replace('_', '-')}"
-        return option if option in own else found[0]
+        ways = (option, option.replace("--data.", "--"))
+        return next((way for way in ways if way in own), found[0])
 
     try:
         yield
     except UserError as error:
         error.args = (re.sub(r"(?<![\w./-])data\.\w+", written, str(error)),)
+        raise
+
+
+@contextmanager
+def beginning_with(**written: str) -> Iterator[None]:
+    """Errors that begin with the name of a setting begin with what is written for it instead, such
+    as shots="--shots"."""
+    try:
+        yield
+    except UserError as error:
+        name, _, rest = str(error).partition(" ")
+        error.args = (f"{written.get(name, name)} {rest}",)
         raise
 
 

@@ -212,7 +212,7 @@ def _count(train: ImageSplit, holdout: float) -> int:
     most = len(train) - len(np.unique(train.labels))
     if not 1 <= count <= most:
         raise UserError(
-            f"data.holdout {holdout:g} would take {count} of the {len(train)} images of "
+            f"data.holdout {holdout:.12g} would take {count} of the {len(train)} images of "
             f"{train.name}: it must take between 1 and {most}, so that every class keeps one."
         )
     return count

@@ -58,6 +58,11 @@ def test_texts_keep_theirs():
     assert (found.file, found.shots) == ("1,5", (1, 5))
 
 
+def test_choices_are_listed_as_people_do():
+    with pytest.raises(UserError, match=r"'--kinds'\. Expected one of blur, jpeg\.\n"):
+        parsed("--kinds", "fog")
+
+
 def test_an_error_names_the_help_that_shows_the_options():
     for words, says in ((("--shots", "1,many"), "1,many"), (("--kinds", "blur,fog"), "blur,fog")):
         with pytest.raises(UserError, match=says) as caught:

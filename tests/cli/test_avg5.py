@@ -193,6 +193,8 @@ def test_nothing_starts_where_images_are_missing(
         (["--stepz", "3"], "evaluate --protocol avg5 --help` shows every option"),
         (["--steps", "0"], "--steps must be a whole number of at least 1, found 0"),
         (["--batch-size", "-1"], "--batch-size must be a whole number of at least 1, found -1"),
+        (["--image-size", "0"], "error: --image-size must be a positive whole number of pixels"),
+        (["--root", "nowhere"], "--root must be a folder, found no folder"),
         (["--dry-run", "--again"], "--dry-run and --again exclude one another"),
     ],
 )

@@ -318,7 +318,7 @@ BAD = {
     "two sources": (("--data.source", "photos"), "name two sources"),
     "size without a way": (("--data.resize-to", "32"), "leave --data.resize-to out"),
     "smaller than the model": (
-        ("--data.resize", "squash", "--data.resize-to", "8"), "at least the image side",
+        ("--data.resize", "squash", "--data.resize-to", "8"), "error: --data.resize-to must be 0",
     ),
     "not a share": (("--data.holdout", "1.5"), "error: --data.holdout must be a share"),
     "fewer threads than none": (("--data.workers", "-1"), "error: --data.workers must not be"),
