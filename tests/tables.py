@@ -87,19 +87,29 @@ def of_parity(results: Results) -> str:
 
 
 def of_inference(results: Results) -> str:
-    """One line for each contender, images a second for each batch size."""
+    """One line for each contender and input: images a second for each batch size, times as fast as
+    the best peer in the same precision, and the share of that precision's ceiling."""
     measured = results["rows"]
     batches = list(dict.fromkeys(row["batch"] for row in measured))
     rows = []
-    for name in dict.fromkeys(row["contender"] for row in measured):
-        own = {row["batch"]: row for row in measured if row["contender"] == name}
-        cells = []
-        for batch in batches:
-            ratio = own[batch]["over_best_peer"]
-            beside = f" ({ratio:.2f}×)" if ratio is not None else ""
-            cells.append(f"{own[batch]['images_per_second']:,.1f}{beside}")
-        rows.append((name, *cells))
-    return lines_of(("images a second", *(f"batch {batch}" for batch in batches)), rows)
+    for name, timed in dict.fromkeys((row["contender"], row["input"]) for row in measured):
+        own = {
+            row["batch"]: row
+            for row in measured
+            if (row["contender"], row["input"]) == (name, timed)
+        }
+        about = name if timed == "model alone" else f"{name}, {timed}"
+        rows.append((about, own[batches[0]]["kind"], *(_speed(own[batch]) for batch in batches)))
+    for name, why in results["settings"]["left_out"].items():
+        rows.append((name, why, *[""] * len(batches)))
+    head = ("images a second", "products in", *(f"batch {batch}" for batch in batches))
+    return lines_of(head, rows)
+
+
+def _speed(row: Results) -> str:
+    ratio, share = row["over_best_peer"], f"{100 * row['share_of_ceiling']:.0f} % of ceiling"
+    beside = share if ratio is None else f"{ratio:.2f}×, {share}"
+    return f"{row['images_per_second']:,.1f} ({beside})"
 
 
 TABLES: dict[str, Callable[[Results], str]] = {

@@ -16,12 +16,18 @@ from mixerkit.spec.mixer import MixerConfig
 from mixerkit.timer import Call
 
 
-def matrix_products(config: MixerConfig, batch: int) -> tuple[Call, int]:
+def matrix_products(
+    config: MixerConfig, batch: int, dtype: torch.dtype = torch.float32
+) -> tuple[Call, int]:
     """The four matrix products of one block and nothing else, and their floating-point
     operations. Plain matrices, nothing allocated: the ceiling for a model of this shape."""
-    shapes = _products(config, batch)
+    shapes = products_of(config, batch)
     operands = [
-        (torch.randn(rows, inner), torch.randn(columns, inner).t(), torch.empty(rows, columns))
+        (
+            torch.randn(rows, inner, dtype=dtype),
+            torch.randn(columns, inner, dtype=dtype).t(),
+            torch.empty(rows, columns, dtype=dtype),
+        )
         for rows, inner, columns in shapes
     ]
 
@@ -34,7 +40,7 @@ def matrix_products(config: MixerConfig, batch: int) -> tuple[Call, int]:
 
 def int8_products(config: MixerConfig, batch: int) -> tuple[Call, int]:
     """The same in 8 bits, with sums in 32 bits."""
-    shapes = _products(config, batch)
+    shapes = products_of(config, batch)
     operands = [
         (
             torch.randint(-128, 128, (rows, inner), dtype=torch.int8),
@@ -51,7 +57,7 @@ def int8_products(config: MixerConfig, batch: int) -> tuple[Call, int]:
     return multiply, _operations(shapes)
 
 
-def _products(config: MixerConfig, batch: int) -> list[tuple[int, int, int]]:
+def products_of(config: MixerConfig, batch: int) -> list[tuple[int, int, int]]:
     """(rows, inner, columns) of a block's products."""
     tiles = config.num_patches // config.tile_patches
     tokens, channels = batch * config.num_patches, batch * tiles * config.width

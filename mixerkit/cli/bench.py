@@ -85,7 +85,7 @@ class Bench:
     out: Annotated[str, shown_as("PATH")] = ""
     """Results file; results/STUDY.json if not given, results/STUDY-quick.json with --quick."""
     json: Flag = False
-    """Print the rows as JSON, and everything else on stderr."""
+    """Print the rows as JSON in one line, the last, and everything else on stderr."""
 
 
 def main(words: list[str]) -> int:
@@ -103,5 +103,5 @@ def main(words: list[str]) -> int:
     rows = import_module(STUDIES[given.study]).study(out, say, given.quick, **options)
     say(f"written: {out}")
     if given.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(rows))
     return EXIT_DONE

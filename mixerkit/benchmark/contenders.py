@@ -1,0 +1,208 @@
+"""Who takes part in the bench of inference: our engine in each precision, and timm's model in every
+runtime that is installed, each with the setting that is fastest for the batch.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixerkit.benchmark.alone import Precision, command_of_ours, command_of_peer
+from mixerkit.benchmark.cold_start import timed
+from mixerkit.benchmark.deployed import PEERS, Peer, absent, not_installed, open_peer
+from mixerkit.benchmark.peer_files import peer_file, quietly
+from mixerkit.benchmark.peer_pytorch import nothing_compiled_yet
+from mixerkit.benchmark.peer_settings import (
+    LONG,
+    Chosen,
+    Kind,
+    best_setting,
+    cores_here,
+    settings_of,
+)
+from mixerkit.benchmark.workload import Say
+from mixerkit.errors import UserError
+from mixerkit.inference.eight_bits import Calibration, Setting as Rounding
+from mixerkit.inference.engine import Predictor
+from mixerkit.inference.export import export, weights_of
+from mixerkit.inference.exported import normalised
+from mixerkit.inference.gate import unjudged
+from mixerkit.inference.runtimes import Run, computes_bfloat16, installed
+from mixerkit.model.cost import cost
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.results import describe_machine
+
+QUICK_PEERS = ("timm eager", "timm onnxruntime", "timm onnxruntime dynamic int8")
+NOISE = 8
+PRECISIONS: dict[Kind, Precision] = {"float32": "float32", "bfloat16": "bfloat16", "int8": "auto"}
+"""What our engine is told: a file in 8 bits says so itself."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """`run` takes images as the model does, `from_pixels` as decoders give them, both [B, I, H, W];
+    `setting`: with which it runs; `seconds`: about what a call takes."""
+
+    name: str
+    kind: Kind
+    run: Run
+    from_pixels: Run
+    setting: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Our engine on the model, and the exported file that is deployed."""
+
+    kind: Kind
+    predictor: Predictor
+    file: Path
+
+    def setting(self, batch: int) -> str:
+        """What the engine found to be the fastest."""
+        choice = self.predictor.plan.for_batch(batch)
+        return f"{choice.backend}, {min(choice.slice, batch)} at once"
+
+
+class Contenders:
+    """All that are ready, and why the others are not: `left_out`, by name. Files are in `folder`,
+    and must stay there."""
+
+    def __init__(self, model: MlpMixer, folder: Path, say: Say, quick: bool = False) -> None:
+        self.model, self.folder, self.say = model, folder, say
+        self.left_out: dict[str, str] = {}
+        self.peers: dict[str, Path] = {}
+        self.ours: dict[str, Ours] = {}
+        self._chosen: dict[str, tuple[int, Chosen]] = {}
+        for name in QUICK_PEERS if quick else PEERS:
+            self._add_peer(name, PEERS[name])
+        for kind in PRECISIONS:
+            self._add_ours(f"mixerkit {kind}", kind)
+
+    def at(self, pixels_BIHW: np.ndarray) -> list[Contender]:
+        """Each as it is fastest on so many images."""
+        assert self.model.preprocess
+        prepare = partial(normalised, preprocess=self.model.preprocess)
+        images, batch = prepare(pixels_BIHW), len(pixels_BIHW)
+        found = []
+        with nothing_compiled_yet():
+            for name, file in self.peers.items():
+                chosen = self._best(name, file, images)
+                self._chosen[name] = batch, chosen
+                from_pixels = partial(_prepared, prepare, chosen.run)
+                about = chosen.setting, chosen.seconds
+                found.append(Contender(name, PEERS[name].kind, chosen.run, from_pixels, *about))
+        for name, ours in self.ours.items():
+            predictor = ours.predictor
+            own = best_setting([ours.setting(batch)], partial(_as_it_is, predictor.outputs), images)
+            about = own.setting, own.seconds
+            found.append(Contender(name, ours.kind, own.run, predictor.logits, *about))
+        return found
+
+    def alone(self, images: tuple[int, ...]) -> list[dict[str, Any]]:
+        """What each takes in a process of its own for one batch of that shape: GiB at the worst
+        moment, and seconds from starting Python to the end."""
+        config, commands = self.model.config, {}
+        for name, file in self.peers.items():
+            setting = self._settings(name, images[0])[self._chosen[name][1].setting]
+            commands[name] = command_of_peer(PEERS[name], file, config, setting, images)
+        for name, ours in self.ours.items():
+            precision = PRECISIONS[ours.kind]
+            Predictor(ours.file, precision)  # measures how to run a file, once
+            commands[name] = command_of_ours(ours.file, precision, images)
+        rows = []
+        for name, command in commands.items():
+            seconds, peak = timed(command)
+            rows.append({"contender": name, "peak_gib": peak, "seconds": seconds})
+            self.say(f"  {name:42} {peak:6.2f} GiB, {seconds:5.1f} s from start to answer")
+        return rows
+
+    def _add_peer(self, name: str, peer: Peer) -> None:
+        if missing := absent(*peer.needed):
+            return self._leave_out(name, not_installed(missing))
+        if peer.kind == "bfloat16" and not multiplies_bfloat16():
+            return self._leave_out(name, "this processor does not multiply in bfloat16")
+        try:
+            self.peers[name] = peer_file(peer.file, self.model, self.folder)
+            self.say(f"ready: {name}")
+        except UserError as error:  # timm's Mixer has no counterpart of this model
+            self._leave_out(name, str(error))
+
+    def _add_ours(self, name: str, kind: Kind) -> None:
+        if missing := absent(*_needed(kind)):
+            return self._leave_out(name, not_installed(missing))
+        if kind == "bfloat16" and not computes_bfloat16():
+            return self._leave_out(name, "this processor does not multiply in bfloat16")
+        with quietly():
+            file = _exported(self.model, kind, self.folder)
+            source = file if kind == "int8" else self.model
+            predictor = Predictor(source, PRECISIONS[kind], again=True)  # in today's conditions
+            self.ours[name] = Ours(kind, predictor, file)
+        self.say(f"ready: {name}")
+
+    def _leave_out(self, name: str, why: str) -> None:
+        self.left_out[name] = why
+        self.say(f"{name}: {why}")
+
+    def _best(self, name: str, file: Path, images: np.ndarray) -> Chosen:
+        """The fastest setting; that of fewer images where a call takes long."""
+        peer, settings = PEERS[name], self._settings(name, len(images))
+        names = list(settings)
+        batch, known = self._chosen.get(name, (0, None))
+        if known and known.seconds > LONG and peer.runtime != "compiled":
+            seconds = known.seconds * len(images) / batch
+            return Chosen(known.setting, known.run, seconds)
+        with quietly():
+            return best_setting(
+                names,
+                lambda setting: open_peer(peer, file, self.model.config, settings[setting]),
+                images,
+            )
+
+    def _settings(self, name: str, batch: int) -> dict[str, Any]:
+        macs = cost(self.model.config).macs * batch
+        return settings_of(PEERS[name].runtime, PEERS[name].kind, macs, cores_here())
+
+
+def _prepared(prepare: Run, run: Run, pixels_BIHW: np.ndarray) -> np.ndarray:
+    return run(prepare(pixels_BIHW))
+
+
+def _as_it_is(run: Run, setting: str) -> Run:
+    """Our engine has chosen already."""
+    return run
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor does, as far as it says."""
+    return "BF16" in describe_machine()["instruction_set"] or computes_bfloat16()
+
+
+def _needed(kind: Kind) -> tuple[str, ...]:
+    """Packages for our engine; in float32 either runtime will do."""
+    runtimes: dict[Kind, tuple[str, ...]] = {
+        "float32": () if installed() else ("onnxruntime",),
+        "bfloat16": ("openvino",),
+        "int8": ("onnxruntime",),
+    }
+    return ("onnx", *runtimes[kind])
+
+
+def _exported(model: MlpMixer, kind: Kind, folder: Path) -> Path:
+    """The file that is deployed; ranges for 8 bits are from noise, which is as fast as photographs.
+    What computes in bfloat16 reads the file in float32."""
+    assert model.preprocess
+    shape = (NOISE, model.config.in_channels, *model.config.image_hw)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    out = folder / f"mixerkit-{'int8' if kind == 'int8' else 'float32'}.onnx"
+    if out.exists():
+        return out
+    rounded = None
+    if kind == "int8":
+        weights = weights_of(model)
+        calibration = Calibration(model.config, weights, model.preprocess, pixels, "onnxruntime")
+        rounded = unjudged(calibration, Rounding(smooth=0.5))
+    return export(model, out, pixels, rounded=rounded, force=True).files[0]

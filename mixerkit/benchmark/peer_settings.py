@@ -1,0 +1,168 @@
+"""The settings that a peer's runtime is tried with, and graphs opened so; PyTorch has no part here.
+
+A peer gets a whole batch, and divides it only by what its runtime has for that: streams in
+OpenVINO, concurrent calls of one session in ONNX Runtime.
+
+Letters: B batch, K classes.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+
+from mixerkit.inference.runtimes import Run, signal_stack_kept
+from mixerkit.results import describe_machine
+
+Kind = Literal["float32", "bfloat16", "int8"]
+KINDS: tuple[Kind, ...] = ("float32", "bfloat16", "int8")
+"""In what products are computed."""
+PeerRuntime = Literal["eager", "compiled", "onnxruntime", "openvino"]
+FEW_OPERATIONS = 10**9
+"""Multiply-adds of a call, below which fewer threads than cores may be faster than all of them."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`threads` of a call, 0 for the runtime's own number. `parts` of the images that are computed
+    at the same time: 0 for as many as the runtime thinks best. `spins`: waiting threads of ONNX
+    Runtime stay awake. `autocast`: PyTorch's weights stay in float32 and are cast on the way."""
+
+    threads: int = 0
+    parts: int = 1
+    spins: bool = True
+    autocast: bool = False
+
+
+def settings_of(runtime: PeerRuntime, kind: Kind, macs: int, cores: int) -> dict[str, Setting]:
+    """What is tried, by name, for calls of so many multiply-adds on so many cores."""
+    counts = sorted({cores, max(1, cores // 2), 1}, reverse=True)
+    threads = {f"{n} thread{'s' if n > 1 else ''}": Setting(n) for n in counts}
+    if runtime == "onnxruntime":
+        tried = threads | {f"{cores} threads that sleep when idle": Setting(cores, spins=False)}
+        return tried | {"a call for each core": Setting(1, cores)} if cores > 1 else threads
+    if runtime == "openvino":
+        tried = threads | {"throughput hint": Setting(parts=0)}
+        return tried | {"a stream for each core": Setting(parts=cores)} if cores > 1 else threads
+    if runtime == "compiled" and macs > FEW_OPERATIONS:  # each setting is compiled anew
+        threads = dict([next(iter(threads.items()))])
+    if runtime == "eager" and kind == "bfloat16":
+        return threads | {"autocast": Setting(cores, autocast=True)}
+    return threads
+
+
+def cores_here() -> int:
+    """Processors that this process may use."""
+    return int(describe_machine()["cores"])
+
+
+def open_in_onnxruntime(graph: Path, setting: Setting) -> Run:
+    """A graph of one input and one result, ready to run."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = setting.threads, 3  # errors
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setting.spins)))
+    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    (name,) = (one.name for one in session.get_inputs())
+
+    def run(images: np.ndarray) -> np.ndarray:
+        result: np.ndarray = session.run(None, {name: images})[0]
+        return result
+
+    return _concurrent(run, setting.parts) if setting.parts > 1 else run
+
+
+def _concurrent(run: Run, parts: int) -> Run:
+    pool = ThreadPoolExecutor(parts)
+
+    def run_parts(images: np.ndarray) -> np.ndarray:
+        return np.concatenate(list(pool.map(run, _divided(images, parts))))
+
+    return run_parts
+
+
+def open_in_openvino(graph: Path, setting: Setting, kind: Kind) -> Run:
+    """The same in OpenVINO, whose float products are in bfloat16 for that kind."""
+    import openvino
+
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if kind == "bfloat16" else "f32",
+        "PERFORMANCE_HINT": "LATENCY" if setting.parts == 1 else "THROUGHPUT",
+    }
+    if setting.parts > 1:
+        options["NUM_STREAMS"] = setting.parts
+    if setting.threads:
+        options["INFERENCE_NUM_THREADS"] = setting.threads
+    with signal_stack_kept():
+        compiled = openvino.Core().compile_model(str(graph), "CPU", options)
+    wanted = setting.parts or compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    return _asynchronous([compiled.create_infer_request() for _ in range(wanted)])
+
+
+def _asynchronous(requests: Sequence[Any]) -> Run:
+    def run(images: np.ndarray) -> np.ndarray:
+        parts = _divided(images, len(requests))
+        used = requests[: len(parts)]
+        for request, part in zip(used, parts, strict=True):
+            request.start_async({0: part}, share_inputs=True)
+        for request in used:
+            request.wait()
+        return np.concatenate([request.get_output_tensor(0).data for request in used])
+
+    return run
+
+
+def _divided(images: np.ndarray, parts: int) -> list[np.ndarray]:
+    """In about equal parts, none of them empty."""
+    return np.array_split(images, max(1, min(parts, len(images))))
+
+
+HOPELESS = 1.5
+"""Times the best so far, above which a setting is not measured further."""
+TRIES, TURN = 3, 0.1
+"""Calls of the others at least, and seconds."""
+LONG = 1.0
+"""Seconds of a call: the settings of longer ones are kept for larger batches."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The setting of a peer with which a call is fastest, and its seconds."""
+
+    setting: str
+    run: Run
+    seconds: float
+
+
+def best_setting(
+    settings: Sequence[str],
+    opened: Callable[[str], Run],
+    images: np.ndarray,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Chosen:
+    """By the median call of each. One after another is opened, and only the best stays open."""
+    best: Chosen | None = None
+    for name in settings:
+        run = opened(name)
+        run(images)  # prepares things
+        calls = [_seconds(run, images, clock)]
+        done = len(settings) == 1 or calls[0] > LONG
+        while not done and not (best and calls[0] > HOPELESS * best.seconds):
+            calls.append(_seconds(run, images, clock))
+            done = len(calls) >= TRIES and sum(calls) >= TURN
+        if best is None or median(calls) < best.seconds:
+            best = Chosen(name, run, median(calls))
+    assert best
+    return best
+
+
+def _seconds(run: Run, images: np.ndarray, clock: Callable[[], float]) -> float:
+    start = clock()
+    run(images)
+    return clock() - start
