@@ -45,6 +45,10 @@ class Page(HTMLParser):
             if name == "id" or (tag == "a" and name == "name"):
                 self.anchors.add(value or "")
 
+    def handle_endtag(self, tag: str) -> None:
+        """Called where one ends."""
+        self.text.append("\n" if tag in ("dt", "dd", "p", "pre") else "")
+
     def handle_data(self, data: str) -> None:
         """Called for each piece of text."""
         self.text.append(data)

@@ -14,6 +14,7 @@ from tests.pages import NAMES as PAGES, page
 from tests.tables import filled, without_tables
 
 ROOT = Path(__file__).parent.parent
+SLOW = ("README.md", "docs/tutorial.md", "docs/reliability.md")  # each trains a model
 UNRUN = list(pages.unrun())
 
 
@@ -26,7 +27,9 @@ def as_a_reader(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in PAGES]
+)
 def test_blocks_run_and_print_what_the_page_says(name, as_a_reader):
     Path("examples").symlink_to(ROOT / "examples")
     pages.run(page(name), name)
