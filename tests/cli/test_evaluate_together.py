@@ -81,7 +81,7 @@ def test_a_mistake_is_said_once_and_ends_all(here, trained, photographs):
         "classes": ((*evaluate, "--on", "other"), "Unknown to the model: cat, dog"),
         "source": ((*evaluate, "--on", "nowhere"), "'nowhere' is no folder"),
         "split": ((*evaluate, "--on", "odd", "--split", "test"), "has no test split"),
-        "broken": ((*evaluate, "--on", "some"), "give --skip-broken"),
+        "broken": ((*evaluate, "--on", "some"), "3 of 10 images of some cannot be used"),
         "all-broken": ((*evaluate, "--on", "all", "--skip-broken"), "None of the 6 images of all"),
         "overflow": (("evaluate", "overflows", "--on", "odd"), "NaN or infinite for"),
     }
