@@ -43,7 +43,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 
 html_theme = "furo"
-pygments_dark_style = "monokai"  # the theme's own underlines names as if they were links
+pygments_dark_style = "github-dark"  # the theme's own underlines names as if they were links
 html_static_path = ["static"]
 html_css_files = ["mixerkit.css"]
 html_copy_source = False
