@@ -32,7 +32,8 @@ def foreign(
         if layout.name == "mixerkit" and not told.gelu:
             raise UserError(
                 f"{path.parent / CONFIG} is missing: it says what model {path.name} holds. "
-                f"Without it, say what GELU it was trained with: gelu=tanh or gelu=erf."
+                f"Without it, say what GELU it was trained with: gelu=tanh or gelu=erf, such as by "
+                f"`mixer convert {path.name} FOLDER --gelu tanh`, which writes it anew."
             )
         gelu = told.gelu or layout.gelu
         size = told.native_size

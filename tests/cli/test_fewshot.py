@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -347,6 +348,19 @@ def test_models_that_cannot_be_probed(mixer, words, trained, here):
     code, _, err = mixer("evaluate", "unsaid", *FEW)
     assert code == 2 and "--on NAME|FOLDER" in err
     assert mixer("evaluate", "unsaid", *words[2:])[0] == 0
+
+
+def test_a_file_of_weights_alone_does_where_others_wrote_it(mixer, words, trained, here):
+    """Ours needs its config.json, or is written anew; timm's layout says enough."""
+    shutil.copy(trained / "model" / "model.safetensors", here / "alone.safetensors")
+    code, _, err = mixer("evaluate", "alone.safetensors", *words[2:])
+    assert code == 2 and "config.json is missing" in err
+    assert "mixer convert alone.safetensors FOLDER --gelu tanh`" in err
+    assert mixer("convert", "alone.safetensors", "anew", "--gelu", "tanh")[0] == 0
+    assert mixer("convert", str(trained), "timm.safetensors", "--to", "timm")[0] == 0
+    for model in ("anew", "timm.safetensors"):
+        code, _, err = mixer("evaluate", model, *words[2:])
+        assert code == 0, err
 
 
 def test_help_has_examples(mixer):
