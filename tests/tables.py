@@ -75,15 +75,31 @@ def of_study(results: Results) -> str:
 
 
 def of_parity(results: Results) -> str:
-    """One line for each model: the largest difference in each precision, over all targets and
-    runtimes, relative to the largest output."""
-    rows = []
-    for name in dict.fromkeys(row["model"] for row in results["rows"]):
-        own = [row for row in results["rows"] if row["model"] == name]
-        kinds = dict.fromkeys(row["precision"] for row in own)
-        most = [max(r["relative"] for r in own if r["precision"] == kind) for kind in kinds]
-        rows.append((name, *(f"{value:.0e}" for value in most)))
-    return lines_of(("model", *(f"{kind}" for kind in kinds)), rows)
+    """One line for each model: the largest difference in each target and precision, over the
+    runtimes that read it, relative to the largest output."""
+    most: dict[str, dict[str, float]] = {}
+    for row in results["rows"]:
+        own, kind = most.setdefault(row["model"], {}), f"{row['target']} {row['precision']}"
+        own[kind] = max(row["relative"], own.get(kind, 0.0))
+    kinds = list(next(iter(most.values())))
+    rows = [(name, *(f"{own[kind]:.0e}" for kind in kinds)) for name, own in most.items()]
+    return lines_of(("model", *kinds), rows)
+
+
+def of_int8(results: Results) -> str:
+    """One line for each precision and runtime, on the test images."""
+    measured = [row for row in results["rows"] if row["kind"] == "accuracy"]
+    rows = [
+        (
+            row["precision"],
+            row["runtime"],
+            f"{100 * row['top1']:.2f}",
+            "" if row["runtime"] == "pytorch" else f"{100 * row['agreement']:.2f}",
+        )
+        for row in measured
+    ]
+    head = ("products in", "runtime", "test accuracy, %", "same class as in PyTorch, % of images")
+    return lines_of(head, rows)
 
 
 def of_inference(results: Results) -> str:
@@ -116,6 +132,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "faults": of_faults,
     "parity": of_parity,
     "inference": of_inference,
+    "int8": of_int8,
 }
 
 

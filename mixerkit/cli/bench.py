@@ -36,7 +36,9 @@ Study = Literal[
     "inference",
     "parity",
     "cold-start",
+    "int8",
 ]
+OF_A_MODEL = ("inference", "int8")
 
 # Each module has `study(out, say, quick) -> rows`.
 STUDIES = {
@@ -55,6 +57,7 @@ STUDIES = {
     "inference": "mixerkit.benchmark.inference",
     "parity": "mixerkit.study.parity",
     "cold-start": "mixerkit.benchmark.cold_start",
+    "int8": "mixerkit.study.int8",
 }
 
 
@@ -69,17 +72,19 @@ class Bench:
     accuracy, the memory and time of a training step of B/16 against timm's (`training-memory`),
     the speed of the `loader` of JPEG files against timm's, evaluation and fine-tuning of B/16 from
     JPEG files to figures (`whole-path`); or, in accuracy, how what was learned
-    helps with classes never seen (`transfer`), and what `regularisation` does with few
-    images.
+    helps with classes never seen (`transfer`), what `regularisation` does with few images, and what
+    computing in 8 bits does to a trained model (`int8`).
 
     Close other programs first: the figures are only as quiet as the machine.
     """
 
     study: Annotated[tyro.conf.Positional[Study], shown_as("STUDY")]
     """speed, throughput, token-mixing, optimizers, time-to-accuracy, loading, surgery,
-    training-memory, loader, regularisation, transfer, whole-path, inference, parity, cold-start."""
+    training-memory, loader, regularisation, transfer, whole-path, inference, parity, cold-start,
+    int8."""
     model: Annotated[str, shown_as("MODEL")] = ""
-    """For inference: a variant with fresh weights (B/16 if not given), a run or zoo:NAME."""
+    """For inference: a variant with fresh weights (B/16 if not given), a run or zoo:NAME; for int8:
+    a run or zoo:NAME (zoo:fashion-best if not given)."""
     quick: Flag = False
     """A short look instead of the full measurement."""
     out: Annotated[str, shown_as("PATH")] = ""
@@ -97,8 +102,8 @@ def main(words: list[str]) -> int:
     def say(line: str) -> None:
         print(line, file=console, flush=True)
 
-    if given.model and given.study != "inference":
-        raise UserError(f"--model is for `mixer bench inference`: leave it out of {given.study}.")
+    if given.model and given.study not in OF_A_MODEL:
+        raise UserError(f"--model is for {' and '.join(OF_A_MODEL)}: leave it out.")
     options = {"model": given.model} if given.model else {}
     rows = import_module(STUDIES[given.study]).study(out, say, given.quick, **options)
     say(f"written: {out}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mixerkit.checkpoint.files import write_atomic
 from mixerkit.checkpoint.load import load
 from mixerkit.data.loader import EvaluationLoader
 from mixerkit.data.sources import opened
@@ -28,10 +29,12 @@ from mixerkit.inference.mixer_graph import EightBits
 from mixerkit.inference.predictor import Classifier
 from mixerkit.inference.runtimes import RUNTIMES
 from mixerkit.inference.samples import Samples, samples_of
+from mixerkit.insight.canvas import can_draw
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.results import write_results
 from mixerkit.spec.recipe import Data
 from mixerkit.spec.strict import from_dict
+from mixerkit.study.int8_figure import figure
 
 Say = Callable[[str], None]
 Rows = list[dict[str, Any]]
@@ -65,6 +68,10 @@ def study(out: Path, say: Say, quick: bool = False, model: str = MODEL) -> Rows:
     ]
     bad = judged(*about, samples, runtimes, say, settings=[BAD])[1]
     rows += [_gate("chosen", found[1]), _gate("half of all values cut off", bad)]
+    if can_draw():
+        write_atomic(
+            out.with_suffix(".png"), figure([row for row in rows if row["kind"] == "product"])
+        )
     write_results(
         out,
         name="int8",

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,9 +19,11 @@ import torch
 from mixerkit.checkpoint.load import load
 from mixerkit.data.sources import open_source
 from mixerkit.inference.eight_bits import Calibration, Setting
-from mixerkit.inference.export import SUFFIX, Parity, Target, export, weights_of
+from mixerkit.inference.export import SUFFIX, Parity, Target, Written, export, weights_of
 from mixerkit.inference.gate import Verdict, unjudged
 from mixerkit.inference.mixer_graph import EightBits, Form
+from mixerkit.inference.web_export import web_export
+from mixerkit.inference.web_runtime import TAKEN
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.results import write_results
 from mixerkit.spec.mixer import MixerConfig, variant
@@ -30,7 +32,7 @@ from mixerkit.spec.token_mixers import TOKEN_MIXERS
 
 Say = Callable[[str], None]
 
-TARGETS: tuple[Target, ...] = ("onnx", "openvino")
+TARGETS: tuple[Target | Literal["web"], ...] = ("onnx", "openvino", "web")
 PRECISIONS = ("float32", "float16", "int8")
 IMAGES, QUICK_IMAGES = 64, 4
 GROUPS = {"attention": 4, "grouped": 8}
@@ -46,18 +48,11 @@ def study(out: Path, say: Say, quick: bool = False) -> list[dict[str, Any]]:
         for name, model in models(quick):
             pixels = images_for(model, count)
             rounded = _rounded(model, pixels)
-            for precision in PRECISIONS:
-                for to in TARGETS:
-                    own = Path(temporary) / f"{len(rows)}{SUFFIX[to]}"
-                    written = export(
-                        model,
-                        own,
-                        pixels,
-                        to=to,
-                        form=Form(half=precision == "float16"),
-                        rounded=rounded if precision == "int8" else None,
-                        force=True,  # differences are told, not judged
-                    )
+            for to in TARGETS:
+                for precision in PRECISIONS:
+                    own = Path(temporary) / f"{len(rows)}"
+                    found = rounded if precision == "int8" else None
+                    written = _written(model, own, pixels, to, precision == "float16", found)
                     rows += [
                         _row(name, to, precision, written.size, one) for one in written.comparisons
                     ]
@@ -72,6 +67,26 @@ def study(out: Path, say: Say, quick: bool = False) -> list[dict[str, Any]]:
         rows=rows,
     )
     return rows
+
+
+def _written(
+    model: MlpMixer,
+    out: Path,
+    pixels: np.ndarray,
+    to: Target | Literal["web"],
+    half: bool,
+    rounded: tuple[EightBits, Verdict] | None,
+) -> Written:
+    """Exported by force: differences are told, not judged. A page's model is read by the same
+    runtimes; that it gives the same in a browser, the tests show."""
+    if to == "web":
+        files = dict.fromkeys(TAKEN, b"")
+        return web_export(
+            model, out, pixels, files, title="parity", half=half, rounded=rounded, force=True
+        )
+    own = out.with_suffix(SUFFIX[to])
+    form = Form(half=half)
+    return export(model, own, pixels, to=to, form=form, rounded=rounded, force=True)
 
 
 def models(quick: bool) -> Iterator[tuple[str, MlpMixer]]:
@@ -122,7 +137,7 @@ def _rounded(model: MlpMixer, pixels: np.ndarray) -> tuple[EightBits, Verdict]:
     return unjudged(calibration, SETTING)
 
 
-def _row(name: str, to: Target, precision: str, size: int, one: Parity) -> dict[str, Any]:
+def _row(name: str, to: str, precision: str, size: int, one: Parity) -> dict[str, Any]:
     return {
         "model": name,
         "target": to,

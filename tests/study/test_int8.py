@@ -43,6 +43,7 @@ def test_rows_of_every_kind(
     assert chosen["passes"] and not chosen["said"]
     assert not bad["passes"] and "Not kept in 8 bits" in bad["said"]
     assert bad["setting"]["percentile"] == 50 and bad["in_float"]
+    assert out.with_suffix(".png").stat().st_size > 10_000
     decibels = [row["signal_to_noise"] for row in rows if row["kind"] == "product"]
     assert decibels == sorted(decibels) and all(value > 10 for value in decibels)
 

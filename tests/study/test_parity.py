@@ -23,7 +23,7 @@ def test_a_quick_table_has_a_row_for_each_way(
     rows = parity.study(tmp_path / "a.json", said.append, quick=True)
     assert read_results(tmp_path / "a.json")["rows"] == rows
     ways = {(row["model"], row["target"], row["precision"], row["runtime"]) for row in rows}
-    assert len(ways) == len(rows) == 2 * 3 * 3  # models, precisions, runtimes of the targets
+    assert len(ways) == len(rows) == 2 * 3 * 5  # models, precisions, runtimes of the targets
     for row in rows:
         most = {"float32": 1e-5, "float16": 1e-2, "int8": 0.5}[row["precision"]]
         assert 0 < row["relative"] < most
