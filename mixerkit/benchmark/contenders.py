@@ -2,7 +2,7 @@
 runtime that is installed, each with the setting that is fastest for the batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from mixerkit.benchmark.peer_settings import (
     LONG,
     Chosen,
     Kind,
+    Setting,
     best_setting,
     cores_here,
     settings_of,
@@ -66,6 +67,11 @@ class Ours:
         choice = self.predictor.plan.for_batch(batch)
         return f"{choice.backend}, {min(choice.slice, batch)} at once"
 
+    def timed(self, images: np.ndarray) -> Chosen:
+        """What runs them, with the seconds that it takes."""
+        run = self.predictor.outputs
+        return best_setting([self.setting(len(images))], lambda _: run, images)
+
 
 class Contenders:
     """All that are ready, and why the others are not: `left_out`, by name. Files are in `folder`,
@@ -90,16 +96,16 @@ class Contenders:
         found = []
         with nothing_compiled_yet():
             for name, file in self.peers.items():
-                chosen = self._best(name, file, images)
+                chosen = self._kept(name, batch) or self._best(name, file, images)
                 self._chosen[name] = batch, chosen
                 from_pixels = partial(_prepared, prepare, chosen.run)
                 about = chosen.setting, chosen.seconds
                 found.append(Contender(name, PEERS[name].kind, chosen.run, from_pixels, *about))
         for name, ours in self.ours.items():
-            predictor = ours.predictor
-            own = best_setting([ours.setting(batch)], partial(_as_it_is, predictor.outputs), images)
-            about = own.setting, own.seconds
-            found.append(Contender(name, ours.kind, own.run, predictor.logits, *about))
+            chosen = self._kept(name, batch) or ours.timed(images)
+            self._chosen[name] = batch, chosen
+            about = ours.setting(batch), chosen.seconds
+            found.append(Contender(name, ours.kind, chosen.run, ours.predictor.logits, *about))
         return found
 
     def alone(self, images: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -147,33 +153,32 @@ class Contenders:
         self.left_out[name] = why
         self.say(f"{name}: {why}")
 
-    def _best(self, name: str, file: Path, images: np.ndarray) -> Chosen:
-        """The fastest setting; that of fewer images where a call takes long."""
-        peer, settings = PEERS[name], self._settings(name, len(images))
-        names = list(settings)
-        batch, known = self._chosen.get(name, (0, None))
-        if known and known.seconds > LONG and peer.runtime != "compiled":
-            seconds = known.seconds * len(images) / batch
-            return Chosen(known.setting, known.run, seconds)
-        with quietly():
-            return best_setting(
-                names,
-                lambda setting: open_peer(peer, file, self.model.config, settings[setting]),
-                images,
-            )
+    def _kept(self, name: str, batch: int) -> Chosen | None:
+        """What runs fewer images, where that takes long; what is compiled is made for one size."""
+        before, known = self._chosen.get(name, (0, None))
+        if known is None or known.seconds <= LONG:
+            return None
+        if name in self.peers and PEERS[name].runtime == "compiled":
+            return None
+        return replace(known, seconds=known.seconds * batch / before)
 
-    def _settings(self, name: str, batch: int) -> dict[str, Any]:
+    def _best(self, name: str, file: Path, images: np.ndarray) -> Chosen:
+        """The fastest setting."""
+        peer, settings = PEERS[name], self._settings(name, len(images))
+
+        def opened(setting: str) -> Run:
+            return open_peer(peer, file, self.model.config, settings[setting])
+
+        with quietly():
+            return best_setting(list(settings), opened, images)
+
+    def _settings(self, name: str, batch: int) -> dict[str, Setting]:
         macs = cost(self.model.config).macs * batch
         return settings_of(PEERS[name].runtime, PEERS[name].kind, macs, cores_here())
 
 
 def _prepared(prepare: Run, run: Run, pixels_BIHW: np.ndarray) -> np.ndarray:
     return run(prepare(pixels_BIHW))
-
-
-def _as_it_is(run: Run, setting: str) -> Run:
-    """Our engine has chosen already."""
-    return run
 
 
 def multiplies_bfloat16() -> bool:

@@ -44,7 +44,7 @@ BATCHES, SMALL_BATCHES, QUICK_BATCHES = (1, 8, 32), (1, 32, 256), (1, 4)
 SMALL = 10**9
 """Multiply-adds of a model, below which preparing images is no small part of the time."""
 ROUNDS = 3, 41
-SECONDS = 45.0
+SECONDS = 30.0
 """Of one batch size, about, where that leaves enough rounds."""
 SEED = 0
 ALONE, PREPARED = "model alone", "with preprocessing"

@@ -127,7 +127,7 @@ HOPELESS = 1.5
 """Times the best so far, above which a setting is not measured further."""
 TRIES, TURN = 3, 0.1
 """Calls of the others at least, and seconds."""
-LONG = 1.0
+LONG = 0.3
 """Seconds of a call: the settings of longer ones are kept for larger batches."""
 
 
