@@ -125,3 +125,11 @@ def test_every_page_can_be_reached(pages: dict[Path, Page], site: Path) -> None:
     assert [
         one for one in written if (site / one.with_suffix(".html")).resolve() not in linked
     ] == []
+
+
+def test_the_japanese_readme_is_a_page(pages: dict[Path, Page], site: Path) -> None:
+    shown = "".join(pages[site / "ja.html"].text)
+    text = (ROOT / "README.ja.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^##+ (.+)$", text, re.MULTILINE)
+    assert titles and [one for one in titles if f"{one}¶" not in shown] == []
+    assert {"index.html", "article.html"} <= set(pages[site / "ja.html"].links)
