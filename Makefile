@@ -6,7 +6,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
-SHARED := -n auto --dist loadscope # a process for each processor, a module of tests to one of them
+# A process for each processor, a module of tests to one of them. One that crashes is a failure: with
+# another in its place, pytest-xdist would wait for its tests for ever.
+SHARED := -n auto --dist loadscope --max-worker-restart=0
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test docs faults bench clean

@@ -123,13 +123,13 @@ def _runtimes(backend: Backend, kind: InFloat) -> list[Runtime]:
 
 
 def _settings(runtimes: Sequence[Runtime], threads: int) -> dict[str, tuple[Runtime, int, bool]]:
-    """Each runtime with numbers of threads, and OpenVINO also with a stream for each core."""
+    """Each runtime with numbers of threads, and with a part of the images for each core."""
     cores = processors()
     counts = [threads] if threads else sorted({1, max(1, cores // 2), cores}, reverse=True)
     found: dict[str, tuple[Runtime, int, bool]] = {}
     for runtime in runtimes:
         for count in counts:
             found[f"{runtime}, {count} thread{'s' if count > 1 else ''}"] = runtime, count, False
-        if runtime == "openvino" and counts[0] > 1:
-            found[f"{runtime}, a stream for each core"] = runtime, threads, True
+        if counts[0] > 1:
+            found[f"{runtime}, images for each core"] = runtime, threads, True
     return found

@@ -19,7 +19,7 @@ from mixerkit.inference.export import eager_logits, export, weights_of
 from mixerkit.inference.mixer_graph import Form, mixer_graph
 from mixerkit.inference.plan import Choice, Plan
 from mixerkit.inference.predictor import predict_files
-from mixerkit.inference.runtimes import RUNTIMES, open_graph
+from mixerkit.inference.runtimes import RUNTIMES, Runtime, open_graph
 from mixerkit.inference.ways import Backend
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
@@ -76,13 +76,15 @@ def test_every_backend_gives_what_the_model_gives(
         assert choice.backend in repr(predictor)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_streams_give_the_images_in_their_order(model: MlpMixer, count: int) -> None:
+def test_streams_give_the_images_in_their_order(
+    model: MlpMixer, count: int, runtime: Runtime
+) -> None:
     graph = mixer_graph(CONFIG, weights_of(model)).SerializeToString()
     images = np.random.default_rng(0).standard_normal((count, 3, *CONFIG.image_hw), np.float32)
     one, several = (
-        open_graph(graph, "openvino", "", threads=2, streams=streams).run
-        for streams in (False, True)
+        open_graph(graph, runtime, "", threads=2, streams=streams).run for streams in (False, True)
     )
     for _ in range(2):  # requests are used again
         np.testing.assert_allclose(several(images), one(images), atol=1e-6)
@@ -169,13 +171,14 @@ def test_files_of_one_model_have_plans_of_their_own(model: MlpMixer, tmp_path: P
     assert sum("measuring" in line for line in told) == 3
 
 
-def test_several_threads_may_share_a_predictor(model: MlpMixer) -> None:
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_several_threads_may_share_a_predictor(model: MlpMixer, runtime: Runtime) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     graph = mixer_graph(CONFIG, weights_of(model)).SerializeToString()
     images = np.random.default_rng(0).standard_normal((40, 3, *CONFIG.image_hw), np.float32)
     for streams in (False, True):
-        run = open_graph(graph, "openvino", "", threads=2, streams=streams).run
+        run = open_graph(graph, runtime, "", threads=2, streams=streams).run
         wanted = run(images)
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(run, [images[i : i + 4] for i in range(0, 40, 4)] * 5))
