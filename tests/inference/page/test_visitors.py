@@ -1,0 +1,263 @@
+"""`mixer export --to web` in a real browser: what the page survives, who can use it, and what it
+asks for.
+"""
+
+import io
+import shutil
+import struct
+import time
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.browser import Pipe, Tab, tab
+from tests.inference.page.visit import BOOT, Site, opened, photograph, said, show, troubles
+
+pytestmark = pytest.mark.slow
+
+
+def claiming(width: int, height: int) -> bytes:
+    """A PNG that says it is so large, with next to nothing in it."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        end = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + end
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" * 100))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + pixels + chunk(b"IEND", b"")
+
+
+def broken_files(folder: Path) -> dict[str, str]:
+    """Files that are no images, and what is said of each."""
+    jpeg, png, webp, gif, long = (io.BytesIO() for _ in range(5))
+    Image.new("L", (1, 65_000)).save(long, "PNG")
+    image = Image.fromarray(photograph(200, 300))
+    for content, kind in ((jpeg, "JPEG"), (png, "PNG"), (webp, "WEBP"), (gif, "GIF")):
+        image.save(content, kind)
+    broken = "it is broken or cut short"
+    none = "its content is none of JPEG, PNG, WEBP, BMP, GIF"
+    made = {
+        "words.png": (b"these are words", none),
+        "nothing.jpg": (b"", none),
+        "page.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", none),
+        "cut.jpg": (jpeg.getvalue()[:3000], broken),
+        "cut.png": (png.getvalue()[:9000], broken),
+        "cut.webp": (webp.getvalue()[:2000], broken),
+        "head.png": (png.getvalue()[:20], broken),
+        "head.gif": (gif.getvalue()[:9], broken),
+        "head.jpg": (jpeg.getvalue()[:4], broken),
+        "zero.png": (claiming(0, 10), broken),
+        "wrong.png": (png.getvalue().replace(b"IDAT", b"IDAT" + b"\xff" * 4), broken),
+        "huge.png": (
+            claiming(10_000, 10_000),
+            "10000 × 10000 px are above the limit of 50 million",
+        ),
+        "vast.png": (claiming(2**31 - 1, 2**31 - 1), "above the limit of 50 million pixels"),
+        "long.png": (long.getvalue(), "it is too long and narrow (1 × 65000 px)"),
+        "empty.png": (claiming(4000, 4000), broken),
+    }
+    for name, (content, _) in made.items():
+        (folder / name).write_bytes(content)
+    with (folder / "giant.jpg").open("wb") as file:
+        file.truncate(3 << 30)
+    return {name: words for name, (_, words) in made.items()} | {"giant.jpg": "3,072 MiB are above"}
+
+
+def test_broken_and_huge_files(browser: Pipe, fashion: Site, tmp_path: Path) -> None:
+    """One message each, and the next image is answered as if nothing had been."""
+    found = {}
+    wanted = broken_files(tmp_path)
+    with opened(browser, fashion) as page:
+        before = show(page, BOOT)
+        for name in wanted:
+            found[name] = show(page, tmp_path / name)
+            assert page.run("document.getElementById('answer').hidden") is True
+        assert show(page, BOOT) == before
+        assert troubles(page) == []
+    wrong = {name: says for name, says in found.items() if wanted[name] not in says}
+    assert wrong == {}
+    assert all(says.startswith(f"Cannot use {name}: ") for name, says in found.items())
+
+
+def test_a_worker_that_dies_is_replaced(browser: Pipe, fashion: Site) -> None:
+    with opened(browser, fashion) as page:
+        before = show(page, BOOT)
+        page.run("import('./page.js').then(({ model }) => { model.fail('out of memory') })")
+        assert show(page, BOOT) == before
+
+
+def test_a_folder_that_is_not_whole(browser: Pipe, root: Site, fashion: Site) -> None:
+    """A clear message instead of a page that waits for ever."""
+    copy = root.path / "half"
+    shutil.copytree(fashion.path, copy)
+    (copy / "model.onnx").unlink()
+    with tab(browser) as page:
+        page.go(f"{root.at}/half/")
+        page.wait("document.getElementById('said').classList.contains('error')")
+        assert "model.onnx is not there (404)" in said(page)
+
+
+# -- who can use it --------------------------------------------------------------------------------
+
+
+def focused(page: Tab) -> str:
+    return str(page.run("document.activeElement.id || document.activeElement.tagName"))
+
+
+def test_by_keyboard_alone(browser: Pipe, fashion: Site) -> None:
+    """Every control is reached with Tab; a drawing is made with arrows and the space bar."""
+    with opened(browser, fashion) as page:
+        page.press("Tab")
+        assert focused(page) == "file"
+        outline = "getComputedStyle(document.querySelector('label[for=file]')).outlineStyle"
+        assert page.run(outline) == "solid"
+        page.press("Tab")
+        assert focused(page) == "SUMMARY"
+        page.press("Enter")
+        page.press("Tab")
+        assert focused(page) == "board"
+        page.press("ArrowUp", 8)
+        page.press(" ")
+        assert page.run("document.getElementById('pen-said').textContent") == "The pen is down."
+        page.press("ArrowDown", 16)
+        page.press(" ")
+        page.wait("!document.getElementById('answer').hidden")
+        drawn = (
+            "[...document.getElementById('seen').getContext('2d').getImageData(14, 8, 1, 1).data]"
+        )
+        assert page.run(drawn)[0] > 100
+        assert "%" in said(page)
+        for control in ("pen", "width", "clear"):
+            page.press("Tab")
+            assert focused(page) == control
+        page.press("Enter")
+        assert page.run("document.getElementById('pen-said').textContent") == "The paper is empty."
+
+
+DROP = """(async (kind) => {
+  const answer = await fetch("../files/boot.png");
+  const data = new DataTransfer();
+  if (kind !== "text") data.items.add(new File([await answer.blob()], `${kind}.png`));
+  else data.setData("text/plain", "words");
+  const event = kind === "paste"
+    ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true })
+    : new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+  document.body.dispatchEvent(event);
+})("%s")"""
+
+
+def test_dropped_pasted_and_drawn(browser: Pipe, root: Site, fashion: Site) -> None:
+    shutil.copy(BOOT, root.path / "files" / "boot.png")
+    with opened(browser, fashion) as page:
+        for kind in ("drop", "paste"):
+            page.run(DROP % kind)
+            label = f"document.getElementById('seen').ariaLabel.startsWith('{kind}.png')"
+            page.wait(f"document.getElementById('seen').ariaLabel && {label}")
+            page.wait("document.getElementById('said').textContent.startsWith('Ankle boot')")
+        page.run(DROP % "text")
+        assert "That was no image file" in said(page)
+        page.run("document.querySelector('details').open = true")
+        box = page.run(
+            "(b => [b.left, b.top, b.width, b.height])"
+            "(document.getElementById('board').getBoundingClientRect())"
+        )
+        for kind, share in (("mousePressed", 0.3), ("mouseMoved", 0.7), ("mouseReleased", 0.7)):
+            page.ask(
+                "Input.dispatchMouseEvent", type=kind, x=box[0] + share * box[2],
+                y=box[1] + 0.5 * box[3], button="left", buttons=int(kind != "mouseReleased"),
+                clickCount=1,
+            )  # fmt: skip
+        page.wait("document.getElementById('seen').ariaLabel.startsWith('your drawing')")
+
+
+def test_screen_readers_are_told(browser: Pipe, fashion: Site) -> None:
+    """Results are announced; every picture, control and section has a name; bars are silent."""
+    with opened(browser, fashion) as page:
+        show(page, BOOT)
+        page.wait("document.getElementById('influence-said').textContent")
+        assert page.run("document.getElementById('said').ariaLive") == "polite"
+        tree = page.ask("Accessibility.getFullAXTree")["nodes"]
+    unnamed = []
+    roles = ("image", "button", "slider", "region", "heading", "ColorWell", "application")
+    for node in tree:
+        role = node.get("role", {}).get("value")
+        if not node.get("ignored") and role in roles and not node.get("name", {}).get("value"):
+            unnamed.append(node)
+    assert unnamed == []
+
+
+@pytest.mark.parametrize("name", ["wide", "narrow", "dark"])
+def test_how_it_looks(browser: Pipe, fashion: Site, tmp_path: Path, name: str) -> None:
+    """Nothing is wider than the window; who wants no motion gets none. Pictures are for people."""
+    width = 360 if name == "narrow" else 1100
+    with opened(browser, fashion) as page:
+        page.size(width, 800, dark=name == "dark", still=True)
+        show(page, BOOT)
+        page.wait("document.getElementById('influence-said').textContent")
+        page.run("document.querySelector('details').open = true")
+        assert page.run("document.documentElement.scrollWidth") <= width
+        assert page.run("document.getAnimations().length") == 0
+        ground = page.run("getComputedStyle(document.body).backgroundColor")
+        height = int(page.ask("Page.getLayoutMetrics")["cssContentSize"]["height"])
+        page.size(width, height, dark=name == "dark", still=True)
+        page.picture(tmp_path / f"{name}.png")
+    assert (sum(map(int, ground[4:-1].split(","))) < 200) is (name == "dark")
+    with Image.open(tmp_path / f"{name}.png") as picture:
+        assert picture.size == (width, height)
+
+
+# -- what it asks for ------------------------------------------------------------------------------
+
+
+def test_nothing_but_its_own_folder_is_asked_for(browser: Pipe, fashion: Site) -> None:
+    """And where a script tried, the page's policy would forbid it: in the worker, too."""
+    elsewhere = "http://127.0.0.1:9/x"
+    with opened(browser, fashion) as page:
+        page.run("document.querySelector('details').open = true")
+        show(page, BOOT)
+        page.wait("document.getElementById('influence-said').textContent")
+        asked = [one["request"]["url"] for one in page.events("Network.requestWillBeSent")]
+        assert troubles(page) == []
+        refused = page.run(f"fetch({elsewhere!r}).catch((error) => error.message)")
+        loaded = page.run("performance.getEntriesByType('resource').map((one) => one.name)")
+        in_worker = page.run(WORKER_FETCHES % elsewhere)
+        blocked = [one["entry"]["text"] for one in page.events("Log.entryAdded")]
+    addresses = [one.removeprefix("blob:") for one in {*asked, *loaded}]
+    assert addresses and all(one.startswith(fashion.at.rsplit("/", 2)[0]) for one in addresses)
+    assert [one for one in asked if not one.startswith(("blob:", fashion.at))] == []
+    assert "Failed to fetch" in refused and in_worker == "refused"
+    assert sum("connect-src 'self'" in one for one in blocked) >= 2
+
+
+WORKER_FETCHES = """new Promise((resolve) => {
+  const code = "fetch('%s').then(() => postMessage('sent'), () => postMessage('refused'))";
+  const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
+  worker.onmessage = ({ data }) => resolve(data);
+})"""
+
+
+def test_the_files_name_no_address(fashion: Site) -> None:
+    """Of ours; onnxruntime's script has a link in a message that is never followed."""
+    ours = [path for path in fashion.path.iterdir() if path.is_file()]
+    assert [path.name for path in ours if b"://" in path.read_bytes()] == []
+
+
+def test_large_models_wait_to_be_asked(browser: Pipe, root: Site, fashion: Site) -> None:
+    """Influence that would take long has a button; a new image drops what the old one computes."""
+    with opened(browser, fashion) as page:
+        page.run(
+            "import('./page.js').then(({ model }) => { const run = model.run.bind(model);"
+            " model.run = async (...words) => ({ ...(await run(...words)), milliseconds: 5000 }) })"
+        )
+        show(page, BOOT)
+        button = "document.getElementById('influence-button')"
+        assert page.run(f"{button}.textContent") == "Cover all 16 patches (about 80 s)"
+        page.run(f"{button}.focus()")
+        begun = time.monotonic()
+        page.press("Enter")
+        page.wait("document.getElementById('influence-said').textContent")
+        assert time.monotonic() - begun < 20
+        assert page.run(f"{button}.hidden") is True
