@@ -9,7 +9,7 @@ from mixerkit.study.figures import COLOURS, MARKS
 def figure(rows: list[dict[str, Any]]) -> bytes:
     """Left, probes by the number of shots; right, fine-tuning."""
     with style():
-        canvas = new_figure(9.6, 3.4)
+        canvas = new_figure(9.6, 3.6)
         probes, tuning = canvas.subplots(1, 2, width_ratios=(1.3, 1))
         names = list(dict.fromkeys(row["what"] for row in rows))
         for number, what in enumerate(names):
@@ -26,7 +26,7 @@ def figure(rows: list[dict[str, Any]]) -> bytes:
         probes.minorticks_off()
         probes.set(title="Linear probe", xlabel="images of each new class")
         probes.set_ylabel("held-out accuracy on three new classes, %")
-        probes.legend(loc="lower right")
+        canvas.legend(*probes.get_legend_handles_labels(), loc="outside lower left", ncols=4)
         _tuning(tuning, [row for row in rows if row["part"] == "fine-tuning"], names)
         return png_bytes(canvas)
 

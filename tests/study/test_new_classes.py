@@ -68,6 +68,16 @@ def test_a_quick_bench_writes_all_arms_and_a_picture(tmp_path) -> None:
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_every_seed_has_draws_of_its_own() -> None:
+    """Pixels differ between seeds by nothing else."""
+    recipe = second(first(MIXER, 0, quick=True), quick=True)
+    found = [new_classes.probed("pixels", None, seed, recipe) for seed in new_classes.SEEDS]
+    again = new_classes.probed("pixels", None, 0, recipe)
+    assert again == found[0]
+    for shots in zip(*found, strict=True):
+        assert len({row["accuracy"] for row in shots}) == len(new_classes.SEEDS)
+
+
 def test_a_new_head_keeps_the_body() -> None:
     for kind in (MIXER, VIT):
         recipe = first(kind, 0, quick=False)
