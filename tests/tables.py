@@ -86,6 +86,23 @@ def of_parity(results: Results) -> str:
     return lines_of(("model", *kinds), rows)
 
 
+def of_transfer(results: Results) -> str:
+    """One line for what is probed or fine-tuned, with a column for each number of images."""
+    measured = [row for row in results["rows"] if row["shots"]]
+    shots = list(dict.fromkeys(row["shots"] for row in measured))
+    rows = []
+    for what in dict.fromkeys((row["part"], row["what"]) for row in measured):
+        own = {row["shots"]: row for row in measured if (row["part"], row["what"]) == what}
+        cells = [_interval(own[count]) if count in own else "" for count in shots]
+        rows.append((f"{what[0]}: {what[1]}", *cells))
+    return lines_of(("held-out accuracy on three new classes, %", *map(str, shots)), rows)
+
+
+def _interval(row: Results) -> str:
+    half = f" ± {100 * row['half_width']:.1f}" if row["half_width"] is not None else ""
+    return f"{100 * row['accuracy']:.1f}{half}"
+
+
 def of_int8(results: Results) -> str:
     """One line for each precision and runtime, on the test images."""
     measured = [row for row in results["rows"] if row["kind"] == "accuracy"]
@@ -133,6 +150,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "parity": of_parity,
     "inference": of_inference,
     "int8": of_int8,
+    "transfer": of_transfer,
 }
 
 
