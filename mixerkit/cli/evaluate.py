@@ -58,7 +58,8 @@ class Evaluate:
     """Measure MODEL on the data that it was trained for, or on other data with the same classes.
 
     Images are prepared as the model's own file says. Under torchrun each process measures its
-    share. Intervals are 95 %, by the bootstrap over images."""
+    share. Intervals are 95 %, by the bootstrap over images, or by Wilson's score where all answers
+    are right, or none is."""
 
     model: Annotated[Word, shown_as("MODEL")]
     """Run folder, model folder or zoo:NAME, a run's checkpoint (RUN@newest, RUN@best, RUN@STEP),
@@ -205,12 +206,13 @@ def _measure(task: _Task, given: Evaluate, world: "World") -> "Measured | None":
 def _figures(task: _Task, given: Evaluate, found: "Measured") -> dict[str, Any]:
     """Everything that is told, as JSON has it."""
     from mixerkit.evaluation.accuracy import measure, right
-    from mixerkit.evaluation.interval import bootstrap
+    from mixerkit.evaluation.interval import interval_of_share
     from mixerkit.evaluation.real import measure_real
 
     p_NK, labels_N = found.passes.probabilities, found.passes.labels
     split = task.images.split
     accuracy = measure(p_NK, labels_N, readable(split.class_names))
+    interval, by = interval_of_share(right(p_NK, labels_N))
     content: dict[str, Any] = {
         "model": given.model,
         "step": task.model.about.get("step"),
@@ -219,7 +221,8 @@ def _figures(task: _Task, given: Evaluate, found: "Measured") -> dict[str, Any]:
         "origin": task.images.origin,
         "crop": given.crop,
         **asdict(accuracy),
-        "top1_interval": bootstrap(right(p_NK, labels_N)),
+        "top1_interval": interval,
+        "top1_interval_by": by,
     }
     if task.real is not None:
         content["real"] = asdict(measure_real(p_NK, [task.real[i] for i in found.usable]))

@@ -13,10 +13,10 @@ LEFT_OUT_SHOWN = 5
 
 def as_text(content: Content, title: str) -> str:
     """All figures, classes, and what was left out."""
-    parts = [f"{title} on {content['data']}\n{content['origin']}", table(_figures(content))]
+    parts = [heading(title, content), table(_figures(content))]
     if content["published"]:
         parts.append(_published(content["published"]))
-    parts.append(_classes(content["per_class"]))
+    parts.append(_classes([one for one in content["per_class"] if one["samples"]]))
     confused = _most_confused(content)
     if confused:
         parts.append("Most often confused\n" + table(confused, left=2))
@@ -26,11 +26,18 @@ def as_text(content: Content, title: str) -> str:
     return "\n\n".join(parts)
 
 
+def heading(title: str, content: Content) -> str:
+    """What was measured on which images, and where these were found unless their name says it."""
+    data, origin = content["data"], content["origin"]
+    where = "" if f"{data} ".startswith(f"{origin} ") else f"\n{origin}"
+    return f"{title} on {data}{where}"
+
+
 def _figures(content: Content) -> list[tuple[str, str]]:
     speed = content["speed"]
     rows = [
         ("images", f"{content['samples']:,}"),
-        ("top-1", _with_interval(content)),
+        ("top-1", with_interval(content)),
         ("top-5", percent(content["top5"])),
         ("negative log-likelihood", f"{content['nll']:.4f}"),
         ("calibration error", percent(content["ece"])),
@@ -39,7 +46,7 @@ def _figures(content: Content) -> list[tuple[str, str]]:
     ]
     if real := content.get("real"):
         without = f", {real['left_out']:,} without a label" if real["left_out"] else ""
-        found = (f"ReaL top-1 ({real['samples']:,} images{without})", _with_interval(real))
+        found = (f"ReaL top-1 ({real['samples']:,} images{without})", with_interval(real))
         rows.insert(3, found)
     with_images = sum(c["samples"] > 0 for c in content["per_class"])
     if with_images < (classes := len(content["per_class"])):
@@ -47,7 +54,8 @@ def _figures(content: Content) -> list[tuple[str, str]]:
     return rows
 
 
-def _with_interval(found: Content) -> str:
+def with_interval(found: Content) -> str:
+    """Top-1 and its interval."""
     low, high = found["top1_interval"]
     return f"{percent(found['top1'])} ({100 * low:.2f} to {100 * high:.2f})"
 

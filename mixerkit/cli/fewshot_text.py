@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from mixerkit.cli.evaluation_text import left_out
-from mixerkit.cli.text import model_title, pairs, percent, table
+from mixerkit.cli.evaluation_text import heading, left_out
+from mixerkit.cli.text import model_title, pairs, percent, plural, table
 
 if TYPE_CHECKING:
     from mixerkit.evaluation.fewshot import FewShot
@@ -21,11 +21,12 @@ def as_text(about: dict[str, Any], found: "FewShot", kept: int, computed: int) -
         ("features", ", ".join(f"{count:,} {how}" for how, count in sources if count)),
     ]
     parts = [
-        f"{model}: few-shot on {about['data']}\n{about['origin']}",
+        heading(f"{model}: few-shot", about),
         pairs(figures),
         table(_rows(found)),
         "95 % interval: of the mean over the draws of the shots, by Student's t, cut off at 0 and "
         "100 %. The paper's headline is 5 shots.",
+        *_without_interval(found),
     ]
     if about["unreadable"]:
         parts.append(left_out(about["unreadable"], about["looked_at"]))
@@ -42,3 +43,12 @@ def _rows(found: "FewShot") -> list[tuple[str, ...]]:
         each = [percent(p.accuracy) for p in found.probes if p.shots == one.shots]
         rows.append((str(one.shots), percent(one.mean), " to ".join(ends) or "–", *each))
     return rows
+
+
+def _without_interval(found: "FewShot") -> list[str]:
+    """Why there is a – in the place of an interval, where there is one."""
+    return [
+        f"– for {plural(one.shots, 'shot')}: {one.no_interval}."
+        for one in found.averages
+        if one.no_interval
+    ]

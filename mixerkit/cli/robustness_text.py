@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mixerkit.cli.evaluation_text import left_out
+from mixerkit.cli.evaluation_text import heading, left_out, with_interval
 from mixerkit.cli.text import model_title, pairs, percent, table
 
 Row = dict[str, Any]
@@ -23,9 +23,9 @@ def as_text(content: dict[str, Any]) -> str:
     model = model_title(content["model"], content["step"])
     figures = [
         ("images", f"{content['images']:,} of {content['split_images']:,}"),
-        ("top-1, clean", _with_interval(rows[0]["top1"], rows[0]["top1_half_width"])),
+        ("top-1, clean", with_interval(rows[0])),
     ]
-    parts = [f"{model} on {content['data']}\n{content['origin']}", pairs(figures)]
+    parts = [heading(model, content), pairs(figures)]
     parts += _corruptions(rows) + _shuffled(content) + _sizes(rows)
     widest = max(row["drop_half_width"] or 0 for row in rows)
     parts.append(
@@ -37,14 +37,6 @@ def as_text(content: dict[str, Any]) -> str:
             left_out(content["unreadable"], content["images"] + len(content["unreadable"]))
         )
     return "\n\n".join(parts)
-
-
-def _with_interval(share: float, half: float | None) -> str:
-    """A share and its interval, cut off at 0 and 100 %."""
-    if half is None:
-        return percent(share)
-    low, high = max(0.0, share - half), min(1.0, share + half)
-    return f"{percent(share)} ({100 * low:.2f} to {100 * high:.2f})"
 
 
 def _corruptions(rows: Sequence[Row]) -> list[str]:

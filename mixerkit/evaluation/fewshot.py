@@ -74,6 +74,12 @@ class Drawn:
         places = np.searchsorted(self.images, chosen_KN.ravel())
         return places, np.repeat(np.arange(len(chosen_KN)), count)
 
+    def same(self, count: int) -> bool:
+        """Whether a probe of `count` shots has the same images in every draw, as it has where every
+        class has no more."""
+        sets = np.sort(self.indices[:, :, :count], axis=2)
+        return bool((sets == sets[0]).all())
+
 
 def draw(labels: np.ndarray, class_names: Sequence[str], protocol: Protocol) -> Drawn:
     """The shots of a split with these labels, as the authors draw them: for every seed NumPy's
@@ -171,14 +177,15 @@ class Probe:
 
 @dataclass(frozen=True)
 class Average:
-    """The probes of so many shots: mean accuracy, and its 95 % interval over the draws (None of a
-    single one), which says nothing of other weights or other test images. `half_width` is that of
-    Student's t, `interval` ends at 0 and 1."""
+    """The probes of so many shots: mean accuracy, and its 95 % interval over the draws, which says
+    nothing of other weights or other test images. `half_width` is that of Student's t, `interval`
+    ends at 0 and 1; both are None where `no_interval` says why, which else is empty."""
 
     shots: int
     mean: float
     half_width: float | None
     interval: tuple[float, float] | None
+    no_interval: str
 
 
 @dataclass(frozen=True)
@@ -215,7 +222,7 @@ def measure(
         probes.append(probe)
         watch(len(probes))
     classes = drawn.indices.shape[1]
-    averages = tuple(_average(count, probes) for count in protocol.shots)
+    averages = tuple(_average(count, probes, drawn) for count in protocol.shots)
     return FewShot(len(images_MC), classes, 1 / classes, averages, tuple(probes))
 
 
@@ -235,6 +242,17 @@ def _probes(
             yield Probe(count, seed, float(right_M.mean()))
 
 
-def _average(count: int, probes: Sequence[Probe]) -> Average:
+def _average(count: int, probes: Sequence[Probe], drawn: Drawn) -> Average:
     values = [probe.accuracy for probe in probes if probe.shots == count]
-    return Average(count, mean(values), half_width(values), interval_of_shares(values))
+    if why := _no_interval(values, drawn.same(count)):
+        return Average(count, mean(values), None, None, why)
+    return Average(count, mean(values), half_width(values), interval_of_shares(values), "")
+
+
+def _no_interval(values: Sequence[float], same_images: bool) -> str:
+    """Why draws say nothing of how others would spread; empty where they do."""
+    if len(values) < 2:
+        return "a single draw"
+    if same_images:
+        return "the same images in every draw, for no class has others"
+    return "the same accuracy in every draw, by chance" if len(set(values)) == 1 else ""

@@ -1,4 +1,5 @@
-"""95 % intervals of a mean: of few values by Student's t, of many by the bootstrap."""
+"""95 % intervals of a mean: of few values by Student's t, of many by the bootstrap, and of a share
+that is all or nothing by Wilson's score."""
 
 from collections.abc import Sequence
 from statistics import fmean, stdev
@@ -10,6 +11,8 @@ T_975 = (
     2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
 )  # fmt: skip
 """97.5 % points of Student's t for 1, 2, … 20 degrees of freedom."""
+Z_975 = 1.959964
+"""The same of the normal distribution."""
 
 
 def half_width(values: Sequence[float]) -> float | None:
@@ -26,9 +29,10 @@ def half_width(values: Sequence[float]) -> float | None:
 
 def interval_of_shares(shares: Sequence[float]) -> tuple[float, float] | None:
     """The 95 % interval of a mean of shares by Student's t, cut off at 0 and 1; None of a single
-    value. No mean of shares is beyond these, so that what is cut off covers nothing."""
+    value, and of equal ones: a few that agree by chance say nothing of how others spread. No mean
+    of shares is beyond 0 and 1, so that what is cut off covers nothing."""
     half = half_width(shares)
-    if half is None:
+    if half is None or len(set(shares)) == 1:
         return None
     center = fmean(shares)
     return max(0.0, center - half), min(1.0, center + half)
@@ -41,3 +45,35 @@ def bootstrap(values_N: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[f
     means = [values_N[random.integers(count, size=count)].mean() for _ in range(draws)]
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
+
+
+def wilson(successes: int, count: int) -> tuple[float, float]:
+    """Wilson's score interval of a share (1927), which has a width where all or none of `count`
+    trials succeed, too."""
+    share, weight = successes / count, Z_975**2 / count
+    center = (share + weight / 2) / (1 + weight)
+    half = (weight * share * (1 - share) + weight**2 / 4) ** 0.5 / (1 + weight)
+    low = center - half if successes else 0.0
+    return low, center + half if successes < count else 1.0
+
+
+def interval_of_share(right_N: np.ndarray) -> tuple[tuple[float, float], str]:
+    """The 95 % interval of the share of ones among zeros and ones, and by what it was found: the
+    "bootstrap", or "wilson" where all are the same, of which every sample is the same, too."""
+    successes, count = int(right_N.sum()), len(right_N)
+    if 0 < successes < count:
+        return bootstrap(right_N), "bootstrap"
+    return wilson(successes, count), "wilson"
+
+
+def half_width_of_changes(changes: Sequence[float]) -> float | None:
+    """Half of the 95 % interval of the mean of paired differences, each −1, 0 or 1, by Student's t;
+    None of a single one.
+
+    Of equal ones it is by how much the mean may differ where as many images as Wilson's interval
+    of none allows are others: unchanged images may be changed, changed ones changed back.
+    """
+    half = half_width(changes)
+    if half is None or len(set(changes)) > 1:
+        return half
+    return (1 + abs(changes[0])) * wilson(0, len(changes))[1]

@@ -11,18 +11,19 @@ from torch import Tensor
 
 from mixerkit.errors import UserError
 from mixerkit.evaluation.accuracy import check_outputs
-from mixerkit.evaluation.interval import bootstrap
+from mixerkit.evaluation.interval import interval_of_share
 
 
 @dataclass(frozen=True)
 class RealAccuracy:
-    """`top1`: share in [0, 1] of the `samples` images with a label, and its 95 % interval;
-    `left_out` have none."""
+    """`top1`: share in [0, 1] of the `samples` images with a label, its 95 % interval, and by what
+    that was found; `left_out` have none."""
 
     samples: int
     left_out: int
     top1: float
     top1_interval: tuple[float, float]
+    top1_interval_by: str
 
 
 def measure_real(probabilities_NK: Tensor, labels: Sequence[Collection[int]]) -> RealAccuracy:
@@ -37,7 +38,7 @@ def measure_real(probabilities_NK: Tensor, labels: Sequence[Collection[int]]) ->
     guesses = zip(predicted_N.tolist(), labels, strict=True)
     right = np.array([guess in own for guess, own in guesses if own], dtype=float)
     left_out = len(labels) - len(right)
-    return RealAccuracy(len(right), left_out, float(right.mean()), bootstrap(right))
+    return RealAccuracy(len(right), left_out, float(right.mean()), *interval_of_share(right))
 
 
 def _checked(probabilities_NK: Tensor, labels: Sequence[Collection[int]]) -> np.ndarray:

@@ -23,7 +23,7 @@ from mixerkit.data.splits import ImageSplit
 from mixerkit.evaluation.accuracy import measure, probabilities, right
 from mixerkit.evaluation.conditions import Condition, at_size
 from mixerkit.evaluation.corruption import corrupt, moved
-from mixerkit.evaluation.interval import half_width
+from mixerkit.evaluation.interval import half_width_of_changes, interval_of_share
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.preprocess import Preprocess
 
@@ -98,8 +98,9 @@ def measure_under(
     """A row for each condition, of which the first must be "clean"; `watch` is told how many images
     are done over all of them.
 
-    Shares in [0, 1]: `top1`, `drop` (how much lower than clean; negative when higher) and
-    `enlarged`; `…half_width`: half of the 95 % interval, None of a single image.
+    Shares in [0, 1]: `top1` with the interval that `mixer evaluate` gives it, and by what that was
+    found; `drop` (how much lower than clean; negative when higher) and half of its 95 % interval,
+    None of a single image; `enlarged`.
     """
     assert asked[0].kind == "clean"
     clean_N = np.zeros(0)
@@ -112,6 +113,7 @@ def measure_under(
         found = measure(p_NK, labels_N, chosen.split.class_names)
         right_N = right(p_NK, labels_N)
         clean_N = clean_N if number else right_N
+        interval, by = interval_of_share(right_N)
         yield {
             "kind": condition.kind,
             "severity": condition.severity,
@@ -121,9 +123,12 @@ def measure_under(
             "moved": _moved(condition, model),
             "enlarged": chosen.enlarged(other.preprocess),
             "top1": found.top1,
-            "top1_half_width": half_width(right_N.tolist()),
+            "top1_interval": interval,
+            "top1_interval_by": by,
             "drop": float((clean_N - right_N).mean()),
-            "drop_half_width": half_width((clean_N - right_N).tolist()),
+            "drop_half_width": (
+                half_width_of_changes((clean_N - right_N).tolist()) if number else 0.0
+            ),
         }
 
 

@@ -55,6 +55,31 @@ def test_figures_have_intervals_and_a_speed(mixer):
     assert "images per second" in out and "waiting for images" in out
 
 
+def test_top_1_of_all_images_has_an_interval_with_a_width(mixer, trained, here):
+    """The tiny run tells dark from light: that all of 40 are right says less of others."""
+    make_photos(here / "more")
+    words = ("evaluate", str(trained), "--on", "more")
+    found = as_json(mixer(*words, "--json"))
+    assert (found["samples"], found["top1"], found["top1_interval_by"]) == (40, 1, "wilson")
+    assert found["top1_interval"] == [pytest.approx(0.9124, abs=1e-4), 1]
+    assert "100.00 % (91.24 to 100.00)" in mixer(*words)[1]
+
+
+def test_a_folder_is_named_once(mixer, trained, here):
+    make_photos(here / "more")
+    assert mixer("evaluate", str(trained), "--on", "more")[1].startswith(f"{trained} on more\n\n")
+    found = mixer("evaluate", str(trained), "--on", str(here / "more"))[1]
+    assert found.startswith(f"{trained} on more\n{here / 'more'}\n")
+
+
+def test_classes_without_images_are_not_listed(mixer):
+    out = mixer(*DEMO, "--data.classes", "Bag")[1]
+    assert "classes with images" in out
+    rows = [line.split() for line in out.partition("precision\n")[2].splitlines() if line.strip()]
+    listed = out.partition("precision\n")[2].partition("\n\n")[0].splitlines()
+    assert len(listed) == 1 and rows[0][0] == "Bag" and "–" not in listed[0]
+
+
 def test_other_images_are_taken_whole():
     """What a run took of its own, classes and validation images too, says nothing of others."""
     own = Data("pets", holdout=0.1, split_seed=3, classes=("Beagle",), join_validation=True)
@@ -184,6 +209,7 @@ def test_imagenet_real_counts_any_right_label(mixer, photographer, imagenet):
     with torch.inference_mode():
         guesses = torch.cat([model(images).argmax(dim=1) for images, _ in loader]).tolist()
     right = [guess in own for guess, own in zip(guesses, truth, strict=True) if own]
+    assert found["real"].pop("top1_interval_by") == "bootstrap"
     low, high = found["real"].pop("top1_interval")
     assert found["real"] == {
         "samples": len(right), "left_out": len(truth) - len(right), "top1": np.mean(right),

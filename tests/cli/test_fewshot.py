@@ -170,7 +170,7 @@ def test_the_table(mixer, words):
     code, out, err = mixer(*words)
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].endswith(": few-shot on more test") and lines[1] == "more"
+    assert lines[0].endswith(": few-shot on more test") and lines[1] == ""  # found in more
     facts = " ".join(" ".join(line.split()) for line in lines)
     for fact in ("images measured 12", "shots from more train", "classes 2", "chance 50.00 %"):
         assert fact in facts
@@ -298,14 +298,26 @@ def test_of_the_papers_shots_those_that_fit_are_measured(mixer, words, here):
     assert code == 2 and "25 shots need at least 25 training images" in err
 
 
-def test_an_interval_ends_at_100_percent(mixer, words):
-    """The tiny run tells dark from light almost always."""
-    found = as_json(mixer(*words, "--json"))
-    for row in found["averages"]:
-        low, high = row["interval"]
-        assert low == max(0, row["mean"] - row["half_width"]) and low <= row["mean"] <= high <= 1
-    rows = [line for line in mixer(*words)[1].splitlines() if " to " in line]
-    assert rows and all(float(line.split(" to ")[1].split()[0]) <= 100 for line in rows)
+def test_an_interval_ends_at_100_percent(mixer, repository):
+    """The packaged model tells trousers from bags almost always, once a probe saw the right one."""
+    words = ("evaluate", "zoo:fashion-demo", *FEW, "--data.root", f"{repository}/tests/samples",
+             "--data.classes", "Trouser", "Bag", "--shots", "1")  # fmt: skip
+    row = as_json(mixer(*words, "--json"))["averages"][0]
+    low, high = row["interval"]
+    assert high == 1 < row["mean"] + row["half_width"] and row["no_interval"] == ""
+    assert low == pytest.approx(row["mean"] - row["half_width"])
+    assert f"{100 * low:.2f} to 100.00" in mixer(*words)[1]
+
+
+def test_where_an_interval_is_missing_it_is_said_why(mixer, words):
+    """20 images of each class: every draw of 20 shots takes them all."""
+    found = as_json(mixer(*words[:-2], "20", "--json"))["averages"][0]
+    assert found["interval"] is found["half_width"] is None
+    out = mixer(*words[:-2], "20")[1]
+    row = next(line for line in out.splitlines() if line.strip().startswith("20 "))
+    assert " – " in row and " to " not in row
+    assert "– for 20 shots: the same images in every draw, for no class has others." in out
+    assert "– for 1 shot: a single draw." in mixer(*words[:-2], "1", "--seeds", "1")[1]
 
 
 BAD = {

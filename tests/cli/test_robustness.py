@@ -7,7 +7,6 @@ import shlex
 import pytest
 from PIL import Image
 
-from mixerkit.cli.robustness_text import _with_interval
 from mixerkit.evaluation.conditions import KINDS
 from mixerkit.results import read_results
 
@@ -37,7 +36,9 @@ def test_everything_on_sample_images_by_the_packaged_model(mixer, demo, here):
     rows = stored["rows"]
     assert [row["kind"] for row in rows].count("size") == 5
     assert {row["kind"] for row in rows} == {"clean", *KINDS}
-    assert rows[0]["top1"] == as_json(mixer(*demo, "--json"))["top1"]
+    top1 = as_json(mixer(*demo, "--json"))
+    for name in ("top1", "top1_interval", "top1_interval_by"):
+        assert rows[0][name] == top1[name]
     all_moved = next(row for row in rows if row["kind"] == "shuffle" and row["strength"] == 1)
     assert all_moved["moved"] == 16 and all_moved["drop"] > 0.5
     assert sorted(path.name for path in (here / "new").iterdir()) == ["hard.json", "hard.png"]
@@ -46,7 +47,8 @@ def test_everything_on_sample_images_by_the_packaged_model(mixer, demo, here):
     assert "fashion-mnist test" in out and "written: new/hard.json, new/hard.png" in out
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert "gaussian blur, σ in px 0.35 0.53 0.61 0.70 0.88" in lines
-    assert f"top-1, clean {100 * rows[0]['top1']:.2f} %" in out.replace("  ", " ")
+    low, high = (f"{100 * end:.2f}" for end in top1["top1_interval"])
+    assert f"top-1, clean {100 * rows[0]['top1']:.2f} % ({low} to {high})" in lines
     assert any(line.startswith("56 × 56 in tiles 100 %") for line in lines)
 
 
@@ -160,12 +162,6 @@ def test_nothing_is_overwritten(mixer, trained, here, taken):
     code, out, err = mixer(*words)
     assert (code, out) == (2, "") and f"{taken} already exists and is never overwritten" in err
     assert (here / taken).read_text() == "mine" and len(list(here.glob("a.*"))) == 1
-
-
-def test_the_clean_interval_ends_at_100_percent():
-    low, high = (_with_interval(share, 0.05).partition(" (")[2] for share in (0.02, 0.98))
-    assert (low, high) == ("0.00 to 7.00)", "93.00 to 100.00)")
-    assert _with_interval(1.0, None) == "100.00 %"
 
 
 def test_help(mixer):

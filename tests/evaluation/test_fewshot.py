@@ -197,9 +197,12 @@ def test_the_protocol_from_end_to_end() -> None:
     assert [one.shots for one in found.averages] == [1, 5, 10, 25]
     for one in found.averages:
         values = [accuracy for (shots, _), accuracy in expected.items() if shots == one.shots]
-        low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
         assert one.mean == pytest.approx(np.mean(values))
-        assert one.half_width == pytest.approx((high - low) / 2, rel=2e-3)
+        assert (one.half_width is None) == (len(set(values)) == 1)
+        if one.half_width is not None:
+            low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+            assert one.half_width == pytest.approx((high - low) / 2, rel=2e-3)
+    assert sum(one.half_width is not None for one in found.averages) > 1
     assert found.averages[-1].mean > found.averages[0].mean
 
 
@@ -212,7 +215,25 @@ def test_features_without_information_are_at_chance_and_clear_ones_are_perfect()
 
 def test_one_seed_has_no_interval() -> None:
     found, _ = whole(Protocol(shots=(5,), seeds=1))
-    assert found.averages[0].half_width is None
+    one = found.averages[0]
+    assert one.half_width is one.interval is None and one.no_interval == "a single draw"
+
+
+def test_draws_that_are_the_same_set_have_no_interval() -> None:
+    """Four images of each class: four shots are all of them, in another order in every draw."""
+    labels = np.arange(12) % 3
+    x = np.random.default_rng(0).normal(size=(12, 5)) + 0.2 * labels[:, None]
+    drawn = draw(labels, NAMES, protocol := Protocol(shots=(2, 4)))
+    assert not drawn.same(2) and drawn.same(4)
+    two, four = measure(protocol, drawn, x[drawn.images], x, labels).averages
+    assert four.half_width is four.interval is None and "same images" in four.no_interval
+    assert two.interval is not None and two.no_interval == ""
+
+
+def test_equal_accuracies_of_different_draws_are_no_interval_of_no_width() -> None:
+    one = whole(Protocol(shots=(1,)), spread=1e-3)[0].averages[0]
+    assert one.mean == 1 and one.half_width is one.interval is None
+    assert "by chance" in one.no_interval
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -2,9 +2,17 @@
 
 import random
 
+import numpy as np
 import pytest
 
-from mixerkit.evaluation.interval import half_width, interval_of_shares
+from mixerkit.evaluation.interval import (
+    bootstrap,
+    half_width,
+    half_width_of_changes,
+    interval_of_share,
+    interval_of_shares,
+    wilson,
+)
 
 
 def test_half_of_an_interval_is_students() -> None:
@@ -27,11 +35,35 @@ def test_an_interval_of_shares_is_students_within_0_and_1() -> None:
         [0.4, 0.5, 0.45],
         [0.0, 0.02, 0.1],
         [0.0, 1.0],
-        [1.0, 1.0, 1.0],
     ):
-        center, half = sum(shares) / len(shares), 0.0
-        if len(set(shares)) > 1:
-            half = stats.t.ppf(0.975, len(shares) - 1) * stats.sem(shares)
+        center = sum(shares) / len(shares)
+        half = stats.t.ppf(0.975, len(shares) - 1) * stats.sem(shares)
         expected = (max(0, center - half), min(1, center + half))
         assert interval_of_shares(shares) == pytest.approx(expected, rel=2e-3)
-    assert interval_of_shares([0.5]) is None
+    assert interval_of_shares([0.5]) is interval_of_shares([0.9, 0.9, 0.9]) is None
+
+
+def test_wilsons_is_that_of_scipy() -> None:
+    from scipy import stats
+
+    for successes, count in ((0, 1), (1, 1), (0, 40), (40, 40), (39, 40), (3, 7), (1, 1000)):
+        expected = stats.binomtest(successes, count).proportion_ci(method="wilson")
+        found = wilson(successes, count)
+        assert found == pytest.approx((expected.low, expected.high), abs=1e-6)
+        assert 0 <= found[0] < found[1] <= 1 and found[1] - found[0] > 0.004
+    assert wilson(0, 40)[0] == 0 and wilson(40, 40)[1] == 1
+
+
+def test_a_share_of_all_or_nothing_has_an_interval_with_a_width() -> None:
+    for value in (0.0, 1.0):
+        assert interval_of_share(np.full(40, value)) == (wilson(int(40 * value), 40), "wilson")
+    most = np.array([1.0] * 39 + [0.0])
+    assert interval_of_share(most) == (bootstrap(most), "bootstrap")
+
+
+def test_changes_that_are_all_alike_have_an_interval_with_a_width() -> None:
+    changes = [0.0, 1.0, -1.0, 0.0, 1.0]
+    assert half_width_of_changes(changes) == half_width(changes)
+    none, every = half_width_of_changes([0.0] * 40), half_width_of_changes([1.0] * 40)
+    assert none == wilson(0, 40)[1] and every == 2 * none
+    assert half_width_of_changes([0.0]) is None

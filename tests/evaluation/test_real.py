@@ -71,6 +71,10 @@ def test_the_interval_is_that_of_the_images_with_a_label() -> None:
     found = measure_real(torch.tensor([[1.0, 0.0]]).repeat(100, 1), sets)
     assert found.top1_interval == bootstrap(np.array([1.0] * 30 + [0.0] * 10))
     assert found.top1_interval[0] < 0.75 < found.top1_interval[1]
+    assert found.top1_interval_by == "bootstrap"
+    right = measure_real(torch.tensor([[1.0, 0.0]]).repeat(40, 1), [{0}] * 40)
+    assert right.top1_interval == (pytest.approx(0.9124, abs=1e-4), 1.0)
+    assert right.top1_interval_by == "wilson"
 
 
 def test_imagenet_s_own_labels_are_not_all_right(tmp_path) -> None:

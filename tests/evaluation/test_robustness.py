@@ -9,9 +9,10 @@ from mixerkit.data.loader import EvaluationLoader
 from mixerkit.data.pixels import Reading
 from mixerkit.data.splits import ImageSplit
 from mixerkit.errors import UserError
-from mixerkit.evaluation.accuracy import evaluate
+from mixerkit.evaluation.accuracy import evaluate, probabilities, right
 from mixerkit.evaluation.conditions import KINDS, at_size, conditions, sizes
 from mixerkit.evaluation.corruption import corrupt
+from mixerkit.evaluation.interval import interval_of_share
 from mixerkit.evaluation.robustness import Chosen, drawn, measure_under
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig, variant
@@ -62,6 +63,9 @@ def test_clean_is_what_evaluation_gives(split):
     row = rows_of(split, model)[0]
     assert (row["kind"], row["top1"]) == ("clean", evaluate(model, loader, NAMES).top1)
     assert row["drop"] == row["drop_half_width"] == 0
+    p_NK, labels_N = probabilities(model, loader)
+    expected = interval_of_share(right(p_NK, labels_N))
+    assert (row["top1_interval"], row["top1_interval_by"]) == expected
 
 
 def test_a_row_is_what_the_parts_give(split):
@@ -88,6 +92,16 @@ def test_a_drop_is_a_mean_of_differences(split):
         assert row["drop"] == pytest.approx(rows[0]["top1"] - row["top1"])
         assert 0 <= row["drop_half_width"] <= 2 * 2.03 / 39**0.5  # differences are −1, 0 or 1
     assert any(row["drop"] for row in rows)
+
+
+def test_a_drop_of_no_image_has_an_interval_with_a_width(split):
+    """A model that answers the same whatever it sees."""
+    model = a_model()
+    with torch.no_grad():
+        model.head.weight.zero_()
+    clean, *others = rows_of(split, model)
+    assert clean["drop_half_width"] == 0 and {row["drop"] for row in others} == {0}
+    assert all(0.05 < row["drop_half_width"] < 0.1 for row in others)
 
 
 def test_rows_do_not_depend_on_the_batch_size_or_on_memory(split):
