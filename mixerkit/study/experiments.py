@@ -203,7 +203,7 @@ def fall(results: Results, model: str, order: str) -> tuple[float, float]:
 def falls(results: Results, order: str) -> tuple[str, tuple[float, float], tuple[float, float]]:
     """What Mixer and ResNet lose, in words and figures."""
     mixer, resnet = (fall(results, model, order) for model in (MIXER, RESNET))
-    words = [f"{name} loses {one:.1f} ± {half:.1f} points"
+    words = [f"{name} loses {round(one, 1) + 0.0:.1f} ± {half:.1f} points"
              for name, (one, half) in (("Mixer", mixer), ("ResNet", resnet))]  # fmt: skip
     return ", ".join(words), mixer, resnet
 
