@@ -16,7 +16,7 @@ from mixerkit.study.arms import ranked_by
 
 ROOT = Path(__file__).parent.parent
 PLACE = re.compile(
-    r"(<!-- table of results/(\S+) -->\n).*?(\n<!-- end of the table -->)", re.DOTALL
+    r"(<!-- table of results/(\S+) -->\n).*?^(<!-- end of the table -->)", re.DOTALL | re.MULTILINE
 )
 Results = dict[str, Any]
 
@@ -32,7 +32,7 @@ def filled(page: str, folder: Path = ROOT / "results") -> str:
 
     def one(place: re.Match[str]) -> str:
         results = read_results(folder / place[2])
-        return place[1] + TABLES.get(results["name"], of_study)(results) + place[3]
+        return f"{place[1]}{TABLES.get(results['name'], of_study)(results)}\n{place[3]}"
 
     return PLACE.sub(one, page)
 
