@@ -26,6 +26,7 @@ from mixerkit.checkpoint.files import make_folder, write_atomic
 from mixerkit.checkpoint.lock import Lock, Taken, holder
 from mixerkit.checkpoint.opening import is_run
 from mixerkit.checkpoint.run import RunFolder
+from mixerkit.checkpoint.step_folders import steps_in
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.strict import to_dict
@@ -211,8 +212,11 @@ class Work:
     def _train(self, one: Configuration, watch: Watcher, interrupt: Interrupt) -> Row:
         path = self.folder.run_of(one)
         about = {"configuration": one.name, "levels": one.levels, "seed": one.recipe.seed}
+        begun = is_run(path)
+        if begun:
+            self.say(f"{one.name}: {_goes_on(path)}")
         try:
-            result = train(one.recipe, path, resume=is_run(path), model=model_of(one), watch=watch)
+            result = train(one.recipe, path, resume=begun, model=model_of(one), watch=watch)
         except FiguresNotFinite as error:
             return about | {"error": str(error)}
         if result.interrupted:
@@ -221,8 +225,8 @@ class Work:
 
     def _wait(self, interrupt: Interrupt) -> None:
         """Look again in a while; say once for whom."""
-        others = {holder(self.folder.claim_of(one)) for one in self._left()} - {None}
-        text = ", ".join(sorted(str(other) for other in others))
+        others = {one.name: holder(self.folder.claim_of(one)) for one in self._left()}
+        text = ", ".join(f"{name}, taken by {who}" for name, who in others.items() if who)
         if text and text != self._waits_for:
             self._waits_for = text
             self.say(f"waiting for {text}")
@@ -230,6 +234,12 @@ class Work:
         while time.monotonic() < until:
             interrupt.poll()
             time.sleep(0.1)
+
+
+def _goes_on(path: Path) -> str:
+    """From where a run goes on, that was begun before."""
+    saved = max(steps_in(path / "checkpoints"), default=0)
+    return f"goes on from step {saved:,}" if saved else "starts over: no step of it was saved"
 
 
 def model_of(one: Configuration) -> nn.Module | None:

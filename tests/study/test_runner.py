@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,7 +193,26 @@ def test_what_another_process_works_on_is_waited_for(
 
     Work(folder, say).do()
     assert said[-1].startswith(f"6 of 6: {first.name}")
-    assert f"waiting for process {os.getpid()}" in said[-2]
+    assert f"waiting for {first.name}, taken by process {os.getpid()}" in said[-2]
+
+
+def test_a_run_that_was_stopped_is_said_to_go_on_from_its_step(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixerkit.training.logbook.SECONDS_BETWEEN_SIGNS", 0.0)
+    folder = StudyFolder(read_study(file), tmp_path / "study")
+    folder.begin()
+    one, other = folder.configurations[:2]
+    train(one.recipe, folder.run_of(one), watch=StopAt(7, signal.SIGTERM))
+    train(other.recipe, folder.run_of(other), watch=StopAt(7, signal.SIGTERM))
+    shutil.rmtree(folder.run_of(other) / "checkpoints")
+    (folder.run_of(other) / "checkpoints").mkdir()
+    said: list[str] = []
+    work = Work(folder, said.append)
+    work.do()
+    assert f"{one.name}: goes on from step 7" in said
+    assert f"{other.name}: starts over: no step of it was saved" in said
+    assert sum("goes on" in line or "starts over" in line for line in said) == 2
 
 
 def test_another_study_does_not_mix_with_it(file: Path, tmp_path: Path) -> None:
