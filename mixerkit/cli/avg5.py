@@ -5,10 +5,11 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as, wants_help
-from mixerkit.cli.avg5_text import as_json, as_text, next_text, plan_text
+from mixerkit.cli.avg5_result import about, tell
+from mixerkit.cli.avg5_text import as_json, next_text, plan_text
 from mixerkit.cli.images import model_named
 from mixerkit.cli.program import command
 from mixerkit.cli.protocols import beginning_with
@@ -21,7 +22,6 @@ from mixerkit.spec.mixer import Size
 if TYPE_CHECKING:
     from mixerkit.cli.avg5_progress import Overall
     from mixerkit.study.runner import StudyFolder
-    from mixerkit.study.transfer_paper import Published
     from mixerkit.study.transfer_plan import Planned
     from mixerkit.study.transfer_suite import Suite, Task
 
@@ -34,7 +34,7 @@ EXAMPLES = """\
   mixer evaluate runs/mine --protocol avg5 --root /data --steps 20 --batch-size 32    # a rehearsal
 """
 
-SWITCHES = ("--dry-run", "--again", "--json")
+SWITCHES = ("--dry-run", "--again", "--skip-broken", "--json")
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,9 @@ class Avg5:
     """Print the trials and what they cost; write nothing."""
     again: Flag = False
     """Try again trials whose figures became NaN."""
+    skip_broken: Flag = False
+    """Leave out images that cannot be used, up to a half, and say which; otherwise any for the test
+    is an error, and so are more than 1 % of those for training."""
     json: Flag = False
     """Print the table as JSON, and everything else on stderr."""
 
@@ -87,7 +90,7 @@ def main(words: list[str]) -> int:
     from mixerkit.study.transfer_plan import planned
 
     suite = prepared(given)
-    plans = planned(suite)  # what cannot train is said before any time is spent
+    plans = planned(suite, given.skip_broken)  # what cannot train is said before any time is spent
     suite = replace(suite, tasks=tuple(plan.task for plan in plans))
     if given.dry_run:
         return show_plan(given, suite, plans)
@@ -132,20 +135,17 @@ def _prepared(task: "Task", given: Avg5) -> "Task":
 
 def show_plan(given: Avg5, suite: "Suite", plans: "list[Planned]") -> int:
     """What would be trained, how much that is, and how long it would take here."""
-    from mixerkit.study.transfer_time import expected_seconds
+    from mixerkit.study.transfer_time import expected
 
-    seconds = expected_seconds(plans)
+    found = expected(plans)
     if given.json:
-        about = _about(given, suite, plans) | {"training_seconds": seconds}
-        print(as_json(about, [plan.as_row() for plan in plans]))
+        seconds = {"training_seconds": found.training, "measuring_seconds": found.measuring}
+        notes = [note for plan in plans for note in plan.notes]
+        said = about(given, suite, folder_of(given, suite), notes)
+        print(as_json(said | seconds, [plan.as_row() for plan in plans]))
     else:
-        print(plan_text(plans, seconds))
+        print(plan_text(plans, found))
     return EXIT_DONE
-
-
-def _about(given: Avg5, suite: "Suite", plans: "list[Planned]") -> dict[str, Any]:
-    notes = [plan.note for plan in plans if plan.note]
-    return {"model": given.model, "suite": suite.name, "notes": notes}
 
 
 def work(given: Avg5, suite: "Suite", plans: "list[Planned]", words: list[str]) -> int:
@@ -156,13 +156,16 @@ def work(given: Avg5, suite: "Suite", plans: "list[Planned]", words: list[str]) 
     from mixerkit.evaluation.feature_cache import checksum_of
     from mixerkit.study.runner import StudyFolder
     from mixerkit.study.transfer import CHOOSE, FINAL, best_rates, choosing, final
+    from mixerkit.study.transfer_images import check_images
 
     console = Console(sys.stderr if given.json else sys.stdout)
     overall = Overall(console, plans)
     suite = replace(suite, weights=checksum_of(load(given.model)))
-    for note in _about(given, suite, plans)["notes"]:
+    for note in (note for plan in plans for note in plan.notes):
         console.say(note)
-    path = Path(given.folder) if given.folder else default_folder(given, suite)
+    path = folder_of(given, suite)
+    titles = {plan.task.name: plan.task.title for plan in plans}
+    check_images(path, {plan.task.name: plan.known for plan in plans}, titles)
     choose = StudyFolder(choosing(suite), path / CHOOSE)
     code = _stage(choose, "comparing rates", given.again, overall)
     if code is None:
@@ -176,6 +179,11 @@ def work(given: Avg5, suite: "Suite", plans: "list[Planned]", words: list[str]) 
     if not given.json:
         print(next_text(path, last))
     return code
+
+
+def folder_of(given: Avg5, suite: "Suite") -> Path:
+    """Where the trials are."""
+    return Path(given.folder) if given.folder else default_folder(given, suite)
 
 
 def default_folder(given: Avg5, suite: "Suite") -> Path:
@@ -217,48 +225,3 @@ def _stage(folder: "StudyFolder", what: str, again: bool, overall: "Overall") ->
     if work.stopped:
         return exit_code_for_signal(work.stopped)
     return EXIT_FAILED if len(folder.rows()) < count else None
-
-
-def tell(
-    given: Avg5,
-    suite: "Suite",
-    plans: "list[Planned]",
-    choose: "StudyFolder",
-    last: "StudyFolder",
-) -> int:
-    """The table, beside the paper's figures where the model is one of its own."""
-    from mixerkit.study.transfer import table_of
-
-    paper = paper_of(given, suite)
-    rows = [
-        row | {"published": paper.figures.get(row["task"])} for row in table_of(suite, choose, last)
-    ]
-    if given.json:
-        about = _about(given, suite, plans)
-        notes = [*about["notes"], *filter(None, [paper.note])]
-        print(as_json(about | {"notes": notes}, rows))
-    else:
-        print(f"\n{given.model}\n\n{as_text(rows, bool(paper.figures))}")
-        if paper.note:
-            print(f"\n{paper.note}")
-    return _failures(choose, rows)
-
-
-def _failures(choose: "StudyFolder", rows: list[dict[str, Any]]) -> int:
-    """Name the trials that failed; the exit code."""
-    failed = [row for row in rows if row.get("error")]
-    left_out = [row for _, row in choose.rows() if "error" in row]
-    for row in left_out:
-        print(f"left out: {row['configuration']}: {row['error']}", file=sys.stderr)
-    for row in failed:
-        print(f"failed: {row['title']}: {row['error']}", file=sys.stderr)
-    if failed or left_out:
-        print("--again tries again what became NaN.", file=sys.stderr)
-    return EXIT_FAILED if failed else EXIT_DONE
-
-
-def paper_of(given: Avg5, suite: "Suite") -> "Published":
-    """What the paper has for the same; nothing for tasks of your own."""
-    from mixerkit.study.transfer_paper import NOTHING, published
-
-    return NOTHING if given.suite else published(given.model, suite)

@@ -6,35 +6,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixerkit.cli.program import command
-from mixerkit.cli.text import percent, plural, short, table
+from mixerkit.cli.text import percent, plural, short, size, table
 
 if TYPE_CHECKING:
     from mixerkit.study.runner import StudyFolder
+    from mixerkit.study.transfer_broken import Broken
     from mixerkit.study.transfer_plan import Planned
+    from mixerkit.study.transfer_time import Expected
+
+LEFT_OUT_SHOWN = 5
 
 
-def plan_text(plans: "Sequence[Planned]", seconds: float) -> str:
+def plan_text(plans: "Sequence[Planned]", time: "Expected") -> str:
     """The trials, what they cost, and how long they would take here."""
     from mixerkit.training.plan import duration_text
 
-    lines = [("task", "images", "test", "trials", "steps each", "batch", "MACs of training")]
+    lines = [
+        ("task", "images", "held out", "test", "trials", "steps each", "batch", "MACs of training")
+    ]
     lines += [
         (
-            plan.task.title, f"{plan.images:,}", f"{plan.test_images:,}", str(plan.trials),
-            f"{plan.steps:,}", str(plan.task.recipe.batch_size), short(plan.macs),
+            plan.task.title, f"{plan.images:,}", f"{plan.held_out:,}", f"{plan.test_images:,}",
+            str(plan.trials), f"{plan.steps:,}", str(plan.task.recipe.batch_size), short(plan.macs),
         )
         for plan in plans
     ]  # fmt: skip
     trials, macs = sum(plan.trials for plan in plans), sum(plan.macs for plan in plans)
-    notes = [plan.note for plan in plans if plan.note]
+    notes = [note for plan in plans for note in plan.notes]
+    seconds = time.training + time.measuring
     return "\n".join(
         [
             table(lines),
             *notes,
             "",
             f"{plural(trials, 'trial')}, {short(macs)} multiply-adds: about "
-            f"{duration_text(seconds)} of training on this machine, by the speed of a few steps on "
-            f"noise; reading images and measuring come on top (nothing was written)",
+            f"{duration_text(seconds)} of training and measuring on this machine, by the speed of "
+            f"a few steps on noise; reading images and writing "
+            f"{plural(time.checkpoints, 'checkpoint')} of up to {size(time.checkpoint_bytes)} come "
+            f"on top (nothing was written)",
         ]
     )
 
@@ -57,11 +66,24 @@ def as_text(rows: list[dict[str, Any]], paper: bool) -> str:
                 row["title"],
                 f"{row['rate']:g}" if row["rate"] else "",
                 percent(row["held_out_accuracy"]),
-                percent(test) if test is not None else "failed",
+                percent(test) if test is not None else _why_none(row),
                 *(beside if paper else ()),
             )
         )
     return table(lines)
+
+
+def _why_none(row: dict[str, Any]) -> str:
+    """In the place of a test accuracy."""
+    return "withheld" if row.get("withheld") else "failed"
+
+
+def left_out_text(title: str, broken: "Broken") -> str:
+    """How many of a task's images were left out; the first few by name."""
+    lines = [f"  {one.path}: {one.reason}" for one in broken.found[:LEFT_OUT_SHOWN]]
+    more = ["  …"] if len(broken.found) > LEFT_OUT_SHOWN else []
+    count, of = f"{len(broken.found):,}", f"{plural(broken.count, f'{broken.kind} image')}"
+    return "\n".join([f"Left out: {title}: {count} of {of} cannot be used", *lines, *more])
 
 
 def next_text(path: Path, last: "StudyFolder") -> str:

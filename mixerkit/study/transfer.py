@@ -10,7 +10,7 @@ CIFAR-10, CIFAR-100, Pets and Flowers (section 3, table 4 of the authors' ViT).
 Every trial is a run folder, so that any number of processes can work on both, and go on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
 
@@ -18,6 +18,7 @@ from mixerkit.errors import RunFailed
 from mixerkit.spec.recipe import Evaluate, Recipe
 from mixerkit.study.grid import Configuration, Trials
 from mixerkit.study.runner import Row, StudyFolder
+from mixerkit.study.transfer_broken import MOST
 from mixerkit.study.transfer_suite import Suite, Task
 
 CHOOSE, FINAL = "choose", "final"
@@ -46,13 +47,21 @@ def final(suite: Suite, chosen: dict[str, float]) -> Trials:
 
 def compared(task: Task) -> Recipe:
     """How its rates are compared: on held-out images; the test images are not read."""
-    return replace(task.recipe, evaluate=_at_the_end(task.recipe, test=False))
+    recipe = replace(task.recipe, evaluate=_at_the_end(task.recipe, test=False))
+    return _going_on(recipe)
 
 
 def tested(task: Task) -> Recipe:
     """How it is trained on everything, and tested once."""
     everything = replace(task.recipe.data, holdout=0.0, join_validation=True)
-    return replace(task.recipe, data=everything, evaluate=_at_the_end(task.recipe, test=True))
+    recipe = replace(task.recipe, data=everything, evaluate=_at_the_end(task.recipe, test=True))
+    return _going_on(recipe)
+
+
+def _going_on(recipe: Recipe) -> Recipe:
+    """How many broken images are too many is for the protocol to say (transfer_broken.py), and can
+    be answered otherwise later: a trial is the same in either case."""
+    return replace(recipe, data=replace(recipe.data, max_unreadable=MOST))
 
 
 def _at_the_end(recipe: Recipe, *, test: bool) -> Evaluate:
@@ -68,15 +77,9 @@ def _trial(suite: Suite, task: Task, rate: float, recipe: Recipe) -> Configurati
 def best_rates(suite: Suite, folder: StudyFolder) -> dict[str, float]:
     """By task the rate with the best held-out accuracy, of equal ones the smallest. Trials whose
     figures became NaN do not count; `RunFailed` where all of a task did."""
-    rows = [row for _, row in folder.rows() if "error" not in row]
     chosen = {}
     for task in suite.tasks:
-        known = {
-            rate: row["held_out_accuracy"]
-            for rate in task.rates
-            for row in rows
-            if row["levels"] == {"task": task.name, "rate": f"{rate:g}"}
-        }
+        known = _held_out(task, folder)
         if not known:
             raise RunFailed(
                 f"Every rate of {task.title} failed: try again with --again, or give others, with "
@@ -86,9 +89,38 @@ def best_rates(suite: Suite, folder: StudyFolder) -> dict[str, float]:
     return chosen
 
 
-def table_of(suite: Suite, choose: StudyFolder, last: StudyFolder) -> list[Row]:
+def _held_out(task: Task, folder: StudyFolder) -> dict[float, float]:
+    """Held-out accuracy by rate, of trials that came to their end."""
+    return {
+        rate: row["held_out_accuracy"]
+        for rate in task.rates
+        for _, row in folder.rows()
+        if row["levels"] == {"task": task.name, "rate": f"{rate:g}"} and "error" not in row
+    }
+
+
+def tie(task: Task, folder: StudyFolder, held_out: int) -> str:
+    """What to say where several rates are equally good on so many held-out images; empty where one
+    is the best."""
+    known = _held_out(task, folder)
+    best = sorted(rate for rate in known if known[rate] == max(known.values()))
+    if len(best) < 2:
+        return ""
+    every = "all rates" if len(best) == len(known) else " and ".join(f"{r:g}" for r in best)
+    images = f"{held_out:,} held-out image{'s' * (held_out != 1)}"
+    return f"{task.title}: {every} equal on {images}: the smallest is taken."
+
+
+def table_of(
+    suite: Suite,
+    choose: StudyFolder,
+    last: StudyFolder,
+    withheld: Mapping[str, str] | None = None,
+) -> list[Row]:
     """A row for each task, and one for the average over all of them where all have their figure:
-    the rate, held-out accuracy with it, and test accuracy, as shares."""
+    the rate, held-out accuracy with it, and test accuracy, as shares. `withheld`: by task, why its
+    test accuracy is not given."""
+    why_not = withheld or {}
     chosen = best_rates(suite, choose)
     tried = {tuple(row["levels"].values()): row for _, row in choose.rows()}
     tested = {row["levels"]["task"]: row for _, row in last.rows()}
@@ -101,9 +133,10 @@ def table_of(suite: Suite, choose: StudyFolder, last: StudyFolder) -> list[Row]:
                 "title": task.title,
                 "rate": rate,
                 "held_out_accuracy": tried[task.name, f"{rate:g}"]["held_out_accuracy"],
-                "test_accuracy": row.get("test_accuracy"),
+                "test_accuracy": None if task.name in why_not else row.get("test_accuracy"),
                 "seconds": row.get("seconds"),
                 "error": row.get("error", ""),
+                "withheld": why_not.get(task.name, ""),
             }
         )
     return [*found, *_average(suite, found)]

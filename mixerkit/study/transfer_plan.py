@@ -2,7 +2,7 @@
 that keeps it from coming to its end."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mixerkit.data.sources import Splits
@@ -10,6 +10,8 @@ from mixerkit.errors import UserError
 from mixerkit.model.cost import cost
 from mixerkit.spec.recipe import Recipe
 from mixerkit.study.transfer import choosing, compared, tested
+from mixerkit.study.transfer_broken import Broken, looked_through
+from mixerkit.study.transfer_images import Known, known_by
 from mixerkit.study.transfer_suite import Suite, Task, filled
 from mixerkit.training.setup import check_classes, count_steps, open_data, training_loader
 
@@ -18,7 +20,9 @@ from mixerkit.training.setup import check_classes, count_steps, open_data, train
 class Planned:
     """A task that can be trained. `task`: with the batch that its images fill; `batch_asked`: of
     its recipe; `images`: for training, those among them that are held out while rates are
-    compared; `steps`: of each trial; `macs`: multiply-adds of all its trials."""
+    compared; `steps`: of each trial; `macs`: multiply-adds of all its trials; `saves`: checkpoints
+    that each writes; `looked`: images that were opened; `known`: by what they are known again;
+    `test_name`: of the test split, as runs write it down."""
 
     task: Task
     batch_asked: int
@@ -27,6 +31,10 @@ class Planned:
     test_images: int
     steps: int
     macs: int
+    saves: int = 0
+    looked: tuple[Broken, ...] = ()
+    known: Known = field(default_factory=dict)
+    test_name: str = ""
 
     @property
     def trials(self) -> int:
@@ -45,23 +53,40 @@ class Planned:
             f"{self.batch_asked}; batch_size sets another."
         )
 
+    @property
+    def notes(self) -> list[str]:
+        """All that is to be said before the start."""
+        looked = [f"{self.task.title}: {note}" for one in self.looked for note in one.notes()]
+        return [*filter(None, [self.note]), *looked]
+
+    @property
+    def measured(self) -> int:
+        """Images that all trials together are measured on."""
+        return len(self.task.rates) * self.held_out + self.test_images
+
     def as_row(self) -> dict[str, Any]:
         """For `--json`."""
         return {
             "task": self.task.name,
             "title": self.task.title,
             "images": self.images,
+            "held_out": self.held_out,
             "test_images": self.test_images,
             "rates": list(self.task.rates),
             "trials": self.trials,
             "steps": self.steps,
             "batch_size": self.task.recipe.batch_size,
             "training_macs": self.macs,
+            "checkpoints": self.saves * self.trials,
+            "unreadable": {one.kind: len(one.found) for one in self.looked},
+            "opened": {one.kind: one.opened for one in self.looked},
         }
 
 
-def planned(suite: Suite) -> list[Planned]:
-    """Every task with its images; one `UserError` that says all that keeps any from training."""
+def planned(suite: Suite, skip_broken: bool = False) -> list[Planned]:
+    """Every task with its images; one `UserError` that says all that keeps any from training.
+    Images are opened for it, of a large set a sample. `skip_broken`: no number of broken ones does
+    that, up to a half."""
     choosing(suite).configurations()  # refuses equal names
     found, problems = [], []
     for task in suite.tasks:
@@ -71,22 +96,40 @@ def planned(suite: Suite) -> list[Planned]:
             problems.append(f"{task.title}: {error}")
             continue
         fitting = filled(task, len(splits.train))
+        looked = looked_through(recipe, splits)
+        share = recipe.data.max_unreadable
         said = dict.fromkeys(_problems(fitting, recipe.model.num_classes, splits))
+        said |= dict.fromkeys(filter(None, (one.problem(share, skip_broken) for one in looked)))
         problems += [f"{task.title}: {problem}" for problem in said]
         if not said:
-            found.append(_planned(task, fitting, recipe, splits))
+            found.append(_planned(task, fitting, recipe, splits, looked))
     if problems:
         raise UserError("Nothing was started.\n" + "\n".join(problems))
     return found
 
 
-def _planned(asked: Task, task: Task, opened: Recipe, splits: Splits) -> Planned:
+def _planned(
+    asked: Task, task: Task, opened: Recipe, splits: Splits, looked: tuple[Broken, ...]
+) -> Planned:
     images, batch = _all_images(splits), task.recipe.batch_size
-    steps = count_steps(tested(task), images).total
+    counted = count_steps(tested(task), images)
+    steps = counted.total
     # backward takes twice the forward pass
     macs = 3 * cost(opened.model).macs * steps * batch * (len(task.rates) + 1)
     held_out, test = len(splits.validation or ()), len(splits.test or ())
-    return Planned(task, asked.recipe.batch_size, images, held_out, test, steps, macs)
+    return Planned(
+        task,
+        asked.recipe.batch_size,
+        images,
+        held_out,
+        test,
+        steps,
+        macs,
+        saves=1 + -(-steps // counted.save_every),  # what it begins from is saved, too
+        looked=looked,
+        known=known_by(splits, opened.data),
+        test_name=splits.test.name if splits.test else "",
+    )
 
 
 def _all_images(splits: Splits) -> int:

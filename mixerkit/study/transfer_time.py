@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,10 +23,28 @@ MOST_MACS = 2e11
 STEPS = Steps(total=3, per_epoch=3, warmup=0, log_every=3, evaluate_every=3, save_every=3)
 
 
-def expected_seconds(plans: Sequence[Planned]) -> float:
-    """Of training alone, all of it on this machine. Every task has the same model but for its
-    head."""
-    return sum(plan.macs for plan in plans) / macs_per_second(plans[0].task.recipe)
+@dataclass(frozen=True)
+class Expected:
+    """Seconds of all trials on this machine; reading images, and writing checkpoints of
+    `checkpoint_bytes`, come on top."""
+
+    training: float
+    measuring: float
+    checkpoints: int
+    checkpoint_bytes: int
+
+
+def expected(plans: Sequence[Planned]) -> Expected:
+    """Of everything. Every task has the same model but for its head."""
+    rate = macs_per_second(plans[0].task.recipe)
+    measuring = sum(plan.measured * cost(plan.task.recipe.model).macs for plan in plans)
+    return Expected(
+        sum(plan.macs for plan in plans) / rate,
+        measuring / rate,
+        sum(plan.saves * plan.trials for plan in plans),
+        # weights and momentum in float32
+        max(8 * cost(plan.task.recipe.model).parameters for plan in plans),
+    )
 
 
 def macs_per_second(recipe: Recipe) -> float:

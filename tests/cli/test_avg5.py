@@ -16,7 +16,8 @@ import torch
 
 from mixerkit.checkpoint.load import load, save_model
 from mixerkit.checkpoint.rows import read_rows
-from mixerkit.cli.avg5 import Avg5, folder_name, paper_of, prepared
+from mixerkit.cli.avg5 import Avg5, folder_name, prepared
+from mixerkit.cli.avg5_result import paper_of
 from mixerkit.cli.avg5_text import as_text
 from mixerkit.cli.main import main
 from mixerkit.data.sources import Splits, opened
@@ -163,11 +164,14 @@ def test_a_plan_says_what_it_takes(
     ]
     flowers = rows[-1]
     assert flowers["images"] == 5 * (20 + 5)  # with its own validation images
-    assert plan["training_seconds"] > 0
+    assert [row["held_out"] for row in rows[1:3]] == [2, 2]  # of CIFAR's 100
+    assert plan["training_seconds"] > 0 < plan["measuring_seconds"]
+    assert (plan["steps"], plan["folder"]) == (6, str(tmp_path / "new"))
     for tasks in (["pets,cifar10"], ["pets", "cifar10"], ["pets,", "cifar10"]):
         assert main(words(data, tmp_path / "new", "--dry-run", "--tasks", *tasks)) == 0
         out = capsys.readouterr().out
-        assert "10 trials" in out and " of training on this machine" in out
+        assert "10 trials" in out and " of training and measuring on this machine" in out
+        assert "20 checkpoints of up to " in out
     assert not (tmp_path / "new").exists()
 
 
@@ -224,7 +228,8 @@ def on_own(own: Path, *more: str, model: str = "zoo:fashion-demo") -> list[str]:
 
 def test_a_suite_of_own_folders(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(on_own(own, "--dry-run")) == 0
-    assert "leaves: batches of 32 images" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "leaves: batches of 32 images" in out and "held out" in out.splitlines()[0]
     assert main(on_own(own, "--json")) == 0
     found = json.loads(capsys.readouterr().out)
     row, average = found["rows"]
@@ -241,8 +246,15 @@ def test_what_cannot_train_is_refused_before(own: Path, capsys: pytest.CaptureFi
     assert not (own.parent / "done").exists()
 
 
-def test_a_rehearsal_of_one_step_comes_to_its_end(own: Path) -> None:
-    assert main(on_own(own, "--steps", "1", "--batch-size", "8")) == 0
+def test_a_rehearsal_of_one_step_comes_to_its_end_and_is_called_one(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short, folder = ("--steps", "1", "--batch-size", "8"), own.parent / "done"
+    assert main(on_own(own, *short)) == 0
+    assert f"a rehearsal, trials of 1 step, in {folder}" in capsys.readouterr().out
+    assert main(on_own(own, *short, "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["steps"], found["batch_size"], found["folder"]) == (1, 8, str(folder))
 
 
 def test_other_weights_under_the_same_name_are_refused(
@@ -359,6 +371,14 @@ def test_of_equal_rates_the_smallest_is_best_and_failures_do_not_count(tmp_path:
         folder.note(one, {"levels": one.levels} | found)
     only = Suite("x", "x", tuple(task for task in suite.tasks if task.name == "pets"))
     assert transfer.best_rates(only, folder) == {"pets": 0.01}
+    (task,) = only.tasks
+    said = "0.01 and 0.03 equal on 7 held-out images: the smallest is taken."
+    assert transfer.tie(task, folder, 7) == f"{task.title}: {said}"
+    folder.note(pets[0], {"levels": pets[0].levels, "held_out_accuracy": 0.95})
+    assert not transfer.tie(task, folder, 7)
+    for one in pets:
+        folder.note(one, {"levels": one.levels, "held_out_accuracy": 0.5})
+    assert "all rates equal on 1 held-out image: the smallest" in transfer.tie(task, folder, 1)
 
 
 def test_the_papers_row_stands_beside_ours() -> None:

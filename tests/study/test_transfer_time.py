@@ -45,5 +45,10 @@ def test_of_a_large_model_a_step_has_few_images(monkeypatch) -> None:
 def test_seconds_are_of_all_tasks(monkeypatch) -> None:
     monkeypatch.setattr(transfer_time, "macs_per_second", lambda recipe: 100.0)
     task = Task("a", "A", RECIPE, (0.1,))
-    plans = [Planned(task, 64, 10, 1, 1, 5, macs) for macs in (1_000, 2_000)]
-    assert transfer_time.expected_seconds(plans) == 30
+    plans = [Planned(task, 64, 10, 4, 6, 5, macs, saves=2) for macs in (1_000, 2_000)]
+    found = transfer_time.expected(plans)
+    assert found.training == 30
+    # one rate is compared on 4 images, the best one tested on 6, forward alone
+    assert found.measuring == pytest.approx(2 * (4 + 6) * cost(TINY).macs / 100)
+    assert found.checkpoints == 2 * 2 * 2
+    assert found.checkpoint_bytes == 8 * cost(TINY).parameters

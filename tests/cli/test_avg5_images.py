@@ -1,0 +1,170 @@
+"""`mixer evaluate --protocol avg5` on images that are broken, or change while it is at work."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mixerkit.cli.main import main
+from mixerkit.study import transfer_broken
+from tests.miniature.pictures import write_class_folders
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """36 images for training and 6 for the test, of three classes."""
+    write_class_folders(tmp_path / "photos" / "train", 3, 12, 32, 0)
+    write_class_folders(tmp_path / "photos" / "val", 3, 2, 32, 1)
+    return tmp_path / "photos"
+
+
+def words(photos: Path, *more: str, tasks: str = "a") -> list[str]:
+    """The command on tasks that all have the same images."""
+    file = photos.parent / "mine.yaml"
+    each = [f"{name}: {{data: {photos}, steps: 2, rates: [0.01, 0.02]}}" for name in tasks]
+    file.write_text(f"tasks: {{{', '.join(each)}}}\n")
+    folder = str(photos.parent / "done")
+    chosen = () if "--folder" in more else ("--folder", folder)
+    return ["evaluate", "zoo:fashion-demo", "--protocol", "avg5", "--suite", str(file), *chosen,
+            *more]  # fmt: skip
+
+
+def spoil(folder: Path, count: int) -> list[Path]:
+    """The first files of every class in turn, cut short."""
+    classes = [sorted(each.iterdir()) for each in sorted(folder.iterdir())]
+    found = [path for files in zip(*classes, strict=True) for path in files][:count]
+    for path in found:
+        path.write_bytes(path.read_bytes()[:200])
+    return found
+
+
+def test_broken_test_images_are_said_of_all_tasks_before_anything_is_trained(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = spoil(photos / "val", 2)
+    for more in ((), ("--dry-run",)):
+        assert main(words(photos, *more, tasks="ab")) == 2
+        lines = capsys.readouterr().err.splitlines()
+        said = [line for line in lines if "2 of 6 test images cannot be used" in line]
+        assert [line.split(":")[0] for line in said] == ["a", "b"]
+        assert all(str(first) in line and str(second) in line for line in said)
+        assert all("--skip-broken measures the others" in line for line in said)
+    assert not (photos.parent / "done").exists()
+
+
+def test_test_images_that_are_left_out_stand_beside_the_figure(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (broken,) = spoil(photos / "val", 1)
+    assert main(words(photos, "--skip-broken")) == 0
+    out = capsys.readouterr().out
+    assert f"Left out: a: 1 of 6 test images cannot be used\n  {broken}: " in out
+    assert main(words(photos, "--skip-broken", "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    (row,) = found["unreadable"]
+    assert (row["task"], row["kind"], row["file"]) == ("a", "test", str(broken))
+    assert found["rows"][0]["unreadable"] == {"test": 1, "training": 0}
+    assert found["rows"][0]["test_images"] == 5
+    assert found["rows"][0]["test_accuracy"] in [pytest.approx(k / 5) for k in range(6)]
+
+
+def test_few_training_images_are_left_out_and_named_more_are_asked_about(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (broken,) = spoil(photos / "train", 1)
+    assert main(words(photos)) == 0
+    out = capsys.readouterr().out
+    assert f"Left out: a: 1 of 36 training images cannot be used\n  {broken}: " in out
+    spoil(photos / "train", 9)
+    other = ("--folder", str(photos.parent / "other"))
+    assert main(words(photos, *other)) == 2
+    message = capsys.readouterr().err
+    assert "training images cannot be used" in message and "(1% may be left out)" in message
+    assert "--skip-broken works with the others" in message and "data." not in message
+    assert main(words(photos, "--skip-broken", *other)) == 0
+    assert "Left out: a: 9 of 36 training images" in capsys.readouterr().out
+
+
+def test_more_than_half_is_not_left_out(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil(photos / "val", 4)
+    assert main(words(photos, "--skip-broken")) == 2
+    assert "4 of 6 test images cannot be used" in (message := capsys.readouterr().err)
+    assert "no more than half" in message
+
+
+def test_what_a_sample_did_not_show_withholds_the_figure(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the same trials give it where it is asked for without those images."""
+    monkeypatch.setattr(transfer_broken, "MOST_OPENED", 2)
+    broken = photos / "val" / "c1" / "2.jpg"  # the first and the last one are opened
+    broken.write_bytes(b"nothing")
+    assert main(words(photos, "--json")) == 1
+    printed = capsys.readouterr()
+    row, *average = json.loads(printed.out)["rows"]
+    assert row["test_accuracy"] is None and not average
+    assert "withheld: a: 1 of 6 test images cannot be used" in printed.err
+    assert str(broken) in printed.err and "--skip-broken shows the figure" in printed.err
+    assert "--again" not in printed.err
+    assert "2 of 6 test images were opened" in printed.err
+    assert main(words(photos, "--skip-broken")) == 0
+    out = capsys.readouterr().out
+    assert "Left out: a: 1 of 6 test images" in out and "withheld" not in out
+    assert "training on everything: 1 trial, 1 done" in out
+
+
+def longer(photos: Path) -> None:
+    """A file gets another size, the same picture."""
+    path = photos / "val" / "c1" / "2.jpg"
+    path.write_bytes(path.read_bytes() + b"\0" * 9)
+
+
+def one_more(photos: Path) -> None:
+    """A file is added."""
+    first = photos / "val" / "c1" / "2.jpg"
+    (photos / "val" / "c1" / "7.jpg").write_bytes(first.read_bytes())
+
+
+def other_class(photos: Path) -> None:
+    """The same file in the folder of another class."""
+    (photos / "train" / "c1" / "13.jpg").rename(photos / "train" / "c2" / "99.jpg")
+
+
+def renamed(photos: Path) -> None:
+    """A class has another name."""
+    for split in ("train", "val"):
+        (photos / split / "c2").rename(photos / split / "c3")
+
+
+def same_size(photos: Path) -> None:
+    """Other pixels in as many bytes."""
+    path = photos / "val" / "c1" / "2.jpg"
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (longer, "b, test images: c1/2.jpg has "),
+        (one_more, "b, test images: 6 there and 7 now; only now: c1/7.jpg"),
+        (other_class, "c2/99.jpg"),
+        (renamed, "b, test images: other names; only there: c2/4.jpg, c2/5.jpg; only now: c3/4"),
+        (same_size, "b, test images: 1 of 6 compared have another content"),
+    ],
+)
+def test_a_folder_is_for_the_images_that_it_was_begun_with(
+    change, says: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No figure of the images as they were is shown as one of those that are here now."""
+    assert main(words(photos, "--tasks", "b", tasks="ab")) == 0
+    assert main(words(photos, "--tasks", "b", tasks="ab")) == 0  # nothing has changed
+    change(photos)
+    capsys.readouterr()
+    assert main(words(photos, tasks="ab")) == 2
+    message = capsys.readouterr().err
+    assert says in message and "another --folder" in message
+    assert "a, test" not in message  # that task was not begun
+    elsewhere = ("--folder", str(photos.parent / "other"))
+    assert main(words(photos, "--tasks", "b", *elsewhere, tasks="ab")) == 0
