@@ -50,12 +50,12 @@ class Broken:
         if not self._too_many(share, skip_broken):
             return ""
         if skip_broken:
-            return f"{self.said()}. --skip-broken leaves out no more than half: replace them."
+            return f"{self.said()}. --skip-broken leaves out no more than half: {self._replace()}."
         may = "" if self.kind == TEST else f" ({share:.0%} may be left out)"
         does = "measures" if self.kind == TEST else "works with"
         return (
-            f"{self.said()}{may}. Replace them by whole copies; or --skip-broken {does} the "
-            f"others, and says which were left out."
+            f"{self.said()}{may}. To go on, {self._replace()}; or --skip-broken {does} the others, "
+            f"and says what was left out."
         )
 
     def withheld(self, share: float, skip_broken: bool) -> str:
@@ -63,9 +63,12 @@ class Broken:
         if skip_broken or not self._too_many(share, skip_broken):
             return ""
         return (
-            f"{self.said()}. --skip-broken shows the figure of the others; for one of all, replace "
-            f"them by whole copies and begin again in another --folder."
+            f"{self.said()}. --skip-broken shows the figure of the others; for one of all, "
+            f"{self._replace()} and begin again in another --folder."
         )
+
+    def _replace(self) -> str:
+        return f"replace {'them by whole copies' if len(self.found) > 1 else 'it by a whole copy'}"
 
     def _too_many(self, share: float, skip_broken: bool) -> bool:
         allowed = MOST if skip_broken else 0.0 if self.kind == TEST else share

@@ -50,7 +50,7 @@ class Planned:
         return (
             f"{self.task.title}: batches of {batch} images, because the "
             f"{self.images - self.held_out} that train while rates are compared do not fill "
-            f"{self.batch_asked}; batch_size sets another."
+            f"{self.batch_asked}; batch_size in the suite's file, or --batch-size, sets another."
         )
 
     @property
@@ -93,7 +93,8 @@ def planned(suite: Suite, skip_broken: bool = False) -> list[Planned]:
         try:
             recipe, splits = open_data(task.recipe)
         except UserError as error:
-            problems.append(f"{task.title}: {error}")
+            # as a suite's file calls it
+            problems.append(f"{task.title}: {error}".replace("data.holdout", "held_out"))
             continue
         fitting = filled(task, len(splits.train))
         looked = looked_through(recipe, splits)

@@ -52,6 +52,7 @@ def test_a_small_folder_gets_a_batch_that_fits_and_trains(photos: Path, tmp_path
     assert (plan.task.recipe.batch_size, plan.steps, plan.trials) == (32, 3, 3)
     assert plan.macs == 3 * cost(replace(TINY, num_classes=3)).macs * 3 * 32 * 3
     assert "batches of 32 images, because the 32" in plan.note and "do not fill 512" in plan.note
+    assert "or --batch-size, sets another" in plan.note
     suite = replace(suite, tasks=(plan.task,))
     choose = StudyFolder(choosing(suite), tmp_path / "choose")
     Work(choose, silent).do()
@@ -78,7 +79,7 @@ def test_all_that_cannot_train_is_said_at_once(photos: Path, tmp_path: Path) -> 
     assert [line.split(":")[0] for line in lines] == ["b", "b", "c"]
     assert "batch_size 33 is larger than the 32 images" in lines[0]
     assert "warmup of 3 steps must be shorter than the run of 3" in lines[1]
-    assert "data.holdout 36 would take 36 of the 36 images" in lines[2]
+    assert "held_out 36 would take 36 of the 36 images" in lines[2]
 
 
 def test_images_to_compare_rates_on_and_to_test_are_needed(photos: Path) -> None:
