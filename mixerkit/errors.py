@@ -83,12 +83,18 @@ def how_to_install(package: str) -> str:
     return f"{shlex.quote(sys.executable)} -m pip install {package}"
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`" Did you mean 'x'?"` for the known name nearest to `word`, or an empty string; capital
-    letters make no difference."""
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known name that `word` may be a misspelling of, or an empty string; capital letters make
+    no difference."""
     names = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(word.casefold(), list(names), n=1, cutoff=0.6)
-    return f" Did you mean '{names[near[0]]}'?" if near else ""
+    return names[near[0]] if near else ""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for the known name `nearest` to `word`, or an empty string."""
+    near = nearest(word, known)
+    return f" Did you mean '{near}'?" if near else ""
 
 
 def unknown(what: str, word: str, known: Iterable[str]) -> UserError:

@@ -32,6 +32,15 @@ def shown_as(metavar: str, flag: str | None = None) -> Any:
     return tyro.conf.arg(name=flag, metavar=metavar, help_behavior_hint="")
 
 
+NO_NUMBER = re.compile(
+    r"Error parsing (?P<flag>\S+): "
+    r"(?:no type matching .* could be instantiated from \[|"
+    r"invalid literal for int\(\) with base 10: |could not convert string to float: )"
+    r"(?P<found>[^\]]*)"
+)
+"""What tyro and Python say of a text that is no number."""
+KINDS = {"INT": "a whole number", "INT [INT ...]": "whole numbers", "FLOAT": "a number"}
+"""What a flag takes, as the help and as an error says it."""
 NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?")
 
 WITHOUT_PREFIX = tyro.conf.arg(name="")
@@ -138,9 +147,22 @@ def _plain(boxed: str) -> str:
     """tyro's message without its box, title and colours, so that all errors look alike."""
     bare = re.sub(r"\x1b\[[\d;]*m|[╭╮╰╯│─]|-{5,}", "", boxed)
     lines = [line.strip() for line in bare.splitlines() if line.strip()][1:]
+    lines = _expected(lines)
     ends = [i for i, line in enumerate(lines) if line.startswith("For full helptext")]
     joined = "\n  ".join(lines[: ends[0] if ends else None]).replace("\n  (", " (")
     return re.sub(r"one of \(('[^()]*),?\)", _without_quotes, joined)
+
+
+def _expected(lines: list[str]) -> list[str]:
+    """What a flag takes and what was found, in the place of what the parser says of a text that is
+    no number."""
+    match = NO_NUMBER.match("".join(lines[:1]))
+    if match is None or "Argument helptext:" not in lines:
+        return lines
+    usage = lines.index("Argument helptext:")
+    shown = "".join(lines[usage + 1 : usage + 2]).partition(" ")[2]
+    takes = f"{match['flag']} takes {KINDS.get(shown, shown)}, found {match['found']}."
+    return [takes, *lines[usage:]]
 
 
 def _without_quotes(choices: re.Match[str]) -> str:

@@ -24,7 +24,7 @@ from mixerkit.cli.images import (
 from mixerkit.cli.protocols import beginning_with
 from mixerkit.cli.text import plural
 from mixerkit.errors import EXIT_DONE, UserError
-from mixerkit.spec.choices import separated
+from mixerkit.spec.choices import classes_named
 from mixerkit.spec.recipe import Data
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _as_in_training(data: Data, own: Data) -> "Splits | None":
 
     splits = opened(own)
     known = splits.train.class_names
-    if set(separated(data.classes, known)) <= set(known):
+    if set(classes_named(data.classes, known)) <= set(known):
         return of_classes(splits, data.classes) if data.classes else splits
     return None
 

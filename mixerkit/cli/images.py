@@ -51,7 +51,8 @@ def _as_data(images: Images) -> Data:
 
 @dataclass(frozen=True)
 class Selected:
-    """A split, which of the source's it is (of `SPLITS`), and where the source was found."""
+    """A split, which of the source's it is (of `SPLITS`, or "all" of other images that are not
+    divided), and where the source was found."""
 
     split: "ImageSplit"
     name: str
@@ -68,6 +69,19 @@ def model_named(words: list[str], switches: tuple[str, ...], protocol: str = "")
             f"folder, RUN@best or zoo:fashion-demo."
         )
     return name
+
+
+def refuse_no_classes(words: list[str]) -> None:
+    """`UserError` where --data.classes is given without any class, which would be all of them."""
+    for i, word in enumerate(words):
+        option, _, value = word.partition("=")
+        following = "".join(words[i + 1 : i + 2])
+        nothing = not value and (not following or following.startswith("--"))
+        if option == "--data.classes" and nothing:
+            raise UserError(
+                "--data.classes needs the name of at least one class after it, found none: leave "
+                "it out to take all."
+            )
 
 
 def loaded(name: str) -> "tuple[MlpMixer, Preprocess]":
@@ -145,11 +159,13 @@ def choose_split(data: Data, wanted: str, own: Data) -> Selected:
     from mixerkit.data.sources import opened
 
     splits = opened(data)
-    automatic = ("test", "validation") if same_images(data, own) else SPLITS
+    others = not same_images(data, own)
+    automatic = SPLITS if others else ("test", "validation")
     names = automatic if wanted == "auto" else (wanted,)
     for name in names:
         if getattr(splits, name):
-            return Selected(getattr(splits, name), name, splits.origin)
+            title = "all" if others and _present(splits) == ["train"] else name
+            return Selected(getattr(splits, name), title, splits.origin)
     raise UserError(
         f"{data.source} has no {' or '.join(names)} split, it has "
         f"{', '.join(_present(splits)) or 'no images at all'}: choose one with --split, or hold "

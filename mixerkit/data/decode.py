@@ -164,6 +164,8 @@ def _check_bytes(size: int) -> None:
 
 def _opened(content: bytes) -> ImageFile.ImageFile:
     """The image of a file's bytes, of which no more than the head was looked at."""
+    if not content:
+        raise BrokenImage("the file is empty. Replace it by a whole copy.")
     with _decoding():
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:

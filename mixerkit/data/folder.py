@@ -1,8 +1,9 @@
-"""A folder of images: one sub-folder per class, or train/, val/ and test/ with those inside."""
+"""A folder of images: one sub-folder per class, or train/, val/ and test/ with those inside; val/
+or test/ alone are for measuring models."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,6 +12,7 @@ import numpy as np
 from mixerkit.data.decode import EXTENSIONS
 from mixerkit.data.splits import ImageSplit, Splits
 from mixerkit.errors import UserError
+from mixerkit.spec.choices import as_words, classes_named
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -35,29 +37,40 @@ class LeftOut:
             if self.count == 1
             else (f"{self.count} files that are not images of a class were")
         )
-        return f"; {files} left out: {self.example}{', …' if self.count > 1 else ''}"
+        return f" ({files} left out: {self.example}{', …' if self.count > 1 else ''})"
 
 
-def open_folder(folder: Path) -> Splits:
+def open_folder(folder: Path, classes: Sequence[str] = ()) -> Splits:
     """The splits in `folder`; classes in the order of their names.
 
-    With `train/` (holding sub-folders) the split folders are taken, `val/` and `test/` when
-    they are there; otherwise every sub-folder is a class and there is one training split.
+    With `train/` (holding sub-folders) the split folders are taken, `val/` and `test/` when they
+    are there, and without it where there is nothing else; otherwise every sub-folder is a class and
+    there is one training split. Classes must be the same in all splits; with `classes`, which are
+    taken afterwards, those of these names.
     """
     left_out = LeftOut()
-    if not _has_splits(folder):
+    names = _split_names(folder)
+    if not names:
         _refuse_splits_under_other_names(folder)
         train = open_classes(folder, folder.name, left_out)
         return Splits(train, None, None, f"{folder}{left_out.note()}")
     _refuse_other_folders(folder)
-    found = {
-        name: open_classes(folder / name, f"{folder.name} {name}", left_out)
-        for name in SPLIT_NAMES
-        if (folder / name).is_dir()
-    }
-    for name, split in found.items():
-        check_same_classes(folder, found["train"], split, name)
-    return Splits(found["train"], found.get("val"), found.get("test"), f"{folder}{left_out.note()}")
+    found = {name: open_classes(folder / name, f"{folder.name} {name}", left_out) for name in names}
+    first = found[names[0]]
+    for name in names[1:]:
+        check_same_classes(folder, first, found[name], name, names[0], classes)
+        found[name] = _numbered_as(first.class_names, found[name])
+    nothing = replace(first.subset([]), name=folder.name)
+    train, origin = found.get("train", nothing), f"{folder}{left_out.note()}"
+    return Splits(train, found.get("val"), found.get("test"), origin)
+
+
+def _numbered_as(names: tuple[str, ...], split: ImageSplit) -> ImageSplit:
+    """The images of those classes that are among `names`, labelled by their places there."""
+    number = {name: label for label, name in enumerate(names)}
+    labels = np.array([number.get(name, -1) for name in split.class_names], np.int64)[split.labels]
+    kept = split.subset(np.flatnonzero(labels >= 0))
+    return replace(kept, class_names=names, labels=labels[labels >= 0])
 
 
 def open_classes(folder: Path, name: str, left_out: LeftOut) -> ImageSplit:
@@ -73,9 +86,10 @@ def open_classes(folder: Path, name: str, left_out: LeftOut) -> ImageSplit:
             left_out.add(path)
     if len(classes) < 2:
         found = f"only '{classes[0].name}'" if classes else "no sub-folder"
+        inside = bool(classes) and len(_sub_folders(classes[0])) > 1
         raise UserError(
             f"{folder} must hold at least two sub-folders, one per class with its images; "
-            f"found {found}."
+            f"found {found}.{f' Are the classes in there? Give {classes[0]}.' if inside else ''}"
         )
     labels: list[int] = []
     paths: list[Path] = []
@@ -126,10 +140,22 @@ def _sub_folders(folder: Path) -> list[Path]:
     return [path for path in _visible(folder) if path.is_dir()]
 
 
-def _has_splits(folder: Path) -> bool:
-    """`train` may also be a class among others: then it holds images, not folders."""
-    train = folder / "train"
-    return train.is_dir() and bool(_sub_folders(train))
+def _split_names(folder: Path) -> list[str]:
+    """Which splits there are. `train` may also be a class among others: then it holds images, not
+    folders; so may `val` and `test`, which are splits without it where nothing else is there."""
+    found = [name for name in SPLIT_NAMES if (folder / name).is_dir()]
+    if "train" in found:
+        return found if _sub_folders(folder / "train") else []
+    alone = len(found) == len(_sub_folders(folder))
+    hold_folders = all(
+        _sub_folders(folder / name) and not _holds_images(folder / name) for name in found
+    )
+    return found if alone and hold_folders else []
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether any lies in the folder itself."""
+    return any(path.suffix.lower() in EXTENSIONS for path in _visible(folder))
 
 
 def _refuse_other_folders(folder: Path) -> None:
@@ -145,7 +171,7 @@ def _refuse_splits_under_other_names(folder: Path) -> None:
     """Folders without images of their own that share sub-folders are hardly classes."""
     seen: dict[str, Path] = {}
     for outer in _sub_folders(folder):
-        if any(path.suffix.lower() in EXTENSIONS for path in _visible(outer)):
+        if _holds_images(outer):
             continue
         for inner in _sub_folders(outer):
             first = seen.setdefault(inner.name, outer)
@@ -158,16 +184,30 @@ def _refuse_splits_under_other_names(folder: Path) -> None:
                 )
 
 
-def check_same_classes(folder: Path, train: ImageSplit, split: ImageSplit, name: str) -> None:
-    """`UserError` that lists the classes which only one of train/ and `name`/ has."""
-    more = sorted(set(split.class_names) - set(train.class_names))
-    less = sorted(set(train.class_names) - set(split.class_names))
+def check_same_classes(
+    folder: Path,
+    train: ImageSplit,
+    split: ImageSplit,
+    name: str,
+    first: str = "train",
+    classes: Sequence[str] = (),
+) -> None:
+    """`UserError` that lists the classes which only one of `first`/ and `name`/ has; of `classes`
+    alone where any are given."""
+    here, there = set(train.class_names), set(split.class_names)
+    if classes:
+        chosen = set(classes_named(classes, sorted(here | there)))
+        here, there = here & chosen, there & chosen
+    more, less = sorted(there - here), sorted(here - there)
     if more or less:
         differences = [
             f"only in {where}/: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
-            for where, names in ((name, more), ("train", less))
+            for where, names in ((name, more), (first, less))
             if names
         ]
+        both = as_words(sorted(here & there))
+        advice = f" To take those that both have:\n  data.classes {both}" if both else ""
         raise UserError(
-            f"{folder}: train/ and {name}/ must have the same classes; {'; '.join(differences)}."
+            f"{folder}: {first}/ and {name}/ must have the same classes; {'; '.join(differences)}."
+            f"{advice}"
         )

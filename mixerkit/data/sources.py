@@ -2,7 +2,7 @@
 files."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,7 +100,7 @@ SOURCES: dict[str, Source] = {
 def opened(data: Data) -> Splits:
     """The splits that `data` names: of its source, with its classes, its validation images joined
     to the training images where it says so, and some of these held out."""
-    splits = open_source(data.source, data.root)
+    splits = open_source(data.source, data.root, data.classes)
     if data.classes:
         splits = of_classes(splits, data.classes)
     if data.join_validation:
@@ -110,10 +110,11 @@ def opened(data: Data) -> Splits:
     return hold_out(splits, data.holdout, data.split_seed)
 
 
-def open_source(source: str, root: str = "") -> Splits:
+def open_source(source: str, root: str = "", classes: Sequence[str] = ()) -> Splits:
     """The splits of a named set (`SOURCES`), of a folder with one sub-folder per class, archives or
     Parquet files, or of archives or Parquet files at an address.
 
+    A folder's splits must have the same classes; with `classes`, those of these names.
     Named sets are looked for in the folder `root` and in the one that the environment
     variable MIXERKIT_DATA names; what cannot be found is a `UserError` that says what is
     expected where.
@@ -135,7 +136,7 @@ def open_source(source: str, root: str = "") -> Splits:
         if source and folder.is_dir():
             if has_parquet(folder):
                 return open_parquet(folder)
-            return open_shards(folder) if has_shards(folder) else open_folder(folder)
+            return open_shards(folder) if has_shards(folder) else open_folder(folder, classes)
     kind = "is a file, not a folder" if path.is_file() else "is no folder"
     raise UserError(
         f"The data source '{source}' {kind} and no named set.{did_you_mean(source, SOURCES)} "

@@ -9,7 +9,10 @@ import numpy as np
 from mixerkit.data.draws import HOLD_OUT, uniforms
 from mixerkit.data.files import Place
 from mixerkit.errors import UserError, did_you_mean
-from mixerkit.spec.choices import separated
+from mixerkit.spec.choices import classes_named
+
+NAMED = 5
+"""Unknown classes that an error names at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,13 +141,13 @@ def of_classes(splits: Splits, names: Sequence[str]) -> Splits:
     """Only the images of the classes called so, numbered anew in the source's order; several names
     may be one text with commas between them."""
     known = splits.train.class_names
-    names = separated(names, known)
-    missing = [name for name in names if name not in known]
+    names = classes_named(names, known)
+    missing = [name for name in dict.fromkeys(names) if name not in known]
     if missing:
+        each = [f"no class '{name}'.{did_you_mean(name, known)}" for name in missing[:NAMED]]
         raise UserError(
-            f"data.classes: {splits.train.name} has no class '{missing[0]}'."
-            f"{did_you_mean(missing[0], known)} It has {', '.join(known[:20])}"
-            f"{', …' if len(known) > 20 else ''}."
+            f"data.classes: {splits.train.name} has {' And '.join(each)} It has "
+            f"{', '.join(known[:20])}{', …' if len(known) > 20 else ''}."
         )
     kept = tuple(name for name in known if name in names)
     number = np.array([kept.index(name) if name in kept else -1 for name in known], np.int64)
@@ -163,9 +166,10 @@ def of_classes(splits: Splits, names: Sequence[str]) -> Splits:
 
 def join_validation(splits: Splits) -> Splits:
     """The training images and the source's own validation images as one training split. Where there
-    is no test split, those are the test split instead, and `origin` says so."""
+    is no test split, those are the test split instead, and `origin` says so. A source for testing
+    only stays as it is."""
     train, own = splits.train, splits.validation
-    if own is None:
+    if own is None or not len(train):
         return splits
     if splits.test is None:
         origin = f"{splits.origin}; its own validation split is the test split"

@@ -1,12 +1,15 @@
 """Checks that every configuration makes: named choices, finite numbers and whole ones."""
 
 import math
-from collections.abc import Collection, Iterable
+import shlex
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mixerkit.errors import UserError, did_you_mean
+
+LONGEST_WORDS = 800
 
 
 def check_choices(record: Any, where: str = "") -> None:
@@ -44,11 +47,31 @@ def check_whole(name: str, value: Any, least: int) -> None:
 
 
 def separated(words: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
-    """`words` with the parts of "a,b" in the place of a word that is none of the `known` names, and
-    consists of such with commas between them. Names may have commas of their own."""
+    """`words` with the parts of "a,b" in the place of a word that is none of the `known` names.
+
+    Names may have commas of their own: where any has, a word whose parts are all unknown stays.
+    """
     found: list[str] = []
+    have_commas = any("," in name for name in known)
     for word in words:
         parts = [part.strip() for part in word.split(",") if part.strip()]
-        is_list = word not in known and parts and all(part in known for part in parts)
-        found += parts if is_list else [word]
+        names_any = any(part in known for part in parts) or not have_commas
+        found += parts if parts and word not in known and names_any else [word]
     return tuple(found)
+
+
+def classes_named(words: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
+    """The classes that `words` name, `separated`, each as it is `known`: no folder's name has a /,
+    so that - stands for it, and the other way round. What names none stays."""
+    with_dashes = {name.replace("/", "-"): name for name in known}
+    return tuple(
+        name if name in known else with_dashes.get(name.replace("/", "-"), name)
+        for name in separated(words, {*known, *with_dashes})
+    )
+
+
+def as_words(names: Sequence[str]) -> str:
+    """Names as a shell takes them; empty where there are none, or more than a line of an error
+    holds."""
+    line = shlex.join(names)
+    return line if len(line) <= LONGEST_WORDS else ""

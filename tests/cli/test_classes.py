@@ -60,10 +60,43 @@ def test_another_set_is_named_with_what_is_near():
     with pytest.raises(UserError) as caught:
         as_the_model_knows(known_as("trouser", "bag"), split_of("bag", "trousers"))
     message = str(caught.value)
-    assert "must be the same, in any order" in message and "Did you mean 'trouser'?" in message
-    assert "Unknown to the model: trousers; --data.classes leaves them out." in message
+    assert "must be the same, in any order" in message
+    assert "Unknown to the model: trousers (did you mean 'trouser'?)." in message
+    assert message.endswith(" To measure those that both have:\n  --data.classes bag")
     with pytest.raises(UserError, match="have one name"):
         as_the_model_knows(known_as("crane", "crane", "bag"), split_of("bag", "crane"))
+
+
+def test_every_misspelt_class_is_named_with_what_is_near():
+    """Each of the model's classes is meant once; a name like none gets no advice."""
+    known = known_as("T-shirt/top", "Ankle boot", "Bag", "Coat")
+    with pytest.raises(UserError) as caught:
+        as_the_model_knows(known, split_of("Ankle boots", "Bagg", "Bags", "xyz", "Coat"))
+    assert (
+        "Unknown to the model: Ankle boots (did you mean 'Ankle boot'?), "
+        "Bagg (did you mean 'Bag'?), Bags, xyz. Missing in the data: T-shirt/top, Ankle boot, Bag."
+    ) in str(caught.value)
+
+
+def test_a_misspelt_folder_is_told_a_name_that_it_can_have(mixer, trained, here):
+    model = load(trained)
+    known = replace(model.preprocess, class_names=("T-shirt/top", "Ankle boot"))
+    save_model(here / "shop", model, known, model.about)
+    make_photos(here / "more", classes=("T-shirt or top", "Ankle boot"))
+    code, out, err = mixer("evaluate", "shop", "--on", "more")
+    assert code == 2 and out == ""
+    assert "(if T-shirt/top is meant, rename the folder to T-shirt-top)" in err
+    assert "\n  --data.classes 'Ankle boot'\n" in err
+    assert mixer("evaluate", "shop", "--on", "more", "--data.classes", "Ankle boot")[0] == 0
+    (here / "more" / "T-shirt or top").rename(here / "more" / "T-shirt-top")
+    assert mixer("evaluate", "shop", "--on", "more")[0] == 0
+
+
+def test_a_line_that_is_too_long_to_copy_is_not_printed():
+    names = tuple(f"class number {i}" for i in range(200))
+    with pytest.raises(UserError, match=r"--data\.classes with the 199 that both have") as caught:
+        as_the_model_knows(known_as(*names), split_of(*names[1:]))
+    assert "class number 150" not in str(caught.value)
 
 
 @pytest.fixture
@@ -97,7 +130,8 @@ def test_some_of_a_models_classes_can_be_measured(mixer, trained, here):
     make_photos(here / "more", classes=("dark", "grey", "light"))
     words = ("evaluate", str(trained), "--on", "more")
     code, _, err = mixer(*words)
-    assert code == 2 and "Unknown to the model: grey; --data.classes leaves them out" in err
+    assert code == 2 and "Unknown to the model: grey." in err
+    assert "\n  --data.classes dark light\n" in err
     for chosen in (("light", "dark"), ("light,dark",)):
         found = json.loads(mixer(*words, "--json", "--data.classes", *chosen)[1])
         assert found["samples"] == 40
@@ -111,3 +145,33 @@ def test_some_of_a_models_classes_can_be_measured(mixer, trained, here):
     assert some["samples"] == 20 and some["top1"] == recall["light"]
     code, _, err = mixer(*words, "--data.classes", "lightt")
     assert code == 2 and "--data.classes: more has no class 'lightt'. Did you mean 'light'?" in err
+
+
+def test_a_class_that_is_not_there_is_named_in_a_list_with_commas_too(mixer, trained, here):
+    make_photos(here / "more")
+    words = ("evaluate", str(trained), "--on", "more", "--data.classes")
+    code, _, err = mixer(*words, "light,drk,xyz")
+    assert code == 2 and "more has no class 'drk'. Did you mean 'dark'? And no class 'xyz'." in err
+
+
+@pytest.mark.parametrize("protocol", ["top1", "fewshot", "robustness"])
+@pytest.mark.parametrize("nothing", [(), ("",), ("--json",)])
+def test_data_classes_followed_by_nothing_is_not_all_of_them(mixer, trained, protocol, nothing):
+    words = ("evaluate", str(trained), "--protocol", protocol, "--data.classes", *nothing)
+    code, out, err = mixer(*words)
+    assert code == 2 and out == "" and "--data.classes needs the name of at least one" in err
+    assert mixer(*words[: -1 - len(nothing)], "--data.classes=")[0] == 2
+
+
+def test_classes_that_a_split_lacks_can_be_left_out(mixer, trained, here):
+    """test/ without a class that train/ has."""
+    make_photos(here / "more" / "train", classes=("dark", "grey", "light"))
+    make_photos(here / "more" / "test", count=3)
+    words = ("evaluate", str(trained), "--on", "more")
+    code, _, err = mixer(*words)
+    assert code == 2 and "only in train/: grey" in err
+    assert "\n  --data.classes dark light\n" in err
+    found = json.loads(mixer(*words, "--json", "--data.classes", "dark", "light")[1])
+    assert (found["samples"], found["split"], found["top1"]) == (6, "test", 1)
+    code, _, err = mixer(*words, "--data.classes", "dark", "grey")
+    assert code == 2 and "only in train/: grey" in err

@@ -72,6 +72,21 @@ def test_a_folder_is_named_once(mixer, trained, here):
     assert found.startswith(f"{trained} on more\n{here / 'more'}\n")
 
 
+@pytest.mark.parametrize("name", ["test", "val"])
+def test_a_folder_of_images_to_measure_on_needs_no_others(mixer, trained, here, name):
+    make_photos(here / "more" / name)
+    words = ("evaluate", str(trained), "--on", "more")
+    found = as_json(mixer(*words, "--json"))
+    split = {"test": "test", "val": "validation"}[name]
+    assert (found["samples"], found["split"]) == (40, split) and found["data"] == f"more {name}"
+    assert as_json(mixer(*words[:-1], f"more/{name}", "--json"))["split"] == "all"
+    code, _, err = mixer(*words, "--protocol", "fewshot")
+    assert code == 2 and "more has no training images" in err
+    code, _, err = mixer(*words, "--split", "train")
+    assert code == 2 and f"it has {split}" in err
+    assert mixer("train", "fashion-demo", "--data.source", "more", "--out", "a")[0] == 2
+
+
 def test_classes_without_images_are_not_listed(mixer):
     out = mixer(*DEMO, "--data.classes", "Bag")[1]
     assert "classes with images" in out

@@ -324,7 +324,9 @@ BAD = {
     "too few images": (("--shots", "5", "21"), "dark (20), light (20)"),
     "no shots": (("--shots",), "error: --shots must be numbers of images"),
     "no positive shots": (("--shots", "0"), "from 1 on"),
-    "shots that are no number": (("--shots", "many"), "many"),
+    "shots that are no number": (("--shots", "5,x"), "--shots takes whole numbers, found '5,x'."),
+    "a draw that is no number": (("--seeds", "x"), "--seeds takes a whole number, found 'x'."),
+    "strength that is no number": (("--ridge", "x"), "--ridge takes a number, found 'x'."),
     "no seeds": (("--seeds", "0"), "error: --seeds must be at least 1"),
     "no regularisation": (("--ridge", "0"), "error: --ridge must be a positive number"),
     "no batch": (("--batch-size", "-1"), "--batch-size must be at least 1, or 0"),
@@ -347,6 +349,7 @@ def test_bad_input(mixer, words, name, cache):
     code, out, err = mixer(*words, *more)
     assert code == 2 and out == "" and expected in " ".join(err.split())
     assert err.startswith("mixer: error:") and "Traceback" not in err
+    assert all(inside not in err for inside in ("instantiated", "literal", "NoneType", "tuple["))
     assert not cache.exists()
 
 

@@ -75,6 +75,12 @@ def test_a_broken_image_is_named_and_its_reason_is_not_tied_to_the_place(tmp_pat
     assert len(reasons) == 1 and "dat" not in reasons.pop()
 
 
+def test_an_empty_file_is_said_to_be_empty(tmp_path):
+    (tmp_path / "photo.png").touch()
+    with pytest.raises(BrokenImage, match=r"the file is empty\. Replace it by a whole copy"):
+        open_image(tmp_path / "photo.png")
+
+
 def raising(error: OSError):
     def fail(*_: object, **__: object) -> None:
         raise error

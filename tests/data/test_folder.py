@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mixerkit.data.sources import open_source
+from mixerkit.data.sources import open_source, opened
 from mixerkit.errors import UserError
+from mixerkit.spec.recipe import Data
 
 
 def put(folder: Path, *names: str) -> Path:
@@ -40,7 +41,7 @@ def test_what_is_left_out_is_counted_and_hidden_files_are_not(tmp_path):
     assert open_source(str(tmp_path)).origin == str(tmp_path)
     put(tmp_path, "notes.txt")
     assert open_source(str(tmp_path)).origin.endswith(
-        "1 file that is not an image of a class was left out: notes.txt"
+        " (1 file that is not an image of a class was left out: notes.txt)"
     )
     put(tmp_path, "stray.png", "a/list.csv")
     splits = open_source(str(tmp_path))
@@ -54,6 +55,39 @@ def test_split_folders(tmp_path):
     splits = open_source(str(tmp_path))
     for split, name in ((splits.train, "train"), (splits.validation, "val"), (splits.test, "test")):
         assert items(split) == [("a", f"{name}.png"), ("b", f"{name}.png")]
+
+
+@pytest.mark.parametrize("names", [("test",), ("val",), ("val", "test")])
+def test_images_to_measure_on_need_no_train(tmp_path, names):
+    for name in names:
+        put(tmp_path, f"{name}/a/{name}.png", f"{name}/b/{name}.png")
+    splits = open_source(str(tmp_path))
+    assert len(splits.train) == 0 and splits.train.class_names == ("a", "b")
+    for split, name in ((splits.validation, "val"), (splits.test, "test")):
+        assert (split is not None) == (name in names)
+        assert not split or items(split) == [("a", f"{name}.png"), ("b", f"{name}.png")]
+    joined = opened(Data(str(tmp_path), join_validation=True))
+    assert len(joined.train) == 0 and (joined.test is None) == (splits.test is None)
+
+
+def test_classes_may_be_called_val_and_test(tmp_path):
+    put(tmp_path, "val/1.png", "test/2.png", "test/deep/3.png")
+    assert open_source(str(tmp_path)).train.class_names == ("test", "val")
+
+
+def test_chosen_classes_alone_must_be_the_same(tmp_path):
+    """Labels of the other splits are those of train/, whatever these have besides."""
+    put(tmp_path, *(f"train/{name}/1.png" for name in "bcd"))
+    put(tmp_path, *(f"test/{name}/{name}.png" for name in "acd"))
+    for chosen in (("c", "d"), ("d,c",)):
+        splits = opened(Data(str(tmp_path), classes=chosen))
+        assert splits.test.class_names == ("c", "d")
+        assert items(splits.test) == [("c", "c.png"), ("d", "d.png")]
+    for chosen, says in (("a", "only in test/: a"), ("b", "only in train/: b")):
+        with pytest.raises(UserError, match=says):
+            opened(Data(str(tmp_path), classes=("c", chosen)))
+    with pytest.raises(UserError, match="has no class 'x'"):
+        opened(Data(str(tmp_path), classes=("c", "x")))
 
 
 def test_classes_may_have_sub_folders(tmp_path):
@@ -79,6 +113,13 @@ REFUSED = {
         ("train/a/1.png", "train/b/1.png", "train/c/1.png", "val/a/1.png", "val/d/1.png"),
         "same classes; only in val/: d; only in train/: b, c",
     ),
+    "one folder too high": (
+        ("validation/a/1.png", "validation/b/1.png"), "only 'validation'.*Give .*/validation",
+    ),
+    "less in test alone": (
+        ("val/a/1.png", "val/b/1.png", "val/c/1.png", "test/a/1.png", "test/b/1.png"),
+        r"val/ and test/ must have the same classes; only in val/: c\.(.|\n)*data.classes a b",
+    ),
     "another split": (
         ("train/a/1.png", "train/b/1.png", "valid/a/1.png", "valid/b/1.png"),
         "only val/ and test/ are expected beside it; found valid",
@@ -86,7 +127,7 @@ REFUSED = {
 }  # fmt: skip
 
 for first, second in (
-    ("Train", "Test"), ("training", "validation"), ("test", "val"), ("set 1", "set 2"),
+    ("Train", "Test"), ("training", "validation"), ("test", "valid"), ("set 1", "set 2"),
 ):  # fmt: skip
     names = tuple(f"{folder}/{kind}/1.png" for folder in (first, second) for kind in ("a", "b"))
     REFUSED[f"{first} and {second}"] = (names, "look like splits.*Rename splits to train/ and val/")
