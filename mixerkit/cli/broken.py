@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mixerkit.cli.images import Images
 from mixerkit.cli.text import plural
 from mixerkit.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mixerkit.data.quarantine import Unreadable
     from mixerkit.data.sources import ImageSplit
     from mixerkit.spec.preprocess import Preprocess
@@ -21,9 +21,11 @@ HOW = "--skip-broken measures the others, and says which were left out."
 
 
 def broken_among(
-    split: "ImageSplit", preprocess: "Preprocess", images: Images, indices: np.ndarray
+    split: "ImageSplit", preprocess: "Preprocess", images: Images, indices: "np.ndarray"
 ) -> "list[Unreadable]":
     """Those at `indices` of a split that cannot be used; each is read and decoded for it."""
+    import numpy as np
+
     from mixerkit.data.decode import fit
     from mixerkit.data.loader import READ_AT_ONCE
     from mixerkit.data.pixels import Pixels, Reading
@@ -47,6 +49,8 @@ def broken_ones_named(
 ) -> Iterator[None]:
     """Where an image of the split is broken, the error names the first few of all that are, unless
     there are too many images to look at them all."""
+    import numpy as np
+
     from mixerkit.data.decode import BrokenImage
     from mixerkit.data.quarantine import shown
 
@@ -69,6 +73,8 @@ def broken_ones_named(
 
 def without(split: "ImageSplit", broken: "list[Unreadable]") -> "ImageSplit":
     """The split's other images; `UserError` where there are none."""
+    import numpy as np
+
     from mixerkit.data.quarantine import none_usable
 
     if broken and len(broken) == len(split):

@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mixerkit import launch
 from mixerkit.cli.text import plural
 from mixerkit.errors import UserError, nearest
@@ -27,6 +25,8 @@ def as_the_model_knows(
     """The split with the model's classes, and labels that are their numbers: matched by name, so
     that their order makes no difference. `UserError` where the classes are others; `chosen` ones
     may be some of the model's."""
+    import numpy as np
+
     known, found = readable(preprocess.class_names), _as_named(preprocess, split)
     if known == found:
         return replace(split, class_names=preprocess.class_names)
@@ -87,7 +87,7 @@ def _with_near(split: "ImageSplit", unknown: dict[str, str], missing: list[str])
 
 def _meant(split: "ImageSplit", own: str, near: str) -> str:
     """What to do where the class `near` is meant by `own`."""
-    places = np.flatnonzero(split.labels == split.class_names.index(own))
+    places = (split.labels == split.class_names.index(own)).nonzero()[0]
     path = split.paths[places[0]] if split.images is None and len(places) else None
     if isinstance(path, Path) and own in path.parts:
         return f"if {near} is meant, rename the folder to {near.replace('/', '-')}"
