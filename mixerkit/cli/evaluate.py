@@ -18,7 +18,7 @@ from mixerkit.cli.images import (
     measurable,
     model_named,
     own_data,
-    refuse_no_classes,
+    refuse_empty_lists,
     source_named,
 )
 from mixerkit.cli.protocols import ARGUMENTS, TOP_1, named_as_options, refuse_others
@@ -123,7 +123,7 @@ def _protocol(words: list[str]) -> str:
         )
     if not wants_help(words):
         refuse_others(words, protocol)
-        refuse_no_classes(words)
+        refuse_empty_lists(words)
     return protocol
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mixerkit.spec.preprocess import Preprocess
 
 SPLITS = ("test", "validation", "train")
+LISTS = {"--data.classes": "class", "--tasks": "task"}
+"""Options that take names, and what of."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,16 @@ def model_named(words: list[str], switches: tuple[str, ...], protocol: str = "")
     return name
 
 
-def refuse_no_classes(words: list[str]) -> None:
-    """`UserError` where --data.classes is given without any class, which would be all of them."""
+def refuse_empty_lists(words: list[str]) -> None:
+    """`UserError` where a list is given without any name, which would be all of them."""
     for i, word in enumerate(words):
         option, _, value = word.partition("=")
         following = "".join(words[i + 1 : i + 2])
         nothing = not value and (not following or following.startswith("--"))
-        if option == "--data.classes" and nothing:
+        if option in LISTS and nothing:
             raise UserError(
-                "--data.classes needs the name of at least one class after it, found none: leave "
-                "it out to take all."
+                f"{option} needs the name of at least one {LISTS[option]} after it, found none: "
+                f"leave it out to take all."
             )
 
 

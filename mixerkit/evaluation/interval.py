@@ -1,5 +1,5 @@
 """95 % intervals of a mean: of few values by Student's t, of many by the bootstrap, and of a share
-that is all or nothing by Wilson's score."""
+that is nearly all or nothing by Wilson's score."""
 
 from collections.abc import Sequence
 from statistics import fmean, stdev
@@ -13,6 +13,7 @@ T_975 = (
 """97.5 % points of Student's t for 1, 2, … 20 degrees of freedom."""
 Z_975 = 1.959964
 """The same of the normal distribution."""
+FEW = 10
 
 
 def half_width(values: Sequence[float]) -> float | None:
@@ -59,9 +60,10 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
 
 def interval_of_share(right_N: np.ndarray) -> tuple[tuple[float, float], str]:
     """The 95 % interval of the share of ones among zeros and ones, and by what it was found: the
-    "bootstrap", or "wilson" where all are the same, of which every sample is the same, too."""
+    "bootstrap", or "wilson" where there are fewer than `FEW` of either: samples of so few are too
+    much alike, and of none they are the same."""
     successes, count = int(right_N.sum()), len(right_N)
-    if 0 < successes < count:
+    if min(successes, count - successes) >= FEW:
         return bootstrap(right_N), "bootstrap"
     return wilson(successes, count), "wilson"
 
@@ -70,10 +72,11 @@ def half_width_of_changes(changes: Sequence[float]) -> float | None:
     """Half of the 95 % interval of the mean of paired differences, each −1, 0 or 1, by Student's t;
     None of a single one.
 
-    Of equal ones it is by how much the mean may differ where as many images as Wilson's interval
-    of none allows are others: unchanged images may be changed, changed ones changed back.
+    It is at least by how much the mean may differ where as many images as Wilson's interval of none
+    allows are others: unchanged images may be changed, and where all changed, changed back.
     """
     half = half_width(changes)
-    if half is None or len(set(changes)) > 1:
-        return half
-    return (1 + abs(changes[0])) * wilson(0, len(changes))[1]
+    if half is None:
+        return None
+    same = changes[0] if len(set(changes)) == 1 else 0
+    return max(half, (1 + abs(same)) * wilson(0, len(changes))[1])

@@ -72,6 +72,10 @@ class Broken:
 
     def _too_many(self, share: float, skip_broken: bool) -> bool:
         allowed = MOST if skip_broken else 0.0 if self.kind == TEST else share
+        if self.found and len(self.found) == self.opened:
+            return True
+        if skip_broken:
+            return len(self.found) > allowed * self.opened
         return len(self.found) > math.ceil(allowed * self.opened - 1e-9)
 
     def notes(self) -> Iterator[str]:

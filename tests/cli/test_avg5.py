@@ -193,6 +193,7 @@ def test_nothing_starts_where_images_are_missing(
     ("more", "message"),
     [
         (["--tasks", "pet"], "Unknown task 'pet'"),
+        (["--tasks"], "--tasks needs the name of at least one task after it, found none"),
         (["--suite", "none.yaml"], "none.yaml"),
         (["--stepz", "3"], "evaluate --protocol avg5 --help` shows every option"),
         (["--steps", "0"], "--steps must be a whole number of at least 1, found 0"),

@@ -168,3 +168,20 @@ def test_a_folder_is_for_the_images_that_it_was_begun_with(
     assert "a, test" not in message  # that task was not begun
     elsewhere = ("--folder", str(photos.parent / "other"))
     assert main(words(photos, "--tasks", "b", *elsewhere, tasks="ab")) == 0
+
+
+def test_a_split_without_any_usable_image_is_a_problem() -> None:
+    """However few there are, and whatever was asked for."""
+    from mixerkit.data.quarantine import Unreadable
+    from mixerkit.study.transfer_broken import Broken
+
+    for opened, broken, skip, problem in (
+        (1, 1, True, True),
+        (1, 1, False, True),
+        (3, 2, True, True),
+        (4, 2, True, False),
+        (300, 3, False, False),
+    ):
+        found = tuple(Unreadable(i, f"{i}.png", "it is empty") for i in range(broken))
+        one = Broken("held-out", opened, opened, found)
+        assert bool(one.problem(0.01, skip)) is problem, one

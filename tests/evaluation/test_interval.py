@@ -1,6 +1,7 @@
 """Intervals against scipy's."""
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -54,11 +55,13 @@ def test_wilsons_is_that_of_scipy() -> None:
     assert wilson(0, 40)[0] == 0 and wilson(40, 40)[1] == 1
 
 
-def test_a_share_of_all_or_nothing_has_an_interval_with_a_width() -> None:
+def test_a_share_of_nearly_all_or_nothing_has_wilsons_interval() -> None:
     for value in (0.0, 1.0):
         assert interval_of_share(np.full(40, value)) == (wilson(int(40 * value), 40), "wilson")
-    most = np.array([1.0] * 39 + [0.0])
-    assert interval_of_share(most) == (bootstrap(most), "bootstrap")
+    for wrong, by in ((1, "wilson"), (9, "wilson"), (10, "bootstrap")):
+        some = (np.arange(40) >= wrong).astype(float)
+        wanted = bootstrap(some) if by == "bootstrap" else wilson(40 - wrong, 40)
+        assert interval_of_share(some) == (wanted, by)
 
 
 def test_changes_that_are_all_alike_have_an_interval_with_a_width() -> None:
@@ -67,3 +70,22 @@ def test_changes_that_are_all_alike_have_an_interval_with_a_width() -> None:
     none, every = half_width_of_changes([0.0] * 40), half_width_of_changes([1.0] * 40)
     assert none == wilson(0, 40)[1] and every == 2 * none
     assert half_width_of_changes([0.0]) is None
+
+
+def test_a_wrong_answer_more_raises_the_lower_end_by_two_answers_at_most() -> None:
+    """Across the change from one kind of interval to the other, too, where samples are coarse."""
+    for count in (40, 1000):
+        lows = [
+            interval_of_share(np.arange(count) < right)[0][0]
+            for right in range(count, count - 15, -1)
+        ]
+        assert all(low <= before + 2 / count for before, low in pairwise(lows)), lows
+        assert lows[0] > lows[-1]
+
+
+def test_one_change_is_no_surer_than_none() -> None:
+    widths = [
+        half_width_of_changes([1.0] * changed + [0.0] * (1000 - changed)) for changed in range(20)
+    ]
+    assert all(wide is not None for wide in widths)
+    assert all(later >= before for before, later in pairwise(widths))  # type: ignore[operator]
