@@ -7,7 +7,7 @@ was asked for. A half is the most in either case.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,17 @@ class Broken:
 def looked_through(recipe: Recipe, splits: Splits) -> tuple[Broken, ...]:
     """Every split, its images opened and decoded; of a large one a sample."""
     return tuple(_looked_through(recipe, splits, *each) for each in kinds(splits))
+
+
+def as_in_the_end(looked: Sequence[Broken]) -> tuple[Broken, ...]:
+    """As figures are given or withheld in the end: held-out images with the training images, which
+    they become, unless one of the two has no usable image."""
+    test = [one for one in looked if one.kind == TEST]
+    others = [one for one in looked if one.kind != TEST]
+    empty = [one for one in others if one.found and len(one.found) == one.opened]
+    count, opened = sum(one.count for one in others), sum(one.opened for one in others)
+    found = tuple(image for one in others for image in one.found)
+    return (*test, *(empty or [Broken(TRAINING, count, opened, found)]))
 
 
 def _looked_through(recipe: Recipe, splits: Splits, kind: str, split: ImageSplit) -> Broken:

@@ -10,7 +10,7 @@ from mixerkit.errors import UserError
 from mixerkit.model.cost import cost
 from mixerkit.spec.recipe import Recipe
 from mixerkit.study.transfer import choosing, compared, tested
-from mixerkit.study.transfer_broken import Broken, looked_through
+from mixerkit.study.transfer_broken import Broken, as_in_the_end, looked_through
 from mixerkit.study.transfer_images import Known, known_by
 from mixerkit.study.transfer_suite import Suite, Task, filled
 from mixerkit.training.setup import check_classes, count_steps, open_data, training_loader
@@ -98,9 +98,10 @@ def planned(suite: Suite, skip_broken: bool = False) -> list[Planned]:
             continue
         fitting = filled(task, len(splits.train))
         looked = looked_through(recipe, splits)
+        judged = as_in_the_end(looked)
         share = recipe.data.max_unreadable
         said = dict.fromkeys(_problems(fitting, recipe.model.num_classes, splits))
-        said |= dict.fromkeys(filter(None, (one.problem(share, skip_broken) for one in looked)))
+        said |= dict.fromkeys(filter(None, (one.problem(share, skip_broken) for one in judged)))
         problems += [f"{task.title}: {problem}" for problem in said]
         if not said:
             found.append(_planned(task, fitting, recipe, splits, looked))

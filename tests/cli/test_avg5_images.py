@@ -185,3 +185,22 @@ def test_a_split_without_any_usable_image_is_a_problem() -> None:
         found = tuple(Unreadable(i, f"{i}.png", "it is empty") for i in range(broken))
         one = Broken("held-out", opened, opened, found)
         assert bool(one.problem(0.01, skip)) is problem, one
+
+
+def test_held_out_and_training_images_are_judged_together_as_in_the_end() -> None:
+    """Two parts that each round up would allow more than the whole does when all is trained."""
+    from mixerkit.data.quarantine import Unreadable
+    from mixerkit.study.transfer_broken import TEST, TRAINING, Broken, as_in_the_end
+
+    def broken(kind: str, count: int, bad: int) -> Broken:
+        found = tuple(Unreadable(i, f"{kind}-{i}.png", "it is empty") for i in range(bad))
+        return Broken(kind, count, count, found)
+
+    looked = (broken(TRAINING, 270, 3), broken("held-out", 30, 1), broken(TEST, 50, 0))
+    assert not any(one.problem(0.01, False) for one in looked)
+    before = [one.problem(0.01, False) for one in as_in_the_end(looked)]
+    after = broken(TRAINING, 300, 4).withheld(0.01, False)
+    assert [bool(said) for said in before] == [False, True] and after
+    assert "4 of 300 training images" in before[1] and "held-out-0.png" in before[1]
+    none_left = (looked[0], broken("held-out", 1, 1), looked[2])
+    assert "1 of 1 held-out" in as_in_the_end(none_left)[1].problem(0.01, True)
