@@ -8,7 +8,6 @@ Letters: B batch, K classes.
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mixerkit.inference.runtimes import Run, signal_stack_kept
+from mixerkit.inference.runtimes import Run, by_requests, by_threads, signal_stack_kept
 from mixerkit.results import describe_machine
 
 Kind = Literal["float32", "bfloat16", "int8"]
@@ -75,16 +74,7 @@ def open_in_onnxruntime(graph: Path, setting: Setting) -> Run:
         result: np.ndarray = session.run(None, {name: images})[0]
         return result
 
-    return _concurrent(run, setting.parts) if setting.parts > 1 else run
-
-
-def _concurrent(run: Run, parts: int) -> Run:
-    pool = ThreadPoolExecutor(parts)
-
-    def run_parts(images: np.ndarray) -> np.ndarray:
-        return np.concatenate(list(pool.map(run, _divided(images, parts))))
-
-    return run_parts
+    return by_threads(run, setting.parts) if setting.parts > 1 else run
 
 
 def open_in_openvino(graph: Path, setting: Setting, kind: Kind) -> Run:
@@ -102,25 +92,7 @@ def open_in_openvino(graph: Path, setting: Setting, kind: Kind) -> Run:
     with signal_stack_kept():
         compiled = openvino.Core().compile_model(str(graph), "CPU", options)
     wanted = setting.parts or compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-    return _asynchronous([compiled.create_infer_request() for _ in range(wanted)])
-
-
-def _asynchronous(requests: Sequence[Any]) -> Run:
-    def run(images: np.ndarray) -> np.ndarray:
-        parts = _divided(images, len(requests))
-        used = requests[: len(parts)]
-        for request, part in zip(used, parts, strict=True):
-            request.start_async({0: part}, share_inputs=True)
-        for request in used:
-            request.wait()
-        return np.concatenate([request.get_output_tensor(0).data for request in used])
-
-    return run
-
-
-def _divided(images: np.ndarray, parts: int) -> list[np.ndarray]:
-    """In about equal parts, none of them empty."""
-    return np.array_split(images, max(1, min(parts, len(images))))
+    return by_requests(compiled, wanted)
 
 
 HOPELESS = 1.5

@@ -91,10 +91,10 @@ def _onnxruntime(graph: bytes | Path, key: str, threads: int, streams: bool) -> 
         return result
 
     parts = threads or processors()
-    return Opened(_by_threads(run, parts) if streams else run, metadata.get(key, ""))
+    return Opened(by_threads(run, parts) if streams else run, metadata.get(key, ""))
 
 
-def _by_threads(run: Run, count: int) -> Run:
+def by_threads(run: Run, count: int) -> Run:
     """About equal parts of the images, each computed by a thread."""
     pool = ThreadPoolExecutor(count)
 
@@ -143,7 +143,7 @@ def _openvino(
             compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise unreadable(graph, "OpenVINO", error) from error
-    run = _in_parts(compiled, settings["NUM_STREAMS"]) if streams else _at_once(compiled)
+    run = by_requests(compiled, settings["NUM_STREAMS"]) if streams else _at_once(compiled)
     place = ["framework", key]  # where it keeps ONNX's metadata, in its own files too
     return Opened(run, model.get_rt_info(place).astype(str) if model.has_rt_info(place) else "")
 
@@ -186,7 +186,7 @@ def _at_once(compiled: Any) -> Run:
     return run
 
 
-def _in_parts(compiled: Any, streams: int) -> Run:
+def by_requests(compiled: Any, streams: int) -> Run:
     """About equal parts of the images, computed at the same time."""
     requests = [compiled.create_infer_request() for _ in range(streams)]
 
