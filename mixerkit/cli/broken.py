@@ -24,23 +24,11 @@ def broken_among(
     split: "ImageSplit", preprocess: "Preprocess", images: Images, indices: "np.ndarray"
 ) -> "list[Unreadable]":
     """Those at `indices` of a split that cannot be used; each is read and decoded for it."""
-    import numpy as np
-
     from mixerkit.data.decode import fit
-    from mixerkit.data.loader import READ_AT_ONCE
     from mixerkit.data.pixels import Pixels, Reading
-    from mixerkit.data.quarantine import Unreadable
 
-    if split.images is not None:
-        return []
     pixels = Pixels(split, preprocess, fit, memory=0)
-    batches = np.split(indices, range(READ_AT_ONCE, len(indices), READ_AT_ONCE))
-    found = pixels.problems(batches, Reading(images.workers, images.patience))
-    return [
-        Unreadable(index, path, why.removeprefix(f"Cannot use the image {path}: "))
-        for index, why in sorted(found.items())
-        for path in (split.paths[index],)
-    ]
+    return pixels.unreadable(indices, Reading(images.workers, images.patience))
 
 
 @contextmanager

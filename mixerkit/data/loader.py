@@ -27,9 +27,6 @@ from mixerkit.errors import UserError
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.recipe import Augment
 
-READ_AT_ONCE = 256
-"""Images that are looked at for problems alone, so that all threads have some."""
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -135,8 +132,7 @@ class TrainLoader:
 
     def problems(self, indices: np.ndarray) -> dict[int, str]:
         """Why images of the split cannot be used now, by their index."""
-        batches = np.split(indices, range(READ_AT_ONCE, len(indices), READ_AT_ONCE))
-        return self.pixels.problems(batches, self.reading)
+        return self.pixels.problems(indices, self.reading)
 
     def _read(self, epoch: int, batches: list[np.ndarray]) -> Generator[Read]:
         """The whole image of each, or an inception crop of it."""

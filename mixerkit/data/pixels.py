@@ -33,6 +33,8 @@ Prepare = Callable[[Image.Image, Preprocess], np.ndarray]
 Read = tuple[np.ndarray, Sequence[np.ndarray] | np.ndarray, tuple[Unreadable, ...]]
 
 TYPICAL_ASPECT = 1.5
+READ_AT_ONCE = 256
+"""Images that are looked at for problems alone, so that all threads have some."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +95,27 @@ class Pixels:
 
     def problem(self, index: int, reading: Reading) -> str:
         """Why an image cannot be used now; empty where it can."""
-        return self.problems([np.array([index])], reading).get(index, "")
+        return self.problems(np.array([index]), reading).get(index, "")
 
-    def problems(self, batches: Iterable[np.ndarray], reading: Reading) -> dict[int, str]:
+    def problems(self, indices: np.ndarray, reading: Reading) -> dict[int, str]:
         """Why images cannot be used now, by their index; read in batches, by all threads."""
-        found: dict[int, str] = {}
+        return {index: str(error) for index, error in self._broken(indices, reading).items()}
+
+    def unreadable(self, indices: np.ndarray, reading: Reading) -> list[Unreadable]:
+        """Those of the images that cannot be used now, in order; none of images in memory."""
+        if self.split.images is not None:
+            return []
+        found = sorted(self._broken(indices, reading).items())
+        return [Unreadable(i, self.split.paths[i], error.reason) for i, error in found]
+
+    def _broken(self, indices: np.ndarray, reading: Reading) -> dict[int, BrokenImage]:
+        batches = np.split(indices, range(READ_AT_ONCE, len(indices), READ_AT_ONCE))
+        found: dict[int, BrokenImage] = {}
         with _fetched(self.split, batches, self._begin, reading) as fetched:
             for indices, results in fetched:
                 for index, result in zip(indices.tolist(), results, strict=True):
                     if isinstance(result, BrokenImage):
-                        found[index] = str(result)
+                        found[index] = result
                     elif isinstance(result, UserError):
                         raise result
         return found

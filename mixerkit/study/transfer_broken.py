@@ -16,7 +16,6 @@ import numpy as np
 
 from mixerkit.checkpoint.opening import is_run
 from mixerkit.checkpoint.run import RunFolder
-from mixerkit.data.loader import READ_AT_ONCE
 from mixerkit.data.quarantine import Unreadable, shown
 from mixerkit.data.sources import ImageSplit, Splits
 from mixerkit.spec.recipe import Recipe
@@ -118,13 +117,7 @@ def _looked_through(recipe: Recipe, splits: Splits, kind: str, split: ImageSplit
     data = replace(recipe.data, memory=0.0)
     loader = evaluation_loader(replace(recipe, data=data), splits, split)
     indices = sample(split, MOST_OPENED)
-    batches = np.split(indices, range(READ_AT_ONCE, len(indices), READ_AT_ONCE))
-    problems = loader.pixels.problems(batches, loader.reading)
-    found = [
-        Unreadable(index, path, why.removeprefix(f"Cannot use the image {path}: "))
-        for index, why in sorted(problems.items())
-        for path in (split.paths[index],)
-    ]
+    found = loader.pixels.unreadable(indices, loader.reading)
     return Broken(kind, len(split), len(indices), tuple(found))
 
 
