@@ -37,7 +37,7 @@ from mixerkit.inference.runtimes import Run
 from mixerkit.model.cost import cost
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.results import write_results
-from mixerkit.spec.preprocess import Preprocess
+from mixerkit.spec.preprocess import plain_preprocess
 from mixerkit.timer import Call
 
 BATCHES, SMALL_BATCHES, QUICK_BATCHES = (1, 8, 32), (1, 32, 256), (1, 4)
@@ -101,9 +101,7 @@ def prepared(name: str) -> MlpMixer:
             raise UserError(f"{name} has no head: give a model with classes.")
         if not model.head.weight.any():
             nn.init.normal_(model.head.weight, std=0.02)
-    model.preprocess = model.preprocess or Preprocess(
-        image_size=model.config.image_size, channels=model.config.in_channels
-    )
+    model.preprocess = model.preprocess or plain_preprocess(model.config)
     return model
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mixerkit.checkpoint.files import atomic_file
+from mixerkit.checkpoint.files import atomic_file, check_new
 from mixerkit.checkpoint.layouts import LAYOUTS, Layout, their_name
 from mixerkit.checkpoint.npz import write_npz
 from mixerkit.checkpoint.tensors import write_tensors
@@ -25,8 +25,7 @@ def write_layout(path: Path, model: MlpMixer, layout: str) -> list[str]:
     chosen = LAYOUTS[layout]
     if path.suffix != SUFFIX[layout]:
         raise UserError(f"{chosen.title} is a {SUFFIX[layout]} file, found {path}.")
-    if path.exists():
-        raise UserError(f"{path} already exists and is never overwritten: give another name.")
+    check_new(path)
     tensors = in_layout(model, chosen)
     if path.suffix == ".npz":
         write_npz(path, tensors)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mixerkit.cli.evaluation_text import left_out
 from mixerkit.cli.program import command
 from mixerkit.cli.text import percent, plural, short, size, table
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from mixerkit.study.transfer_broken import Broken
     from mixerkit.study.transfer_plan import Planned
     from mixerkit.study.transfer_time import Expected
-
-LEFT_OUT_SHOWN = 5
 
 
 def plan_text(plans: "Sequence[Planned]", time: "Expected") -> str:
@@ -80,10 +79,8 @@ def _why_none(row: dict[str, Any]) -> str:
 
 def left_out_text(title: str, broken: "Broken") -> str:
     """How many of a task's images were left out; the first few by name."""
-    lines = [f"  {one.path}: {one.reason}" for one in broken.found[:LEFT_OUT_SHOWN]]
-    more = ["  …"] if len(broken.found) > LEFT_OUT_SHOWN else []
-    count, of = f"{len(broken.found):,}", f"{plural(broken.count, f'{broken.kind} image')}"
-    return "\n".join([f"Left out: {title}: {count} of {of} cannot be used", *lines, *more])
+    of = plural(broken.count, f"{broken.kind} image")
+    return left_out([one.row() for one in broken.found], of, f"{title}: ")
 
 
 def next_text(path: Path, last: "StudyFolder") -> str:

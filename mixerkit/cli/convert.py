@@ -62,9 +62,10 @@ class Convert:
 def main(words: list[str]) -> int:
     """Run `mixer convert` with `words`."""
     given = parse(Convert, words, command="convert", examples=EXAMPLES)
+    from mixerkit.checkpoint.files import check_new
+
     out, layout = Path(given.out), _layout(given)
-    if out.exists():
-        raise UserError(f"{out} already exists and is never overwritten: give another name.")
+    check_new(out)
     if is_variant(given.source) and not Path(given.source).exists():
         raise UserError(
             f"{given.source} is a variant without weights: there is nothing to convert."

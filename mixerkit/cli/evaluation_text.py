@@ -22,7 +22,7 @@ def as_text(content: Content, title: str) -> str:
         parts.append("Most often confused\n" + table(confused, left=2))
     if content["unreadable"]:
         rows = content["unreadable"]
-        parts.append(left_out(rows, content["samples"] + len(rows)))
+        parts.append(left_out(rows, plural(content["samples"] + len(rows), "image")))
     return "\n\n".join(parts)
 
 
@@ -89,11 +89,11 @@ def _classes(per_class: list[Content]) -> str:
     return table(rows) + note
 
 
-def left_out(rows: list[Content], total: int) -> str:
-    """How many of all images were left out; the first few by name."""
+def left_out(rows: list[Content], of: str, whose: str = "") -> str:
+    """How many were left out, such as `of` "100 images"; the first few by name."""
     lines = [f"  {row['file']}: {row['reason']}" for row in rows[:LEFT_OUT_SHOWN]]
     more = ["  …"] if len(rows) > LEFT_OUT_SHOWN else []
-    title = f"Left out: {len(rows):,} of {plural(total, 'image')} cannot be used"
+    title = f"Left out: {whose}{len(rows):,} of {of} cannot be used"
     return "\n".join([title, *lines, *more])
 
 

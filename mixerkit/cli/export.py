@@ -162,6 +162,7 @@ def _check(given: Export) -> None:
 
 
 def _begun_page(given: Export) -> "tuple[Path, dict[Taken, bytes]]":
+    from mixerkit.checkpoint.files import check_new
     from mixerkit.inference.web_runtime import runtime_files
 
     if given.pixels or given.probabilities:
@@ -170,8 +171,7 @@ def _begun_page(given: Export) -> "tuple[Path, dict[Taken, bytes]]":
             "--probabilities out."
         )
     out = Path(given.out or f"{name_of(given.model)}-page")
-    if out.exists():
-        raise UserError(f"{out} already exists and is never overwritten: give another name.")
+    check_new(out)
     if not out.parent.is_dir():
         raise UserError(f"No folder {out.parent} to write {out.name} in.")
     return out, runtime_files(Path(given.runtime_files) if given.runtime_files else None)

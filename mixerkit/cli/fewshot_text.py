@@ -29,7 +29,7 @@ def as_text(about: dict[str, Any], found: "FewShot", kept: int, computed: int) -
         *_without_interval(found),
     ]
     if about["unreadable"]:
-        parts.append(left_out(about["unreadable"], about["looked_at"]))
+        parts.append(left_out(about["unreadable"], plural(about["looked_at"], "image")))
     return "\n\n".join(parts)
 
 

@@ -154,9 +154,10 @@ def _check(given: EvaluateRobustness) -> None:
             f"--out must be a file that ends in .json, found {given.out}; the figure gets the same "
             f"name with .png."
         )
+    from mixerkit.checkpoint.files import check_new
+
     for path in (out, _picture(out)) if given.out else ():
-        if path.exists():
-            raise UserError(f"{path} already exists and is never overwritten: give another name.")
+        check_new(path)
 
 
 def _picture(out: Path) -> Path:

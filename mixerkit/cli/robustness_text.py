@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mixerkit.cli.evaluation_text import heading, left_out, with_interval
-from mixerkit.cli.text import model_title, pairs, percent, table
+from mixerkit.cli.text import model_title, pairs, percent, plural, table
 
 Row = dict[str, Any]
 
@@ -33,9 +33,8 @@ def as_text(content: dict[str, Any]) -> str:
         f"{100 * widest:.2f}."
     )
     if content["unreadable"]:
-        parts.append(
-            left_out(content["unreadable"], content["images"] + len(content["unreadable"]))
-        )
+        looked_at = content["images"] + len(content["unreadable"])
+        parts.append(left_out(content["unreadable"], plural(looked_at, "image")))
     return "\n\n".join(parts)
 
 
