@@ -10,6 +10,7 @@ Letters: N images, I image channels, H W image height and width, C channels, K c
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -80,14 +81,17 @@ class Calibration:
     ) -> None:
         self.config, self.weights, self.preprocess = config, weights, preprocess
         self.runtime, self.threads = runtime, threads
-        self.images_NIHW = normalised(pixels_NIHW, preprocess)
-        self.wanted_NK = self.logits(None)
         if not config.num_classes:
             raise UserError(
                 "8 bits are judged by the likeliest class, and this model has no head: export it "
                 "in float32 or float16."
             )
+        self.images_NIHW = normalised(pixels_NIHW, preprocess)
+        self.wanted_NK = self.logits(None)
         check_varied(self.wanted_NK)
+        # settings have them in common, and each is a pass over all images
+        self._smooth, self._ends = cache(self._find_smooth), cache(self._find_ends)
+        self._counts = cache(self._find_counts)
 
     def logits(self, eight_bits: EightBits | None) -> np.ndarray:
         """What the graph gives of the images, [N, K]."""
@@ -105,8 +109,11 @@ class Calibration:
 
     def eight_bits(self, setting: Setting) -> EightBits:
         """Every product but the head, with ranges as `setting` says."""
-        smooth = self._smooth(setting.smooth) if setting.smooth else {}
-        return EightBits(self._ranges(setting.percentile, smooth), smooth)
+        ranges = ends = self._ends(setting.smooth)
+        if setting.percentile < 100:
+            counts = self._counts(setting.smooth)
+            ranges = {p: _inside(counts[p], own, setting.percentile) for p, own in ends.items()}
+        return EightBits(ranges, self._smooth(setting.smooth))
 
     def _batches(self) -> Iterator[np.ndarray]:
         for first in range(0, len(self.images_NIHW), BATCH):
@@ -128,9 +135,12 @@ class Calibration:
             found = run(some)
             yield {product: found[tensor] for product, tensor in inputs.items()}
 
-    def _smooth(self, alpha: float) -> dict[str, np.ndarray]:
+    def _find_smooth(self, alpha: float) -> dict[str, np.ndarray]:
         """For each LayerNorm that a product follows, what its channels are divided by: their
-        largest value to the power `alpha` over the matrix's largest to 1 − `alpha`."""
+        largest value to the power `alpha` over the matrix's largest to 1 − `alpha`; nothing for
+        0."""
+        if not alpha:
+            return {}
         pairs = {product: norm for norm, product in followed(self.config)}
         largest: dict[str, np.ndarray] = {}
         for found in self._watched({}):
@@ -147,22 +157,25 @@ class Calibration:
                 result[norm] = (scale_C / np.exp(np.log(scale_C).mean())).astype(np.float32)
         return result
 
-    def _ranges(self, percentile: float, smooth: Mapping[str, np.ndarray]) -> dict[str, Range]:
-        """From the smallest to the largest value, or with the few beyond `percentile` cut off."""
+    def _find_ends(self, alpha: float) -> dict[str, Range]:
+        """From the smallest to the largest value that goes into each product."""
         ends: dict[str, Range] = {}
-        for found in self._watched(smooth):
+        for found in self._watched(self._smooth(alpha)):
             for product, x in found.items():
                 known = ends.get(product, Range(0, 0))
                 low, high = min(known.low, float(x.min())), max(known.high, float(x.max()))
                 ends[product] = Range(low, high)
-        if percentile >= 100:
-            return ends
+        return ends
+
+    def _find_counts(self, alpha: float) -> dict[str, np.ndarray]:
+        """How many values there are in each of `BINS` parts between the ends."""
+        ends = self._ends(alpha)
         counts = {product: np.zeros(BINS) for product in ends}
-        for found in self._watched(smooth):
+        for found in self._watched(self._smooth(alpha)):
             for product, x in found.items():
                 own = ends[product]
                 counts[product] += np.histogram(x, BINS, (own.low, own.high))[0]
-        return {product: _inside(counts[product], own, percentile) for product, own in ends.items()}
+        return counts
 
 
 def check_varied(wanted_NK: np.ndarray) -> None:

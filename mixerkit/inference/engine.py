@@ -194,7 +194,7 @@ def _rounded(model: "MlpMixer", images_NIHW: np.ndarray, watch: Watch) -> EightB
     from mixerkit.inference.gate import judged, refuse_unless_good
     from mixerkit.inference.samples import parted
 
-    here = [name for name in RUNTIMES if name in installed()]
+    here = installed()
     if not here or model.preprocess is None:
         raise UserError(
             f"int8 is judged by running it, on images prepared as the model's preprocess says: "

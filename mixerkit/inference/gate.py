@@ -104,18 +104,20 @@ def judged(
         watch("what does each product cost, alone in 8 bits?")
         few = Calibration(*about, samples.learn[:SENSED], runtimes[0], threads)
         losses = sensitivity(few, eight_bits, watch)
+    last: Loss | None = loss  # of `eight_bits`, where the judges have seen it
     for some in sparing(eight_bits, losses) if not agrees else ():
-        eight_bits = some
+        eight_bits, last = some, None
         if learn.loss(some).agreement < LEAST_AGREEMENT:
             continue
         loss, times = judge.loss(some), times + 1
+        last = loss
         watch(f"{len(products - set(some.ranges))} in float: agreement {loss.agreement:.2%}")
         if loss.agreement >= LEAST_AGREEMENT:
             break
     verdict = Verdict(
         setting=setting,
         in_float=tuple(sorted(products - set(eight_bits.ranges))),
-        loss=judge.loss(eight_bits),
+        loss=last or judge.loss(eight_bits),
         speed=speed_up(judge, eight_bits, runtimes),
         calibrated_on=len(samples.learn),
         judged_on=len(samples.judge),

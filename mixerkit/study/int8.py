@@ -6,13 +6,13 @@ shown to the gate, which has to refuse it.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from mixerkit.checkpoint.files import write_atomic
 from mixerkit.checkpoint.load import load
@@ -20,13 +20,13 @@ from mixerkit.data.loader import EvaluationLoader
 from mixerkit.data.sources import opened
 from mixerkit.data.splits import ImageSplit
 from mixerkit.errors import Refused, UserError
-from mixerkit.inference.eager import Eager
-from mixerkit.inference.eight_bits import SETTINGS, Calibration, Setting
+from mixerkit.evaluation.accuracy import probabilities
+from mixerkit.inference.eight_bits import Calibration, Setting, tried
 from mixerkit.inference.export import export, weights_of
 from mixerkit.inference.exported import open_exported
 from mixerkit.inference.gate import Verdict, judged, refuse_unless_good
 from mixerkit.inference.mixer_graph import EightBits
-from mixerkit.inference.predictor import Classifier
+from mixerkit.inference.module import ExportedModel
 from mixerkit.inference.runtimes import RUNTIMES
 from mixerkit.inference.samples import Samples, samples_of
 from mixerkit.insight.canvas import can_draw
@@ -57,9 +57,9 @@ def study(out: Path, say: Say, quick: bool = False, model: str = MODEL) -> Rows:
     samples = samples_of(splits, loaded.preprocess, QUICK_IMAGES if quick else IMAGES)
     about = (loaded.config, weights_of(loaded), loaded.preprocess)
     runtimes = list(RUNTIMES)
-    rows = _settings(Calibration(*about, samples.learn, runtimes[0]), say)
-    settings = SETTINGS[:1] if quick else SETTINGS
-    found = judged(*about, samples, runtimes, say, settings=settings, sense=True)
+    settings = tried(Calibration(*about, samples.learn, runtimes[0]), say)
+    rows = [{"kind": "setting"} | asdict(one) | asdict(loss) for one, _, loss in settings]
+    found = judged(*about, samples, runtimes, say, settings=[settings[0][0]], sense=True)
     test = splits.test.subset(range(QUICK_TEST)) if quick else splits.test
     rows += _accuracies(loaded, found, samples, test, say)
     rows += [
@@ -83,16 +83,6 @@ def study(out: Path, say: Say, quick: bool = False, model: str = MODEL) -> Rows:
     return rows
 
 
-def _settings(calibration: Calibration, say: Say) -> Rows:
-    """Every way to find ranges, on the images of the ranges."""
-    rows = []
-    for setting in SETTINGS:
-        loss = calibration.loss(calibration.eight_bits(setting))
-        rows.append({"kind": "setting"} | asdict(setting) | asdict(loss))
-        say(f"{setting}: {loss.signal_to_noise:.1f} dB")
-    return rows
-
-
 def _accuracies(
     model: MlpMixer,
     rounded: tuple[EightBits, Verdict],
@@ -101,15 +91,16 @@ def _accuracies(
     say: Say,
 ) -> Rows:
     """Test accuracy in PyTorch, and of exported files in each runtime."""
-    batches = partial(_batches, test, model)
-    reference_N, labels_N = _answers(Eager(model), batches)
+    assert model.preprocess
+    loader = EvaluationLoader(test, model.preprocess, batch_size=BATCH)
+    reference_N, labels_N = _answers(model, loader)
     rows = [_accuracy("float32", "pytorch", reference_N, reference_N, labels_N)]
     with tempfile.TemporaryDirectory() as temporary:
         for precision, how in (("float32", None), ("int8", rounded)):
             path = Path(temporary) / f"{precision}.onnx"
             export(model, path, samples.judge, rounded=how, force=True)
             for runtime in RUNTIMES:
-                answers_N, _ = _answers(open_exported(path, runtime), batches)
+                answers_N, _ = _answers(ExportedModel(open_exported(path, runtime)), loader)
                 rows.append(_accuracy(precision, runtime, answers_N, reference_N, labels_N))
     for row in rows:
         say(f"{row['runtime']}, {row['precision']}: {row['top1']:.2%} of {len(labels_N)} images")
@@ -128,22 +119,10 @@ def _accuracy(
     }
 
 
-def _answers(
-    model: Classifier, batches: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
-) -> tuple[np.ndarray, np.ndarray]:
+def _answers(model: nn.Module, loader: EvaluationLoader) -> tuple[np.ndarray, np.ndarray]:
     """The likeliest classes [N] and the labels [N]."""
-    found = [(model.logits(pixels).argmax(axis=1), labels) for pixels, labels in batches()]
-    answers, labels = zip(*found, strict=True)
-    return np.concatenate(answers), np.concatenate(labels)
-
-
-def _batches(split: ImageSplit, model: MlpMixer) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """8-bit images [B, I, H, W] as the model's preprocess says, and their labels [B]."""
-    assert model.preprocess
-    loader = EvaluationLoader(split, model.preprocess, batch_size=1, memory=0.0)
-    for first in range(0, len(split), BATCH):
-        chosen = range(first, min(first + BATCH, len(split)))
-        yield np.stack([loader.picture(index) for index in chosen]), split.labels[chosen]
+    p_NK, labels_N = probabilities(model, loader)
+    return p_NK.argmax(dim=1).numpy(), labels_N.numpy()
 
 
 def _gate(name: str, verdict: Verdict) -> dict[str, Any]:
