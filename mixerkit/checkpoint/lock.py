@@ -26,23 +26,24 @@ class NoLocks(UserError):
 class Lock:
     """The right to write in a folder, held by one process at a time until `release`.
 
-    The system frees it when the process ends, however it ends. Readers never need it.
+    The system frees it when the process ends, however it ends. Readers never need it. `patience`:
+    seconds to wait for another process that has it, then `Taken`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patience: float = LOCK_PATIENCE) -> None:
         path = folder / "lock"
         try:
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise UserError(f"Cannot write in {folder}: {error.strerror}.") from error
         try:
-            self._take(folder)
+            self._take(folder, patience)
         except BaseException:
             self.release()
             raise
 
-    def _take(self, folder: Path) -> None:
-        deadline = time.monotonic() + LOCK_PATIENCE
+    def _take(self, folder: Path, patience: float) -> None:
+        deadline = time.monotonic() + patience
         while not _lock(self._handle, fcntl.LOCK_EX, folder):
             if time.monotonic() > deadline:
                 raise Taken(

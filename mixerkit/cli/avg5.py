@@ -5,13 +5,14 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as, wants_help
 from mixerkit.cli.avg5_result import about, tell
 from mixerkit.cli.avg5_text import as_json, next_text, plan_text
 from mixerkit.cli.images import model_named
 from mixerkit.cli.program import command
+from mixerkit.cli.progress import Console
 from mixerkit.cli.protocols import beginning_with
 from mixerkit.cli.running import RUNS, located, located_init
 from mixerkit.cli.text import plural
@@ -87,10 +88,13 @@ def main(words: list[str]) -> int:
     if wants_help(words):
         _parsed(words, "")
     given = _parsed(words, model_named(words, SWITCHES, "avg5"))
+    from mixerkit.cli.avg5_progress import Opening
     from mixerkit.study.transfer_plan import planned
 
     suite = prepared(given)
-    plans = planned(suite, given.skip_broken)  # what cannot train is said before any time is spent
+    with Opening(Console(_stream(given))) as watch:
+        # what cannot train is said before any time is spent
+        plans = planned(suite, given.skip_broken, not given.dry_run, watch)
     suite = replace(suite, tasks=tuple(plan.task for plan in plans))
     if given.dry_run:
         return show_plan(given, suite, plans)
@@ -152,21 +156,25 @@ def work(given: Avg5, suite: "Suite", plans: "list[Planned]", words: list[str]) 
     """Take part in both stages, and say what came of it."""
     from mixerkit.checkpoint.load import load
     from mixerkit.cli.avg5_progress import Overall
-    from mixerkit.cli.progress import Console
     from mixerkit.evaluation.feature_cache import checksum_of
     from mixerkit.study.runner import StudyFolder
     from mixerkit.study.transfer import CHOOSE, FINAL, best_rates, choosing, final
     from mixerkit.study.transfer_images import check_images
 
-    console = Console(sys.stderr if given.json else sys.stdout)
+    console = Console(_stream(given))
     overall = Overall(console, plans)
     suite = replace(suite, weights=checksum_of(load(given.model)))
     for note in (note for plan in plans for note in plan.notes):
         console.say(note)
     path = folder_of(given, suite)
-    titles = {plan.task.name: plan.task.title for plan in plans}
-    check_images(path, {plan.task.name: plan.known for plan in plans}, titles)
     choose = StudyFolder(choosing(suite), path / CHOOSE)
+    choose.begin()  # other settings are told as such, and not by the images that they lead to
+    check_images(
+        path,
+        {plan.task.name: plan.known for plan in plans},
+        {plan.task.name: plan.task.title for plan in plans},
+        lambda: {levels["task"] for levels in choose.tried()},
+    )
     code = _stage(choose, "comparing rates", given.again, overall)
     if code is None:
         last = StudyFolder(final(suite, best_rates(suite, choose)), path / FINAL)
@@ -179,6 +187,10 @@ def work(given: Avg5, suite: "Suite", plans: "list[Planned]", words: list[str]) 
     if not given.json:
         print(next_text(path, last))
     return code
+
+
+def _stream(given: Avg5) -> TextIO:
+    return sys.stderr if given.json else sys.stdout
 
 
 def folder_of(given: Avg5, suite: "Suite") -> Path:

@@ -3,9 +3,9 @@
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from mixerkit.cli.progress import SECONDS_BETWEEN_LINES, bar
+from mixerkit.cli.progress import SECONDS_BETWEEN_LINES, Console, bar
 from mixerkit.study.transfer import FINAL
 from mixerkit.training.plan import duration_text
 
@@ -18,6 +18,28 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN = 20 * SECONDS_BETWEEN_LINES
 """Between two lines where there is no terminal: a protocol may take days."""
+
+
+class Opening:
+    """Says which images are being opened before anything is trained: in place on a terminal, else
+    when that takes long. A context, at whose end the line on the terminal goes away."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.said = console, time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.console.draw("")
+
+    def __call__(self, line: str) -> None:
+        """One step further."""
+        if self.console.live:
+            self.console.draw(line)
+        elif time.monotonic() - self.said > SECONDS_BETWEEN_LINES:
+            self.said = time.monotonic()
+            self.console.say(line)
 
 
 class Overall:

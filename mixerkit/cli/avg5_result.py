@@ -104,13 +104,13 @@ class LeftOut:
 def _left_out(plan: "Planned", choose: "StudyFolder", last: "StudyFolder") -> LeftOut:
     from mixerkit.study.transfer_broken import TEST, TRAINING, left_out, of_kind
 
-    runs = [
-        folder.run_of(one)
+    trials = [
+        row
         for folder in (choose, last)
-        for one in folder.configurations
+        for one, row in folder.rows()
         if one.levels["task"] == plan.task.name
     ]
-    rows = left_out(runs, plan.test_name)
+    rows = left_out(trials, plan.test_name)
     test, training = of_kind(rows, TEST, plan.test_images), of_kind(rows, TRAINING, plan.images)
     return LeftOut(plan, rows, test, training)
 

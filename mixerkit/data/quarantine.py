@@ -49,6 +49,14 @@ class Quarantine:
         """How many images of a split were found when its classes were last looked at."""
         self._lost: set[tuple[str, str]] = set()
 
+    def rows(self) -> list[dict[str, Any]]:
+        """As they are logged, of all splits."""
+        return [
+            {"split": name} | one.row()
+            for name, known in self.found.items()
+            for one in known.values()
+        ]
+
     def recall(self, rows: Iterable[dict[str, Any]], is_broken: Callable[[str, int], bool]) -> None:
         """Take over `rows` that were logged before; images that are whole by now, as `is_broken`
         says of (split, index), do not count any more. A row of an image that its split does not

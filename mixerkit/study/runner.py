@@ -25,24 +25,20 @@ from mixerkit.checkpoint.documents import json_bytes, read_json
 from mixerkit.checkpoint.files import make_folder, write_atomic
 from mixerkit.checkpoint.lock import Lock, Taken, holder
 from mixerkit.checkpoint.opening import is_run
-from mixerkit.checkpoint.run import RunFolder
 from mixerkit.checkpoint.step_folders import steps_in
 from mixerkit.errors import UserError
 from mixerkit.model.mixer import MlpMixer
-from mixerkit.spec.strict import to_dict
 from mixerkit.study.description import described, difference, goes_with, understood
 from mixerkit.study.grid import Configuration, Study, Trials
-from mixerkit.study.peers import cost_of, peer_of
+from mixerkit.study.peers import peer_of
 from mixerkit.study.permutation import Reordered, pixel_order
+from mixerkit.study.rows import Row, figures, sentence
 from mixerkit.training.interrupt import Interrupt, Interrupted
 from mixerkit.training.loop import train
 from mixerkit.training.progress import Progress, Silent, Watcher
-from mixerkit.training.result import TrainingResult
 from mixerkit.training.state import FiguresNotFinite
 
 Say = Callable[[str], None]
-Row = dict[str, Any]
-
 WEIGHTS = "weights"
 SECONDS_BETWEEN_LOOKS = 5.0
 """While others work on all that is left."""
@@ -108,6 +104,15 @@ class StudyFolder:
             weights = {WEIGHTS: self.study.weights}
         configurations = {one.name: described(one) for one in every}
         return {"name": self.study.name} | weights | {"configurations": configurations}
+
+    def tried(self) -> list[dict[str, str]]:
+        """Levels of every configuration of the folder, whoever added it, that has been begun to be
+        trained."""
+        known = (self._found() or {}).get("configurations", {})
+        return [each["levels"] for name, each in known.items() if self._is_tried(name)]
+
+    def _is_tried(self, name: str) -> bool:
+        return (self.path / "rows" / f"{name}.json").exists() or is_run(self.path / "runs" / name)
 
     def run_of(self, one: Configuration) -> Path:
         """Its run folder."""
@@ -268,40 +273,3 @@ class _Forwarding:
         if self.interrupt.received and not self.forwarded:
             self.forwarded = True
             signal.raise_signal(self.interrupt.received)
-
-
-def figures(one: Configuration, path: Path, result: TrainingResult) -> Row:
-    """What a row holds of a run that came to its end."""
-    with RunFolder.open(path) as run:
-        rows, model = run.metrics(), run.recipe().model
-    last = {row["split"]: row for row in rows}
-    course = [[row["epoch"], row["top1"]] for row in rows if row["split"] == "validation"]
-    parameters, macs = cost_of(one.peer, model)
-    return {
-        "config": to_dict(model),
-        "peer": one.peer,
-        "parameters": parameters,
-        "macs": macs,
-        # backward takes twice the forward pass
-        "training_macs": 3 * macs * result.steps * one.recipe.batch_size,
-        "steps": result.steps,
-        "seconds": result.seconds,
-        "training_loss": last["train"]["loss"],
-        "held_out_accuracy": last["validation"]["top1"] if "validation" in last else None,
-        "held_out_nll": last["validation"]["nll"] if "validation" in last else None,
-        "test_accuracy": last["test"]["top1"] if "test" in last else None,
-        "test_nll": last["test"]["nll"] if "test" in last else None,
-    } | ({"course": course} if len(course) > 1 else {})
-
-
-def sentence(row: Row) -> str:
-    """A row for a person."""
-    if "error" in row:
-        return f"failed: {row['error'].splitlines()[0]}"
-    for split in ("held_out", "test"):
-        if (found := row[f"{split}_accuracy"]) is not None:
-            accuracy = f"{split.replace('_', '-')} {100 * found:.2f} %"
-            break
-    else:
-        accuracy = "not measured"
-    return f"{accuracy}, {row['parameters']:,} parameters, {row['seconds']:.0f} s"

@@ -17,7 +17,8 @@ from statistics import mean
 from mixerkit.errors import RunFailed
 from mixerkit.spec.recipe import Evaluate, Recipe
 from mixerkit.study.grid import Configuration, Trials
-from mixerkit.study.runner import Row, StudyFolder
+from mixerkit.study.rows import Row
+from mixerkit.study.runner import StudyFolder
 from mixerkit.study.transfer_broken import MOST
 from mixerkit.study.transfer_suite import Suite, Task
 

@@ -7,24 +7,24 @@ was asked for. A half is the most in either case.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mixerkit.checkpoint.opening import is_run
-from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.quarantine import Unreadable, shown
 from mixerkit.data.sources import ImageSplit, Splits
 from mixerkit.spec.recipe import Recipe
+from mixerkit.study.rows import LEFT_OUT, Row
 from mixerkit.training.setup import evaluation_loader
 
 MOST = 0.5
 """Share of a split that trials leave out at most, whatever was asked for."""
 MOST_OPENED = 2_000
 """Images of a split that are opened before anything is trained: seconds. Of more a sample is."""
+OPENED_AT_ONCE = 200
+"""Between two lines that tell how far that is."""
 TEST, HELD_OUT, TRAINING = "test", "held-out", "training"
 
 
@@ -95,9 +95,12 @@ class Broken:
         return f"{len(self.found):,} of {of} cannot be used: {shown(self.found)}"
 
 
-def looked_through(recipe: Recipe, splits: Splits) -> tuple[Broken, ...]:
-    """Every split, its images opened and decoded; of a large one a sample."""
-    return tuple(_looked_through(recipe, splits, *each) for each in kinds(splits))
+def looked_through(
+    recipe: Recipe, splits: Splits, watch: Callable[[str], None] = lambda line: None
+) -> tuple[Broken, ...]:
+    """Every split, its images opened and decoded; of a large one a sample. `watch` is told now and
+    then how far that is."""
+    return tuple(_looked_through(recipe, splits, *each, watch) for each in kinds(splits))
 
 
 def as_in_the_end(looked: Sequence[Broken]) -> tuple[Broken, ...]:
@@ -111,13 +114,19 @@ def as_in_the_end(looked: Sequence[Broken]) -> tuple[Broken, ...]:
     return (*test, *(empty or [Broken(TRAINING, count, opened, found)]))
 
 
-def _looked_through(recipe: Recipe, splits: Splits, kind: str, split: ImageSplit) -> Broken:
+def _looked_through(
+    recipe: Recipe, splits: Splits, kind: str, split: ImageSplit, watch: Callable[[str], None]
+) -> Broken:
     if split.images is not None:
         return Broken(kind, len(split), len(split), ())
     data = replace(recipe.data, memory=0.0)
     loader = evaluation_loader(replace(recipe, data=data), splits, split)
     indices = sample(split, MOST_OPENED)
-    found = loader.pixels.unreadable(indices, loader.reading)
+    found: list[Unreadable] = []
+    for start in range(0, len(indices), OPENED_AT_ONCE):
+        watch(f"opening {kind} images, {start:,} of {len(indices):,}")
+        some = indices[start : start + OPENED_AT_ONCE]
+        found += loader.pixels.unreadable(some, loader.reading)
     return Broken(kind, len(split), len(indices), tuple(found))
 
 
@@ -129,19 +138,14 @@ def sample(split: ImageSplit, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, len(split) - 1, min(len(split), most)).astype(np.int64))
 
 
-def left_out(runs: Iterable[Path], test_name: str) -> list[dict[str, Any]]:
-    """The images that any of the trials left out, each once: its `kind` (test or training), index,
-    file and reason. `test_name`: of the test split."""
+def left_out(trials: Iterable[Row], test_name: str) -> list[dict[str, Any]]:
+    """The images that any of the trials left out when its figures were made, each once: its `kind`
+    (test or training), index, file and reason. `test_name`: of the test split."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for path in runs:
-        if not is_run(path):
-            continue
-        with RunFolder.open(path) as run:
-            rows = run.quarantine()
-        for row in rows:
-            kind = TEST if row["split"] == test_name else TRAINING
-            known = {key: row[key] for key in ("index", "file", "reason")}
-            found.setdefault((kind, row["file"]), {"kind": kind} | known)
+    for row in (row for trial in trials for row in trial.get(LEFT_OUT, ())):
+        kind = TEST if row["split"] == test_name else TRAINING
+        known = {key: row[key] for key in ("index", "file", "reason")}
+        found.setdefault((kind, row["file"]), {"kind": kind} | known)
     return sorted(found.values(), key=lambda row: (row["kind"], row["file"]))
 
 

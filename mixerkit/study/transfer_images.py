@@ -7,7 +7,7 @@ Figures of other images do not belong into the same table, so that a folder is f
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from mixerkit.training.images import contents_of
 
 FILE = "images.json"
 NAMES_SHOWN = 3
+PATIENCE = 60.0
+"""Seconds to wait for others that note their images, where many are started at once."""
 Known = dict[str, dict[str, Any]]
 """What is known of each split of a task."""
 
@@ -74,31 +76,55 @@ def _size(place: Place) -> int:
         return 0
 
 
-def check_images(folder: Path, now: Mapping[str, Known], titles: Mapping[str, str]) -> None:
-    """`UserError` where the folder was begun with other images of any of the tasks; images of tasks
-    that it does not know yet are noted. `now` and `titles`: by task."""
+def check_images(
+    folder: Path,
+    now: Mapping[str, Known],
+    titles: Mapping[str, str],
+    tried: Callable[[], Collection[str]],
+) -> None:
+    """`UserError` where trials of any of the tasks were begun with other images; the images of
+    tasks that have no trial yet are noted. `now` and `titles`: by task; `tried`: which have trials
+    by now. Where all is noted, nothing is written."""
+    file = folder / FILE
+    if not _new(folder, _noted(file), now, titles, tried()):
+        return
     make_folder(folder)
-    lock = Lock(folder)
+    lock = Lock(folder, PATIENCE)
     try:
-        file = folder / FILE
-        before = read_json(file) if file.exists() else {}
-        said = [
-            f"{titles[task]}, {kind} images: {what}"
-            for task in now
-            if task in before
-            for kind, what in _differences(before[task], now[task])
-        ]
-        if said:
-            raise UserError(
-                f"The trials in {folder} were begun with other images than are here now, and "
-                f"figures of both do not belong together:\n"
-                + "\n".join(said)
-                + "\nPut the images back as they were, or begin again in another --folder."
-            )
-        if any(task not in before for task in now):
-            write_atomic(file, json_bytes(before | dict(now)))
+        before = _noted(file)  # others may have come first
+        if new := _new(folder, before, now, titles, tried()):
+            write_atomic(file, json_bytes(before | new))
     finally:
         lock.release()
+
+
+def _noted(file: Path) -> dict[str, Known]:
+    return read_json(file) if file.exists() else {}
+
+
+def _new(
+    folder: Path,
+    before: Mapping[str, Known],
+    now: Mapping[str, Known],
+    titles: Mapping[str, str],
+    tried: Collection[str],
+) -> dict[str, Known]:
+    """Those of `now` that are to be noted; `UserError` where that of a task with trials is another
+    than what is noted."""
+    said = [
+        f"{titles[task]}, {kind} images: {what}"
+        for task in now
+        if task in before and task in tried
+        for kind, what in _differences(before[task], now[task])
+    ]
+    if said:
+        raise UserError(
+            f"The trials in {folder} were begun with other images than are here now, and figures "
+            f"of both do not belong together:\n"
+            + "\n".join(said)
+            + "\nPut the images back as they were, or begin again in another --folder."
+        )
+    return {task: known for task, known in now.items() if before.get(task) != known}
 
 
 def _differences(before: Known, now: Known) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """What the transfer protocol would train and what that costs; or, before any time is spent, all
 that keeps it from coming to its end."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,8 +21,8 @@ class Planned:
     """A task that can be trained. `task`: with the batch that its images fill; `batch_asked`: of
     its recipe; `images`: for training, those among them that are held out while rates are
     compared; `steps`: of each trial; `macs`: multiply-adds of all its trials; `saves`: checkpoints
-    that each writes; `looked`: images that were opened; `known`: by what they are known again;
-    `test_name`: of the test split, as runs write it down."""
+    that each writes; `looked`: images that were opened; `known`: by what they are known again, if
+    that was asked for; `test_name`: of the test split, as runs write it down."""
 
     task: Task
     batch_asked: int
@@ -83,10 +83,16 @@ class Planned:
         }
 
 
-def planned(suite: Suite, skip_broken: bool = False) -> list[Planned]:
+def planned(
+    suite: Suite,
+    skip_broken: bool = False,
+    known_again: bool = False,
+    watch: Callable[[str], None] = lambda line: None,
+) -> list[Planned]:
     """Every task with its images; one `UserError` that says all that keeps any from training.
-    Images are opened for it, of a large set a sample. `skip_broken`: no number of broken ones does
-    that, up to a half."""
+    Images are opened for it, of a large set a sample: `watch` is told of which. `skip_broken`: no
+    number of broken ones keeps a task from training, up to a half. `known_again`: note by what the
+    images are known again."""
     choosing(suite).configurations()  # refuses equal names
     found, problems = [], []
     for task in suite.tasks:
@@ -97,21 +103,32 @@ def planned(suite: Suite, skip_broken: bool = False) -> list[Planned]:
             problems.append(f"{task.title}: {error}".replace("data.holdout", "held_out"))
             continue
         fitting = filled(task, len(splits.train))
-        looked = looked_through(recipe, splits)
+        looked = looked_through(recipe, splits, _beginning(task.title, watch))
         judged = as_in_the_end(looked)
         share = recipe.data.max_unreadable
         said = dict.fromkeys(_problems(fitting, recipe.model.num_classes, splits))
         said |= dict.fromkeys(filter(None, (one.problem(share, skip_broken) for one in judged)))
         problems += [f"{task.title}: {problem}" for problem in said]
         if not said:
-            found.append(_planned(task, fitting, recipe, splits, looked))
+            known = known_by(splits, recipe.data) if known_again else {}
+            found.append(_planned(task, fitting, recipe, splits, looked, known))
     if problems:
         raise UserError("Nothing was started.\n" + "\n".join(problems))
     return found
 
 
+def _beginning(title: str, watch: Callable[[str], None]) -> Callable[[str], None]:
+    """`watch`, with every line after a task's title."""
+    return lambda line: watch(f"{title}: {line}")
+
+
 def _planned(
-    asked: Task, task: Task, opened: Recipe, splits: Splits, looked: tuple[Broken, ...]
+    asked: Task,
+    task: Task,
+    opened: Recipe,
+    splits: Splits,
+    looked: tuple[Broken, ...],
+    known: Known,
 ) -> Planned:
     images, batch = _all_images(splits), task.recipe.batch_size
     counted = count_steps(tested(task), images)
@@ -129,7 +146,7 @@ def _planned(
         macs,
         saves=1 + -(-steps // counted.save_every),  # what it begins from is saved, too
         looked=looked,
-        known=known_by(splits, opened.data),
+        known=known,
         test_name=splits.test.name if splits.test else "",
     )
 

@@ -235,6 +235,7 @@ class _Training:
             test=test,
             # of several processes, some may have received what came too late to stop any
             interrupted=self.interrupt.received if stopped or self.world.size == 1 else 0,
+            left_out=tuple(self.measuring.quarantine.rows()),
         )
 
     def _how_to_fit(self) -> str:

@@ -15,7 +15,8 @@ from mixerkit.evaluation.accuracy import Accuracy, ClassAccuracy
 class TrainingResult:
     """What a run came to. `seconds` is training time without evaluation, over all processes;
     `images_per_second` that of this process, 0 when it made no step; `interrupted` is the signal
-    that stopped it early, or 0."""
+    that stopped it early, or 0. `left_out`: images that could not be used, as rows of
+    quarantine.jsonl; without those that were whole again when the run went on."""
 
     run: Path
     steps: int
@@ -24,11 +25,13 @@ class TrainingResult:
     validation: Accuracy | None
     test: Accuracy | None
     interrupted: int = 0
+    left_out: tuple[dict[str, Any], ...] = ()
 
 
 def result_of(run: RunFolder) -> TrainingResult:
     """The result of a finished run, as far as its folder tells: of the held-out and the test
-    images, only those that were measured last are known in full."""
+    images, only those that were measured last are known in full, and all images that were ever left
+    out count as that."""
     content = run.evaluation() or {}
     try:
         found = accuracy_of(content) if content else None
@@ -45,6 +48,7 @@ def result_of(run: RunFolder) -> TrainingResult:
         images_per_second=0.0,
         validation=found if split == "validation" else None,
         test=found if split == "test" else None,
+        left_out=tuple(run.quarantine()),
     )
 
 

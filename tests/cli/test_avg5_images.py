@@ -1,12 +1,17 @@
 """`mixer evaluate --protocol avg5` on images that are broken, or change while it is at work."""
 
 import json
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from mixerkit.checkpoint.lock import LOCK_PATIENCE, Lock
 from mixerkit.cli.main import main
-from mixerkit.study import transfer_broken
+from mixerkit.study import transfer_broken, transfer_plan
+from mixerkit.study.transfer_images import FILE, Known, check_images
 from tests.miniature.pictures import write_class_folders
 
 
@@ -168,6 +173,88 @@ def test_a_folder_is_for_the_images_that_it_was_begun_with(
     assert "a, test" not in message  # that task was not begun
     elsewhere = ("--folder", str(photos.parent / "other"))
     assert main(words(photos, "--tasks", "b", *elsewhere, tasks="ab")) == 0
+
+
+def test_other_settings_are_not_told_as_other_images(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though other images are held out by them."""
+    assert main(words(photos)) == 0
+    file = photos.parent / "mine.yaml"
+    given = words(photos)
+    file.write_text(file.read_text().replace("steps: 2", "steps: 2, held_out: 0.3"))
+    assert main(given) == 2
+    message = capsys.readouterr().err
+    assert "data.holdout is 0.1 there and 0.3 now" in message and "other images" not in message
+
+
+def test_images_that_nothing_was_trained_on_may_change(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A start that was broken off before the first trial binds the folder to nothing."""
+    assert main(words(photos)) == 0
+    for name in ("choose", "final"):
+        shutil.rmtree(photos.parent / "done" / name)
+    longer(photos)
+    assert main(words(photos)) == 0  # and from now on it is for these
+    one_more(photos)
+    assert main(words(photos)) == 2
+    assert "a, test images: 6 there and 7 now" in capsys.readouterr().err
+
+
+def test_a_finished_folder_shows_its_table_and_nothing_is_written(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def state() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (photos.parent / "done").rglob("*")}
+
+    assert main(words(photos, "--json")) == 0
+    first = json.loads(capsys.readouterr().out)
+    for lock in (photos.parent / "done").glob("**/lock"):
+        lock.unlink()
+    before = state()
+    assert main(words(photos, "--json")) == 0
+    assert json.loads(capsys.readouterr().out) == first and state() == before
+
+
+def test_only_what_was_left_out_of_the_figures_counts(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The log of a run also names images that are whole again."""
+    assert main(words(photos)) == 0
+    image = photos / "val" / "c1" / "2.jpg"
+    for run in (photos.parent / "done" / "final" / "runs").iterdir():
+        row = {"split": "test", "index": 0, "file": str(image), "reason": "it was cut short"}
+        with (run / "quarantine.jsonl").open("a") as log:
+            log.write(json.dumps(row) + "\n")
+    capsys.readouterr()
+    assert main(words(photos, "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert not found["unreadable"] and found["rows"][0]["test_images"] == 6
+
+
+def test_a_plan_reads_no_more_than_it_says(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checksums are for those who train."""
+
+    def known_by(*_: object) -> Known:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(transfer_plan, "known_by", known_by)
+    assert main(words(photos, "--dry-run")) == 0
+    with pytest.raises(AssertionError, match="read"):
+        main(words(photos))
+
+
+def test_who_is_started_beside_others_waits_for_their_notes(tmp_path: Path) -> None:
+    """Longer than for a reader."""
+    lock = Lock(tmp_path)
+    with ThreadPoolExecutor(1) as other:
+        noted = other.submit(check_images, tmp_path, {"a": {}}, {"a": "A"}, set)
+        time.sleep(2 * LOCK_PATIENCE)
+        assert not noted.done()
+        lock.release()
+        noted.result()
+    assert json.loads((tmp_path / FILE).read_text()) == {"a": {}}
 
 
 def test_a_split_without_any_usable_image_is_a_problem() -> None:
