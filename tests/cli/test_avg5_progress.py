@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mixerkit.cli.avg5_progress import Overall
+from mixerkit.cli.avg5_progress import Opening, Overall
 from mixerkit.cli.progress import Console
 from mixerkit.study.runner import StudyFolder, Work
 from mixerkit.study.transfer import CHOOSE, FINAL, choosing, final
@@ -101,3 +101,16 @@ def test_without_a_terminal_a_line_is_said_now_and_then(tmp_path, clock):
     assert len(stream.getvalue().splitlines()) == 2
     overall.say("Stopping after this step")
     assert "Stopping" in stream.getvalue()
+
+
+def test_opening_is_said_when_it_takes_long_and_drawn_on_a_terminal(clock):
+    stream = io.StringIO()
+    with Opening(Console(stream)) as watch:
+        for seconds in (0, 20, 20, 20):
+            clock[0] += seconds
+            watch(f"a: opening test images, after {seconds} more")
+    assert stream.getvalue().splitlines() == ["a: opening test images, after 20 more"]
+    stream.isatty = lambda: True
+    with Opening(Console(stream)) as watch:
+        watch("a: opening test images, 0 of 9")
+    assert stream.getvalue().endswith("\r\x1b[Ka: opening test images, 0 of 9\r\x1b[K")
