@@ -28,6 +28,7 @@ from mixerkit.inference.mixer_graph import (
     written,
 )
 from mixerkit.inference.runtimes import Runtime, open_graph, open_outputs
+from mixerkit.inference.stem_graph import PIXELS, STEM, can_be_rounded
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
 
@@ -108,12 +109,13 @@ class Calibration:
         return Loss(10 * float(np.log10(signal / max(noise, 1e-30))), float(same.mean()))
 
     def eight_bits(self, setting: Setting) -> EightBits:
-        """Every product but the head, with ranges as `setting` says."""
+        """Every product but the head, with ranges as `setting` says; pixels are what they are."""
         ranges = ends = self._ends(setting.smooth)
         if setting.percentile < 100:
             counts = self._counts(setting.smooth)
             ranges = {p: _inside(counts[p], own, setting.percentile) for p, own in ends.items()}
-        return EightBits(ranges, self._smooth(setting.smooth))
+        stem = {STEM: PIXELS} if can_be_rounded(self.config) else {}
+        return EightBits(stem | ranges, self._smooth(setting.smooth), self.preprocess)
 
     def _batches(self) -> Iterator[np.ndarray]:
         for first in range(0, len(self.images_NIHW), BATCH):

@@ -153,10 +153,20 @@ class Graph:
 
     def rounded(self, x: str, to: Range) -> str:
         """Numbers rounded to 8 bits; runtimes make one operation of this and the product."""
-        scale = self.constant(np.array(to.scale, np.float32), "scale")
-        zero_point = self.constant(np.array(to.zero_point, np.uint8), "zero_point")
-        steps = self.op("QuantizeLinear", x, scale, zero_point)
-        return self.op("DequantizeLinear", steps, scale, zero_point)
+        about = self._about(to)
+        return self.op("DequantizeLinear", self.op("QuantizeLinear", x, *about), *about)
+
+    def steps(self, x: str, to: Range) -> str:
+        """Which step of the range is nearest, 8-bit."""
+        return self.op("QuantizeLinear", x, *self._about(to))
+
+    def of_steps(self, steps: str, of: Range) -> str:
+        """The numbers again."""
+        return self.op("DequantizeLinear", steps, *self._about(of))
+
+    def _about(self, own: Range) -> tuple[str, str]:
+        scale = self.constant(np.array(own.scale, np.float32), "scale")
+        return scale, self.constant(np.array(own.zero_point, np.uint8), "zero_point")
 
     def rounded_matrix(self, matrix_OI: np.ndarray) -> str:
         """The transposed matrix in 8 bits, 127 even steps to either side for each output."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mixerkit.inference.graph import Graph, Range, onnx_module
+from mixerkit.inference.stem_graph import STEM, normalisation, of_pixels, patches, rounded_patches
 from mixerkit.inference.token_graphs import TOKEN_GRAPHS
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
@@ -52,10 +53,12 @@ PLAIN = Form()
 class EightBits:
     """Which products are computed in 8 bits. `ranges`: of what goes into each, by the part of the
     model that it is. `smooth`: for a LayerNorm that a product follows, what each channel is divided
-    by there and multiplied by in the product (Xiao et al. 2023, SmoothQuant, section 4)."""
+    by there and multiplied by in the product (Xiao et al. 2023, SmoothQuant, section 4). `pixels`:
+    how they became the model's input, where the patch embedding is one of the products."""
 
     ranges: Mapping[str, Range] = field(default_factory=dict)
     smooth: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pixels: Preprocess | None = None
 
 
 def mixer_graph(
@@ -83,12 +86,17 @@ def written(
     """The operations; the last one gives the result."""
     ranges, smooth = (eight_bits.ranges, eight_bits.smooth) if eight_bits else ({}, {})
     left = form.left_of_tokens and not ranges
-    graph = Graph(smoothed(config, folded(config, weights), smooth), ranges, left)
-    x = "images"
-    if form.pixels:
-        assert preprocess, "how pixels are normalised"
-        x = normalisation(graph, x, preprocess)
-    x_BSC = patches(graph, config, x)
+    weights = smoothed(config, folded(config, weights), smooth)
+    if eight_bits and STEM in ranges:
+        assert eight_bits.pixels, "how pixels became the model's input"
+        graph = Graph(of_pixels(weights, eight_bits.pixels), ranges, left)
+        x_BSC = rounded_patches(graph, config, "images", eight_bits.pixels, form.pixels)
+    else:
+        graph, x = Graph(weights, ranges, left), "images"
+        if form.pixels:
+            assert preprocess, "how pixels are normalised"
+            x = normalisation(graph, x, preprocess)
+        x_BSC = patches(graph, config, x)
     for index in range(config.depth):
         with graph.within(f"blocks.{index}"):
             x_BSC = block(graph, config, x_BSC)
@@ -132,49 +140,6 @@ def _input(config: MixerConfig, form: Form) -> Any:
     if form.pixels:
         return make("images", onnx.TensorProto.UINT8, ["batch", *sides, config.in_channels])
     return make("images", onnx.TensorProto.FLOAT, ["batch", config.in_channels, *sides])
-
-
-def normalisation(graph: Graph, pixels_BHWI: str, preprocess: Preprocess) -> str:
-    """8-bit pixels as the model's input, float32 [B, I, H, W]."""
-    with graph.within("pixels"):
-        x_BHWI = graph.op("Cast", pixels_BHWI, to=onnx_module().TensorProto.FLOAT)
-        scale = 1 / (255 * np.array(preprocess.std))
-        offset = -np.array(preprocess.mean) / np.array(preprocess.std)
-        x_BHWI = graph.op("Mul", x_BHWI, graph.constant(scale.astype(np.float32), "scale"))
-        x_BHWI = graph.add(x_BHWI, graph.constant(offset.astype(np.float32), "offset"))
-        return graph.transpose(x_BHWI, 0, 3, 1, 2)
-
-
-def patches(graph: Graph, config: MixerConfig, x_BIHW: str) -> str:
-    """Tokens [B·tiles, S, C] of images."""
-    (rows, columns), (down, across) = config.tile_grid, config.tiles_hw
-    with graph.within("stem"):
-        kernel, bias = (graph.constant(graph.weight(name), name) for name in ("weight", "bias"))
-        x_BCHW = graph.op(
-            "Conv",
-            x_BIHW,
-            kernel,
-            bias,
-            kernel_shape=config.patch_hw,
-            strides=config.patch_hw,
-            pads=_edges(config),
-        )
-        if down * across > 1:
-            x = graph.reshape(x_BCHW, 0, 0, down, rows, across, columns)
-            x = graph.transpose(x, 0, 2, 4, 3, 5, 1)
-            x_BSC = graph.reshape(x, -1, rows * columns, config.width)
-        else:
-            x_BSC = graph.transpose(graph.reshape(x_BCHW, 0, 0, rows * columns), 0, 2, 1)
-        if graph.has("positions"):
-            x_BSC = graph.add(x_BSC, graph.constant(graph.weight("positions"), "positions"))
-    return x_BSC
-
-
-def _edges(config: MixerConfig) -> list[int]:
-    """Zeros above, left, below and right, as Flax's SAME puts them."""
-    missing = [-i % p for i, p in zip(config.image_hw, config.patch_hw, strict=True)]
-    before = [n // 2 for n in missing]
-    return before + [n - b for n, b in zip(missing, before, strict=True)]
 
 
 def block(graph: Graph, config: MixerConfig, x_BSC: str) -> str:

@@ -30,7 +30,7 @@ PRODUCTS = [
     for part in ("token_mixing", "channel_mixing")
     for layer in ("fc1", "fc2")
 ]
-PRODUCTS.sort()
+PRODUCTS = sorted([*PRODUCTS, "stem"])
 
 
 def made(config: MixerConfig = CONFIG) -> MlpMixer:
