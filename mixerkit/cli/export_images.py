@@ -56,12 +56,13 @@ def _splits(model: "MlpMixer", given: "Export") -> "Splits":
 
 def _files(given: "Export", model: "MlpMixer") -> np.ndarray | None:
     """Images of a folder that has no classes, spread over all of it; None of other sources."""
-    from mixerkit.data.decode import EXTENSIONS, fit, read
+    from mixerkit.data.decode import fit, read
+    from mixerkit.data.folder import images_directly_in
 
     folder = Path(given.images)
     if not given.images or not folder.is_dir():
         return None
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+    files = images_directly_in(folder)
     if not files:
         return None
     assert model.preprocess

@@ -153,9 +153,14 @@ def _split_names(folder: Path) -> list[str]:
     return found if alone and hold_folders else []
 
 
+def images_directly_in(folder: Path) -> list[Path]:
+    """Image files, by their ending, of the folder itself and none below it; hidden ones are left
+    out."""
+    return [path for path in _visible(folder) if path.suffix.lower() in EXTENSIONS]
+
+
 def _holds_images(folder: Path) -> bool:
-    """Whether any lies in the folder itself."""
-    return any(path.suffix.lower() in EXTENSIONS for path in _visible(folder))
+    return bool(images_directly_in(folder))
 
 
 def _refuse_other_folders(folder: Path) -> None:

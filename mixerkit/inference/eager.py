@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mixerkit.data.augment import normalise
 from mixerkit.inference.exported import softmax
-from mixerkit.inference.runtimes import Run
+from mixerkit.inference.runtimes import InFloat, Run
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.preprocess import Preprocess
 
@@ -45,9 +45,17 @@ class Eager:
         return softmax(self.logits(pixels_BIHW))
 
 
-def eager_run(model: MlpMixer, threads: int) -> Run:
-    """The model itself as what runs normalised images; `threads` 0 leaves PyTorch's number."""
-    return _run(model, model, threads)
+def eager_run(model: MlpMixer, threads: int, kind: InFloat = "float32") -> Run:
+    """The model itself as what runs normalised images; `threads` 0 leaves PyTorch's number. With
+    `kind` "bfloat16" products are computed in it, and LayerNorms are not."""
+    if kind == "float32":
+        return _run(model, model, threads)
+
+    def in_bfloat16(x_BIHW: Tensor) -> Any:
+        with torch.autocast(x_BIHW.device.type, torch.bfloat16):
+            return model(x_BIHW)
+
+    return _run(model, in_bfloat16, threads)
 
 
 def compiled_run(model: nn.Module, threads: int) -> Run:

@@ -41,9 +41,10 @@ class Predictor:
     anew; `threads` 0 tries several. `watch` is told what is measured and found.
 
     `precision`: "auto" is that of an exported file, else float32. "bfloat16" computes products so,
-    in OpenVINO, on processors that can. "int8" finds how to round on `images`, 8-bit ones
-    [N, I, H, W] such as the model was trained on, and raises `Refused` unless the model answers as
-    before and faster; that takes a while, and `mixer export --precision int8` keeps the result.
+    on a GPU, or in OpenVINO on processors that can. "int8" finds how to round on `images`, 8-bit
+    ones [N, I, H, W] such as the model was trained on, and raises `Refused` unless the model
+    answers as before and faster; that takes a while, and `mixer export --precision int8` keeps the
+    result.
 
         predictor = Predictor("zoo:fashion-demo")
         for prediction in predictor.predict(["boot.png", "my-photos"]):
@@ -163,7 +164,9 @@ def _check(precision: str, backend: str, threads: int, images: np.ndarray | None
     if threads < 0:
         raise UserError(f"threads must not be negative, found {threads}.")
     if precision == "bfloat16" and backend not in ("auto", "openvino"):
-        raise UserError(f"bfloat16 is for the backend openvino, found {backend}.")
+        raise UserError(
+            f"bfloat16 is for the backend openvino, or on a GPU for auto, found {backend}."
+        )
     if precision == "int8" and backend in ("pytorch", "compiled"):
         raise UserError(f"int8 is for the backends {' and '.join(RUNTIMES)}, found {backend}.")
     if (precision == "int8") != (images is not None):

@@ -54,7 +54,7 @@ def rounded_patches(
     with graph.within(STEM):
         kernel_CIhw = graph.weight("weight")
         if pixels:
-            # said to be rounded: of 8-bit images OpenVINO would make floats, and round these its way
+            # said to be rounded: of 8-bit images OpenVINO makes floats, and rounds them its own way
             x_BHWI = graph.op("Cast", images, to=onnx_module().TensorProto.FLOAT)
             x_BHWI = graph.op("Mul", x_BHWI, graph.number(PIXELS.scale))
             steps = graph.steps(graph.add(x_BHWI, graph.number(PIXELS.low)), PIXELS)

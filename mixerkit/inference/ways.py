@@ -101,11 +101,10 @@ def in_float(precision: Precision) -> InFloat:
 def _in_pytorch(model: "MlpMixer", kind: InFloat, backend: Backend, threads: int) -> Ways:
     from mixerkit.inference.eager import compiled_run, eager_run, padded
 
-    if kind == "bfloat16":
-        raise UserError("bfloat16 needs the backend openvino, which is not installed.")
     if backend == "compiled":
         return {"compiled": lambda: padded(compiled_run(model, threads))}
-    return {"pytorch": partial(eager_run, model, threads)}
+    name = "pytorch" if kind == "float32" else f"pytorch, {kind}"
+    return {name: partial(eager_run, model, threads, kind)}
 
 
 def _runtimes(backend: Backend, kind: InFloat) -> list[Runtime]:

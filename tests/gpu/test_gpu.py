@@ -15,8 +15,11 @@ import torch
 from mixerkit.cli.main import main
 from mixerkit.data.loader import Batch
 from mixerkit.errors import RunFailed
+from mixerkit.inference.engine import Predictor
+from mixerkit.inference.ways import Precision
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import variant
+from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.recipe import Optimizer, Recipe
 from mixerkit.training.loop import train
 from mixerkit.training.loss import TargetLoss
@@ -168,3 +171,19 @@ def test_a_step_that_does_not_fit_says_what_does(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match=r"not enough.*A step needs about .* --accumulation \d+"):
         train(recipe, tmp_path / "run")
     del taken
+
+
+@pytest.mark.parametrize(("precision", "within"), [("float32", 1e-5), ("bfloat16", 3e-2)])
+def test_a_predictor_computes_where_the_model_is(precision: Precision, within: float) -> None:
+    model = MlpMixer(variant("N/7", num_classes=10)).eval()
+    torch.nn.init.normal_(model.head.weight)
+    config = model.config
+    model.preprocess = Preprocess(config.image_size, channels=config.in_channels)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (5, config.in_channels, *config.image_hw), np.uint8
+    )
+    wanted = Predictor(model, backend="pytorch").logits(pixels)
+    predictor = Predictor(model.cuda(), precision)
+    assert repr(predictor).endswith(f"pytorch{', bfloat16' * (precision == 'bfloat16')})")
+    found = predictor.logits(pixels)
+    assert np.abs(found - wanted).max() < within * np.abs(wanted).max()
