@@ -28,7 +28,7 @@ EXAMPLES = """\
 """
 
 DEFAULT_MODEL = "zoo:fashion-demo"
-WIDEST_NAME = 60
+BATCH_SIZE, WIDEST_NAME = 32, 60
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Predict:
     an exported model (.onnx or .xml); if not given, the demo's, which knows clothing."""
     top: int = 3
     """Classes shown for each image."""
-    batch_size: int = 32
-    """Images computed at once."""
+    batch_size: int | None = None
+    """Images computed at once; 32 if not given, or what --backend finds fastest here."""
     image_size: Size | None = None
     """Another image size than the model's own, one side or height and width (`mixer convert`)."""
     tiles: int = 0
@@ -53,10 +53,11 @@ class Predict:
     the centre, as in training."""
     backend: Literal["own", "auto", "pytorch", "compiled", "onnxruntime", "openvino"] = "own"
     """What computes: PyTorch its models, and an exported one the first installed runtime that reads
-    it (own); or what is fastest here (auto), which is measured for some seconds and remembered."""
+    it (own; in bfloat16 what is fastest); or what is fastest here (auto), which is measured for
+    some seconds and remembered."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What products are computed in: that of an exported file, else float32 (auto); bfloat16 needs
-    OpenVINO and a processor that has it. For 8 bits export the model."""
+    a GPU, or OpenVINO and a processor that has it. For 8 bits export the model."""
     again: Flag = False
     """Measure anew what is fastest here."""
     json: Flag = False
@@ -69,11 +70,14 @@ def main(words: list[str]) -> int:
     paths = list(find_images(given.files))
     from mixerkit.inference.predictor import predict_files
 
-    model, notes, memory = _opened(given)
+    model, notes = _opened(given)
+    batch_size = given.batch_size
+    if batch_size is None:
+        batch_size = getattr(model, "batch_size", BATCH_SIZE)
     predictions = predict_files(
         model,
         paths,
-        batch_size=given.batch_size,
+        batch_size=batch_size,
         top=given.top,
         tiles=given.tiles,
         keep_going=True,
@@ -82,7 +86,7 @@ def main(words: list[str]) -> int:
         print(f"assumed: {note}", file=sys.stderr)
     errors: list[str] = []
     found = _telling_errors(predictions, errors)
-    with memory:
+    with _told_how_to_fit(given.model, batch_size):
         if given.json:
             _print_json(found)
         else:
@@ -90,22 +94,31 @@ def main(words: list[str]) -> int:
     return _exit_code(len(errors), len(paths))
 
 
-def _opened(
-    given: Predict,
-) -> "tuple[MlpMixer | Classifier, tuple[str, ...], AbstractContextManager[None]]":
-    """The model, what was assumed about it, and what tells when memory is short. An exported model
-    is opened without PyTorch."""
-    from mixerkit.inference.exported import is_exported, open_exported
+def _told_how_to_fit(source: str, batch_size: int) -> AbstractContextManager[None]:
+    """Memory that is short is told with what helps; exported models do without PyTorch."""
+    from mixerkit.inference.exported import is_exported
 
-    advice = f"Give a --batch-size below {given.batch_size}."
+    if is_exported(source):
+        return nullcontext()
+    from mixerkit.device import memory_told
+
+    return memory_told(lambda: f"Give a --batch-size below {batch_size}.")
+
+
+def _opened(given: Predict) -> "tuple[MlpMixer | Classifier, tuple[str, ...]]":
+    """The model, and what was assumed about it. An exported model is opened without PyTorch."""
+    from mixerkit.inference.exported import is_exported, open_exported
+    from mixerkit.inference.ways import check_precision
+
     if is_exported(given.model) and given.image_size is not None:
         raise UserError(
             f"{given.model} is exported for one image size: leave --image-size out, or export the "
             f"model with it."
         )
-    if given.again and given.backend == "own":
+    measures = given.backend != "own" or given.precision == "bfloat16"
+    if given.again and not measures:
         raise UserError("Nothing is measured unless a --backend is given: leave --again out.")
-    if given.backend != "own" or given.precision != "auto":
+    if measures:
         from mixerkit.inference.engine import Predictor
 
         predictor = Predictor(
@@ -116,14 +129,16 @@ def _opened(
             again=given.again,
             watch=_say,
         )
-        return predictor, predictor.notes, nullcontext()
+        return predictor, predictor.notes
     if is_exported(given.model):
-        return open_exported(Path(given.model)), (), nullcontext()
+        exported = open_exported(Path(given.model))
+        check_precision(exported, given.precision)
+        return exported, ()
     from mixerkit.checkpoint.load import load
-    from mixerkit.device import device_here, memory_told
+    from mixerkit.device import device_here
 
     model = load(given.model, image_size=given.image_size).to(device_here())
-    return model, model.notes, memory_told(lambda: advice)
+    return model, model.notes
 
 
 def _say(line: str) -> None:

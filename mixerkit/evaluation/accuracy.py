@@ -7,7 +7,8 @@ loss: both rank the classes alike, so top-1, top-5 and the confusion matrix are 
 NLL and ECE then describe the softmax of logits that were not trained for it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,19 @@ class Accuracy:
     confusion: list[list[int]]
 
 
+@contextmanager
+def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Dropout and stochastic depth are off; every module's own training flag is put back."""
+    trained = [module for module in modules if module.training]
+    for module in trained:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in trained:
+            module.training = True
+
+
 def probabilities(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -59,20 +73,15 @@ def probabilities(
     Runs without gradients, with dropout and stochastic depth off; every module's own
     training flag is put back afterwards. Images go to the device of the model.
     """
-    flags = [(module, module.training) for module in model.modules()]
     parameter = next(model.parameters(), None)
     like = torch.zeros(0) if parameter is None else parameter
     found: list[tuple[Tensor, Tensor]] = []
-    model.eval()
-    try:
-        # what a divided model gathers here it uses in training too
-        with torch.no_grad() if divided else torch.inference_mode():
-            for images, labels in batches:
-                logits_BK: Tensor = model(images.to(like.device, like.dtype))
-                found.append((logits_BK.float().softmax(dim=1).cpu(), labels.long().cpu()))
-    finally:
-        for module, training in flags:
-            module.training = training
+    # what a divided model gathers here it uses in training too
+    grad = torch.no_grad() if divided else torch.inference_mode()
+    with evaluating(model.modules()), grad:
+        for images, labels in batches:
+            logits_BK: Tensor = model(images.to(like.device, like.dtype))
+            found.append((logits_BK.float().softmax(dim=1).cpu(), labels.long().cpu()))
     if not found and classes:
         return torch.zeros(0, classes), torch.zeros(0, dtype=torch.int64)
     if not found:

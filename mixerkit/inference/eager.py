@@ -3,6 +3,9 @@
 Letters: B batch, I image channels, H W image height and width, K classes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mixerkit.data.augment import normalise
+from mixerkit.evaluation.accuracy import evaluating
 from mixerkit.inference.exported import softmax
 from mixerkit.inference.runtimes import InFloat, Run
 from mixerkit.model.mixer import MlpMixer
@@ -20,7 +24,7 @@ SIZES = (1, 8, 32)
 
 
 class Eager:
-    """Runs on the model's device, in inference mode; the model's training flag is put back."""
+    """Runs on the model's device, in inference mode; training flags are put back."""
 
     def __init__(self, model: MlpMixer) -> None:
         self.model, self.config = model, model.config
@@ -30,13 +34,9 @@ class Eager:
         """float32 [B, K] of 8-bit images as the decoder gives them."""
         assert self.preprocess
         x_BIHW = normalise(torch.from_numpy(pixels_BIHW), self.preprocess)
-        parameter, was_training = next(self.model.parameters()), self.model.training
-        self.model.eval()
-        try:
-            with torch.inference_mode():
-                result = self.model(x_BIHW.to(parameter.device, parameter.dtype))
-        finally:
-            self.model.train(was_training)
+        parameter = next(self.model.parameters())
+        with evaluating(self.model.modules()), torch.inference_mode():
+            result = self.model(x_BIHW.to(parameter.device, parameter.dtype))
         found: np.ndarray = result.float().cpu().numpy()
         return found
 
@@ -87,21 +87,28 @@ def padded(run: Run) -> Run:
     return few_sizes
 
 
+@contextmanager
+def _on_threads(count: int) -> Iterator[None]:
+    """PyTorch computes on so many threads; 0 changes nothing."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count:
+            torch.set_num_threads(before)
+
+
 def _run(model: nn.Module, call: Any, threads: int) -> Run:
-    """In inference mode at every call; the model's training flag is put back."""
-    if threads:
-        torch.set_num_threads(threads)
+    """In inference mode at every call, one call at a time: what it changes of the model and of
+    PyTorch is put back."""
+    parameter, modules = next(model.parameters()), list(model.modules())
+    they_are_mine = Lock()
 
     def run(x_BIHW: np.ndarray) -> np.ndarray:
-        parameter, was_training = next(model.parameters()), model.training
-        if was_training:
-            model.eval()
-        try:
-            with torch.no_grad():
-                result = call(torch.from_numpy(x_BIHW).to(parameter.device, parameter.dtype))
-        finally:
-            if was_training:
-                model.train()
+        with they_are_mine, _on_threads(threads), evaluating(modules), torch.no_grad():
+            result = call(torch.from_numpy(x_BIHW).to(parameter.device, parameter.dtype))
         found: np.ndarray = result.float().cpu().numpy()
         return found
 

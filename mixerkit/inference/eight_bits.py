@@ -67,9 +67,9 @@ class Loss:
 
 
 class Calibration:
-    """A model with a head, and the images that its ranges are found on. Float graphs run in
-    `runtime`. `UserError`: there is nothing to compare, as the model has no head, or gives the same
-    logits for all images."""
+    """A model with a head, and the images that its ranges are found on. Graphs run in `runtime`,
+    unless another is given. `UserError`: there is nothing to compare, as the model has no head, or
+    gives the same logits for all images."""
 
     def __init__(
         self,
@@ -94,15 +94,15 @@ class Calibration:
         self._smooth, self._ends = cache(self._find_smooth), cache(self._find_ends)
         self._counts = cache(self._find_counts)
 
-    def logits(self, eight_bits: EightBits | None) -> np.ndarray:
+    def logits(self, eight_bits: EightBits | None, runtime: Runtime | None = None) -> np.ndarray:
         """What the graph gives of the images, [N, K]."""
         graph = mixer_graph(self.config, self.weights, None, RIGHT, eight_bits)
-        run = open_graph(graph.SerializeToString(), self.runtime, "", self.threads).run
+        run = open_graph(graph.SerializeToString(), runtime or self.runtime, "", self.threads).run
         return np.concatenate([run(some) for some in self._batches()])
 
-    def loss(self, eight_bits: EightBits) -> Loss:
+    def loss(self, eight_bits: EightBits, runtime: Runtime | None = None) -> Loss:
         """What these 8 bits do to the logits."""
-        found_NK = self.logits(eight_bits)
+        found_NK = self.logits(eight_bits, runtime)
         noise = np.square(found_NK - self.wanted_NK).mean()
         signal = np.square(self.wanted_NK - self.wanted_NK.mean(axis=0)).mean()
         same = found_NK.argmax(axis=1) == self.wanted_NK.argmax(axis=1)
@@ -132,7 +132,7 @@ class Calibration:
         tensors = list(dict.fromkeys(inputs.values()))
         about = described(self.config, None, RIGHT)
         model = finished(graph, self.config, RIGHT, about, tensors)
-        run = open_outputs(model.SerializeToString(), tensors, self.threads)
+        run = open_outputs(model.SerializeToString(), tensors, self.runtime, self.threads)
         for some in self._batches():
             found = run(some)
             yield {product: found[tensor] for product, tensor in inputs.items()}

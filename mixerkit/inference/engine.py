@@ -17,7 +17,14 @@ from mixerkit.inference.mixer_graph import EightBits
 from mixerkit.inference.plan import Choice, kept_plan, sliced
 from mixerkit.inference.predictor import Prediction, images_in, likeliest, predict_files
 from mixerkit.inference.runtimes import RUNTIMES, Run, installed
-from mixerkit.inference.ways import Backend, Precision, Ways, ways_of_file, ways_of_model
+from mixerkit.inference.ways import (
+    COMPILED,
+    Backend,
+    Precision,
+    Ways,
+    ways_of_file,
+    ways_of_model,
+)
 from mixerkit.spec.mixer import Size
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.strict import to_dict
@@ -28,6 +35,8 @@ if TYPE_CHECKING:
     from mixerkit.model.mixer import MlpMixer
 
 Watch = Callable[[str], None]
+LEAST_BATCH = 32
+"""Of images that are handed over at once, so that decoding need not be waited for."""
 SPEED = ("input", "output", "stored", "eight_bits")
 """What a file says of itself that its speed depends on."""
 
@@ -72,12 +81,14 @@ class Predictor:
             self.config, self.preprocess = exported.config, exported.preprocess
             self.source = str(source)
             self.notes: tuple[str, ...] = ()
-            self._prepare, self._gives = exported.prepared, str(exported.about["output"])
+            self._prepare, self._gives = exported.prepare, str(exported.about["output"])
             about: dict[str, Any] = {"file": {key: exported.about.get(key) for key in SPEED}}
         else:
             model = _loaded(source, image_size, backend)
             self.config, self.preprocess, self.source = model.config, model.preprocess, model.source
-            eight_bits = _rounded(model, images, watch) if images is not None else None
+            eight_bits = None
+            if images is not None:
+                eight_bits = _rounded(model, images, backend, threads, watch)
             ways = ways_of_model(model, precision, backend, threads, eight_bits)
             self._prepare, self._gives = partial(_normalised, self.preprocess), "logits"
             self.notes = model.notes
@@ -111,14 +122,15 @@ class Predictor:
         self, paths: str | Path | Sequence[str | Path], **options: Any
     ) -> Iterator[Prediction]:
         """The likeliest classes of image files, and of those in folders, in their order, decoded
-        while others are computed; `options` as of `predict_files`."""
+        while others are computed; `options` as of `predict_files`, and `batch_size` what the plan
+        says if not given."""
         listed = [paths] if isinstance(paths, str | Path) else paths
         found = [
             file
             for path in map(Path, listed)
             for file in (images_in(path) if path.is_dir() else [path])
         ]
-        return predict_files(self, found, **options)
+        return predict_files(self, found, **{"batch_size": self.batch_size} | options)
 
     def classes(self, image: "Image.Image", top: int = 5) -> tuple[tuple[str, float], ...]:
         """The likeliest classes of an image in memory, as (name, probability)."""
@@ -132,8 +144,19 @@ class Predictor:
         [B, H, W, I] for a file that was exported so."""
         if not len(images):
             return np.zeros((0, self.config.num_classes or self.config.width), np.float32)
+        return self._computed(lambda ready: ready, images)
+
+    def _computed(self, prepare: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> Any:
+        """Slice by slice, so that no more is prepared at once than is computed."""
         choice = self.plan.for_batch(len(images))
-        return sliced(self._runs[choice.backend], images, choice.slice)
+        run = self._runs[choice.backend]
+        even = choice.backend != COMPILED  # which has a few sizes, and fills up what is smaller
+        return sliced(lambda part: run(prepare(part)), images, choice.slice, even)
+
+    @property
+    def batch_size(self) -> int:
+        """Images to hand over at once: as many as are computed at once, and not few."""
+        return max(LEAST_BATCH, self.plan.many.slice)
 
     def _noise(self, count: int) -> np.ndarray:
         """Images to measure with."""
@@ -147,7 +170,9 @@ class Predictor:
                 f"Expected 8-bit images [batch, {channels}, {height}, {width}], found "
                 f"{pixels_BIHW.dtype} {list(pixels_BIHW.shape)}."
             )
-        return self.outputs(self._prepare(pixels_BIHW))
+        if not len(pixels_BIHW):
+            return self.outputs(pixels_BIHW)
+        return self._computed(self._prepare, pixels_BIHW)
 
 
 def _opened(ways: Ways, choices: Sequence[Choice]) -> dict[str, Run]:
@@ -191,20 +216,23 @@ def _loaded(
     return model if backend in RUNTIMES else model.to(device_here())
 
 
-def _rounded(model: "MlpMixer", images_NIHW: np.ndarray, watch: Watch) -> EightBits:
-    """How the model is computed in 8 bits, if the gate lets it pass."""
+def _rounded(
+    model: "MlpMixer", images_NIHW: np.ndarray, backend: Backend, threads: int, watch: Watch
+) -> EightBits:
+    """How the model is computed in 8 bits, if the gate lets it pass in every runtime that may
+    answer."""
     from mixerkit.inference.export import weights_of
     from mixerkit.inference.gate import judged, refuse_unless_good
     from mixerkit.inference.samples import parted
 
-    here = installed()
+    here = [name for name in installed() if backend in ("auto", name)]
     if not here or model.preprocess is None:
         raise UserError(
             f"int8 is judged by running it, on images prepared as the model's preprocess says: "
             f"found {' and '.join(here) or 'no runtime'} and {model.preprocess}."
         )
     about = (model.config, weights_of(model), model.preprocess)
-    found, verdict = judged(*about, parted(images_NIHW), here, watch)
+    found, verdict = judged(*about, parted(images_NIHW), here, watch, threads)
     refuse_unless_good(verdict)
     return found
 

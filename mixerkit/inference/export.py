@@ -175,7 +175,7 @@ def compared(exported: Exported, wanted_NK: np.ndarray, pixels_NIHW: np.ndarray)
     alone: batches of any size must do."""
 
     def outputs(pixels: np.ndarray) -> np.ndarray:
-        return exported.run(exported.prepared(pixels))
+        return exported.run(exported.prepare(pixels))
 
     found_NK = np.concatenate([outputs(some) for some in batches(pixels_NIHW)])
     alone_1K = outputs(pixels_NIHW[:1])

@@ -5,7 +5,9 @@ Letters: B batch, I image channels, H W image height and width, K classes.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +43,21 @@ class Exported:
     def logits(self, pixels_BIHW: np.ndarray) -> np.ndarray:
         """[B, K] of 8-bit images as the decoder gives them; log-probabilities where the graph gives
         probabilities, and features where it has no head."""
-        return as_logits(self.run(self.prepared(pixels_BIHW)), self.about["output"])
+        return as_logits(self.run(self.prepare(pixels_BIHW)), self.about["output"])
 
     def probabilities(self, pixels_BIHW: np.ndarray) -> np.ndarray:
         """float32 [B, K] of 8-bit images as the decoder gives them."""
-        result_BK = self.run(self.prepared(pixels_BIHW))
+        result_BK = self.run(self.prepare(pixels_BIHW))
         return result_BK if self.about["output"] == "probabilities" else softmax(result_BK)
 
-    def prepared(self, pixels_BIHW: np.ndarray) -> np.ndarray:
-        """8-bit images as the graph takes them."""
+    @property
+    def prepare(self) -> Callable[[np.ndarray], np.ndarray]:
+        """What makes of 8-bit images [B, I, H, W] what the graph takes; it holds nothing of the
+        runtime."""
         if self.about["input"] == "pixels":
-            return np.ascontiguousarray(pixels_BIHW.transpose(0, 2, 3, 1))
+            return channels_last
         assert self.preprocess
-        return normalised(pixels_BIHW, self.preprocess)
+        return partial(normalised, preprocess=self.preprocess)
 
 
 def is_exported(source: str) -> bool:
@@ -109,6 +113,11 @@ def _runtime_for(path: Path) -> Runtime:
     if path.suffix == ".xml" or "onnxruntime" not in installed():
         return "openvino"
     return "onnxruntime"
+
+
+def channels_last(pixels_BIHW: np.ndarray) -> np.ndarray:
+    """[B, H, W, I], as decoders give images."""
+    return np.ascontiguousarray(pixels_BIHW.transpose(0, 2, 3, 1))
 
 
 def normalised(pixels_BIHW: np.ndarray, preprocess: Preprocess) -> np.ndarray:

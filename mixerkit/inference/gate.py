@@ -24,7 +24,7 @@ from mixerkit.inference.eight_bits import (
 )
 from mixerkit.inference.mixer_graph import PLAIN, EightBits, mixer_graph
 from mixerkit.inference.runtimes import Runtime, open_graph
-from mixerkit.inference.samples import Samples
+from mixerkit.inference.samples import Samples, spread
 from mixerkit.results import describe_machine
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
@@ -54,9 +54,10 @@ class Speed:
 @dataclass(frozen=True)
 class Verdict:
     """What was found of a model in 8 bits. `loss`: on images that had no part in the choice of
-    ranges. `costs`: signal to noise in decibels with one product alone in 8 bits, where that was
-    measured. `judged_times`: as often were products left in float until the judging images agreed,
-    and once. `machine`: where it is so; processors without VNNI add up 8-bit products otherwise."""
+    ranges, in the runtime that agrees least. `costs`: signal to noise in decibels with one product
+    alone in 8 bits, where that was measured. `judged_times`: as often were products left in float
+    until the judging images agreed, and once. `machine`: where it is so; processors without VNNI
+    add up 8-bit products otherwise."""
 
     setting: Setting
     in_float: tuple[str, ...]
@@ -91,33 +92,34 @@ def judged(
 ) -> tuple[EightBits, Verdict]:
     """The best way to compute the model in 8 bits that is found on some real images, and how it
     does on others. Products that cost agreement are left in float; with `sense` what each costs is
-    measured in any case. Of `runtimes` the first computes, and all are timed."""
+    measured in any case. Of `runtimes` the first finds ranges; all are judged and timed."""
     about = (config, weights, preprocess)
     watch(f"8 bits: ranges from {len(samples.learn)} images, judged by {len(samples.judge)} others")
     learn = Calibration(*about, samples.learn, runtimes[0], threads)
     judge = Calibration(*about, samples.judge, runtimes[0], threads)
     setting, eight_bits, known = tried(learn, watch, settings)[0]
-    products, loss = set(eight_bits.ranges), judge.loss(eight_bits)
+    products, loss = set(eight_bits.ranges), _least(judge, eight_bits, runtimes)
     agrees = min(known.agreement, loss.agreement) >= LEAST_AGREEMENT
     times, losses = 1, dict[str, Loss]()
     if sense or not agrees:
         watch("what does each product cost, alone in 8 bits?")
-        few = Calibration(*about, samples.learn[:SENSED], runtimes[0], threads)
+        some = samples.learn[spread(len(samples.learn), SENSED)]  # of all classes
+        few = Calibration(*about, some, runtimes[0], threads)
         losses = sensitivity(few, eight_bits, watch)
     last: Loss | None = loss  # of `eight_bits`, where the judges have seen it
-    for some in sparing(eight_bits, losses) if not agrees else ():
-        eight_bits, last = some, None
-        if learn.loss(some).agreement < LEAST_AGREEMENT:
+    for spared in sparing(eight_bits, losses) if not agrees else ():
+        eight_bits, last = spared, None
+        if learn.loss(spared).agreement < LEAST_AGREEMENT:
             continue
-        loss, times = judge.loss(some), times + 1
+        loss, times = _least(judge, spared, runtimes), times + 1
         last = loss
-        watch(f"{len(products - set(some.ranges))} in float: agreement {loss.agreement:.2%}")
+        watch(f"{len(products - set(spared.ranges))} in float: agreement {loss.agreement:.2%}")
         if loss.agreement >= LEAST_AGREEMENT:
             break
     verdict = Verdict(
         setting=setting,
         in_float=tuple(sorted(products - set(eight_bits.ranges))),
-        loss=last or judge.loss(eight_bits),
+        loss=last or _least(judge, eight_bits, runtimes),
         speed=speed_up(judge, eight_bits, runtimes),
         calibrated_on=len(samples.learn),
         judged_on=len(samples.judge),
@@ -125,6 +127,12 @@ def judged(
         costs={product: one.signal_to_noise for product, one in losses.items()},
     )
     return eight_bits, verdict
+
+
+def _least(judge: Calibration, eight_bits: EightBits, runtimes: Sequence[Runtime]) -> Loss:
+    """Of the runtime that agrees least with float: whichever is fastest will answer."""
+    losses = (judge.loss(eight_bits, runtime) for runtime in runtimes)
+    return min(losses, key=lambda one: (one.agreement, one.signal_to_noise))
 
 
 def unjudged(calibration: Calibration, setting: Setting) -> tuple[EightBits, Verdict]:

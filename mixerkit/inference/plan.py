@@ -30,8 +30,10 @@ SECONDS = 0.5
 FEW = 8
 """Images at once by which ways for many are told apart, where that takes no longer."""
 ROUNDS, FINALISTS = 3, 2
-HOPELESS = 1.5
-"""Times the best way's seconds: what takes longer at its second call gets no further turns."""
+HOPELESS, LOOKS = 1.5, 2
+"""Times the best way's seconds: what takes longer at so many looks gets no further turns."""
+LEAST_LOOK = 0.01
+"""Seconds of calls of which the fastest counts: one slow moment must not decide."""
 GAIN = 0.98
 """What two doublings of a slice must come down to, or larger ones are not tried."""
 
@@ -58,12 +60,14 @@ class Plan:
         return self.one if images == 1 else self.many
 
 
-def sliced(run: Run, images_B: np.ndarray, size: int) -> np.ndarray:
-    """The result [B, K], computed in slices of about equal size, at most `size` images each."""
-    if len(images_B) <= size:
+def sliced(run: Run, images_B: np.ndarray, size: int, even: bool = True) -> np.ndarray:
+    """The result [B, K], computed in slices of at most `size` images each: about equal ones, or
+    full ones and a rest."""
+    count = len(images_B)
+    if count <= size:
         return run(images_B)
-    parts = -(-len(images_B) // size)
-    return np.concatenate([run(part) for part in np.array_split(images_B, parts)])
+    cuts: int | list[int] = -(-count // size) if even else list(range(size, count, size))
+    return np.concatenate([run(part) for part in np.array_split(images_B, cuts)])
 
 
 def kept_plan(
@@ -148,8 +152,8 @@ def _contest(
     known: Sequence[_Entrant], entrant: _Entrant, images_B: np.ndarray
 ) -> Sequence[_Entrant]:
     """All of them, the fastest first; a hopeless entrant is not among them."""
-    first = _seconds(partial(entrant.run, images_B))
-    if known and first > HOPELESS * known[0].seconds:
+    looks = (_seconds(partial(entrant.run, images_B)) for _ in range(LOOKS))
+    if known and all(seconds > HOPELESS * known[0].seconds for seconds in looks):
         return known
     all_of_them = {one.name: one for one in (*known, entrant)}
     calls: dict[str, Call] = {name: partial(one.run, images_B) for name, one in all_of_them.items()}
@@ -178,9 +182,12 @@ def _gained_nothing(each: Sequence[float]) -> bool:
 
 
 def _seconds(call: Call) -> float:
-    """Of one call, after one that may have to prepare things."""
+    """Of the fastest of some calls, after one that may have to prepare things."""
     call()
-    return min(interleave({"": call}, rounds=1, warmup=0, least_turn=0)[""])
+    taken: list[float] = []
+    while sum(taken) < LEAST_LOOK:
+        taken += interleave({"": call}, rounds=1, warmup=0, least_turn=0)[""]
+    return min(taken)
 
 
 # -- keeping ----------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 Runtime = Literal["onnxruntime", "openvino"]
 InFloat = Literal["float32", "bfloat16"]
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
+LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 
 
@@ -55,10 +56,19 @@ def open_graph(
 
 
 def open_outputs(
-    graph: bytes, names: Sequence[str], threads: int = 0
+    graph: bytes, names: Sequence[str], runtime: Runtime, threads: int = 0
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """A graph in memory that gives its outputs called `names`, in ONNX Runtime. `UserError`: it is
-    not installed."""
+    """A graph in memory that gives its outputs called `names`. `UserError`: the runtime is not
+    installed."""
+    if runtime == "openvino":
+        compiled, _ = _openvino_model(graph, threads, "float32", LATENCY)
+        request = compiled.create_infer_request()
+
+        def run(x: np.ndarray) -> dict[str, np.ndarray]:
+            request.infer({0: x})
+            return {name: np.array(request.get_tensor(name).data) for name in names}
+
+        return run
     session = _session(graph, threads)
     (images,) = (one.name for one in session.get_inputs())
     return lambda x: dict(zip(names, session.run(list(names), {images: x}), strict=True))
@@ -111,7 +121,7 @@ def _session(graph: bytes | Path, threads: int) -> Any:
     except ImportError as error:
         raise missing("onnxruntime", graph) from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or processors()  # its own 0 counts those of others, too
     options.log_severity_level = 3  # errors
     source = graph if isinstance(graph, bytes) else str(graph)
     try:
@@ -123,29 +133,34 @@ def _session(graph: bytes | Path, threads: int) -> Any:
 def _openvino(
     graph: bytes | Path, key: str, threads: int, precision: InFloat, streams: bool
 ) -> Opened:
+    parts = threads or processors()
+    compiled, model = _openvino_model(
+        graph, threads, precision, {"NUM_STREAMS": parts} if streams else LATENCY
+    )
+    run = by_requests(compiled, parts) if streams else _at_once(compiled)
+    place = ["framework", key]  # where it keeps ONNX's metadata, in its own files too
+    return Opened(run, model.get_rt_info(place).astype(str) if model.has_rt_info(place) else "")
+
+
+def _openvino_model(
+    graph: bytes | Path, threads: int, precision: InFloat, settings: dict[str, Any]
+) -> tuple[Any, Any]:
+    """Compiled, and as it was read."""
     try:
         import openvino
     except ImportError as error:
         raise missing("openvino", graph) from error
     core = openvino.Core()
-    settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
-    }
-    if streams:
-        settings["NUM_STREAMS"] = threads or processors()
-    else:
-        settings["PERFORMANCE_HINT"] = "LATENCY"
+    hint = "bf16" if precision == "bfloat16" else "f32"
+    settings = settings | {"INFERENCE_PRECISION_HINT": hint}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
         model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
         with signal_stack_kept():
-            compiled = core.compile_model(model, "CPU", settings)
+            return core.compile_model(model, "CPU", settings), model
     except RuntimeError as error:
         raise unreadable(graph, "OpenVINO", error) from error
-    run = by_requests(compiled, settings["NUM_STREAMS"]) if streams else _at_once(compiled)
-    place = ["framework", key]  # where it keeps ONNX's metadata, in its own files too
-    return Opened(run, model.get_rt_info(place).astype(str) if model.has_rt_info(place) else "")
 
 
 class _Stack(ctypes.Structure):

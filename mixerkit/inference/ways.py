@@ -29,6 +29,7 @@ Backend = Literal["auto", "pytorch", "compiled", "onnxruntime", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 Ways = dict[str, Callable[[], Run]]
 
+COMPILED = "compiled"
 FORMS = {"": Form(), ", constants on the right": Form(left_of_tokens=False)}
 IN_EIGHT_BITS = {"": Form(left_of_tokens=False)}
 
@@ -55,10 +56,22 @@ def ways_of_file(
     def opened(runtime: Runtime, count: int, streams: bool) -> Run:
         return open_exported(path, runtime, count, kind, streams).run
 
-    ways: Ways = {name: partial(opened, *how) for name, how in _settings(readers, threads).items()}
-    exported = open_exported(path, readers[0], threads, kind)
-    ways[next(iter(ways))] = lambda: exported.run  # it is open already, as the first way says
+    settings = _settings(readers, threads)
+    ways: Ways = {name: partial(opened, *how) for name, how in settings.items()}
+    first, (runtime, count, _) = next(iter(settings.items()))
+    exported = open_exported(path, runtime, count, kind)
+    check_precision(exported, precision)
+    ways[first] = lambda: exported.run  # it is open already
     return ways, exported
+
+
+def check_precision(exported: Exported, precision: Precision) -> None:
+    """`UserError` where a file in 8 bits is asked for another precision."""
+    if precision != "auto" and exported.about.get("eight_bits"):
+        raise UserError(
+            f"{exported.source} is exported in 8 bits and not computed in {precision}: leave the "
+            f"precision out, or export the model again."
+        )
 
 
 def ways_of_model(
@@ -74,7 +87,8 @@ def ways_of_model(
 
     kind = in_float(precision)
     on_gpu = next(model.parameters()).device.type != "cpu"
-    runtimes = [] if on_gpu and backend == "auto" else _runtimes(backend, kind)
+    takes_gpu = on_gpu and backend == "auto" and not eight_bits  # no runtime here has one
+    runtimes = [] if takes_gpu else _runtimes(backend, kind)
     if not runtimes:
         if eight_bits:
             raise UserError(f"int8 needs a runtime: install {' or '.join(RUNTIMES)}.")
@@ -102,7 +116,7 @@ def _in_pytorch(model: "MlpMixer", kind: InFloat, backend: Backend, threads: int
     from mixerkit.inference.eager import compiled_run, eager_run, padded
 
     if backend == "compiled":
-        return {"compiled": lambda: padded(compiled_run(model, threads))}
+        return {COMPILED: lambda: padded(compiled_run(model, threads))}
     name = "pytorch" if kind == "float32" else f"pytorch, {kind}"
     return {name: partial(eager_run, model, threads, kind)}
 

@@ -115,5 +115,6 @@ def test_the_fastest_backend_is_found_once(model, mixer, repository, tmp_path, m
     assert "is fastest here, once" in err and "single images: " in err and "several: " in err
     assert second == (0, out, "")  # nothing is measured again
     assert "is fastest here" in mixer(*words, "--again")[2]
-    code, _, err = mixer(*words[:4], "--again")
-    assert code == 2 and "leave --again out" in err
+    for more in ((), ("--precision", "float32")):
+        code, _, err = mixer(*words[:4], "--again", *more)
+        assert code == 2 and "leave --again out" in err

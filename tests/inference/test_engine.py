@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -12,15 +14,17 @@ import torch
 from PIL import Image
 
 from mixerkit.errors import Refused, UserError
-from mixerkit.inference import engine as module, plan as plan_module
+from mixerkit.inference import engine as module, plan as plan_module, ways as ways_module
 from mixerkit.inference.eager import SIZES
 from mixerkit.inference.engine import Predictor
 from mixerkit.inference.export import eager_logits, export, weights_of
-from mixerkit.inference.mixer_graph import Form, mixer_graph
+from mixerkit.inference.exported import Exported
+from mixerkit.inference.graph import Range
+from mixerkit.inference.mixer_graph import EightBits, Form, mixer_graph
 from mixerkit.inference.plan import Choice, Plan
 from mixerkit.inference.predictor import predict_files
 from mixerkit.inference.runtimes import RUNTIMES, Runtime, open_graph
-from mixerkit.inference.ways import Backend
+from mixerkit.inference.ways import Backend, ways_of_model
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
@@ -149,6 +153,70 @@ def test_a_batch_is_computed_in_the_slices_of_the_plan(
     for count in (10, 1, 2):
         predictor.logits(pixels(count))
     assert sizes == [4, 3, 3, -1, 2]
+    assert predictor.batch_size == 32
+    prepared: list[int] = []
+
+    def prepare(pixels_BIHW: np.ndarray) -> np.ndarray:
+        prepared.append(len(pixels_BIHW))
+        return pixels_BIHW.astype(np.float32)
+
+    monkeypatch.setattr(predictor, "_prepare", prepare)
+    predictor.logits(pixels(10))
+    assert prepared == [4, 3, 3], "no more is prepared at once than is computed"
+
+
+def test_the_runtime_that_said_what_a_file_is_goes_with_it(
+    model: MlpMixer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the plan runs it: a large model would be in memory twice."""
+    (path,) = export(model, tmp_path / "a.onnx", pixels()).files
+    names, opened = [], []
+    whole = ways_module.open_exported
+
+    def noting(*given: Any) -> Exported:
+        found = whole(*given)
+        opened.append((given[1], weakref.ref(found.run)))
+        return found
+
+    def last(about: Any, ways: dict[str, Any], *_: Any, **more: Any) -> Plan:
+        names.extend(ways)
+        return Plan(Choice(names[-1], 1, 0.1), Choice(names[-1], 4, 0.1))
+
+    monkeypatch.setattr(ways_module, "open_exported", noting)
+    monkeypatch.setattr(module, "kept_plan", last)
+    predictor = Predictor(path)
+    assert [runtime for runtime, _ in opened] == ["onnxruntime", "openvino"]
+    assert [run() is not None for _, run in opened] == [False, True]
+    assert predictor.logits(pixels()).shape == (11, 4)
+
+
+def test_8_bits_are_computed_by_a_runtime_beside_a_gpu_too(
+    model: MlpMixer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = weights_of(model)
+    monkeypatch.setattr("mixerkit.inference.export.weights_of", lambda model: weights)
+    elsewhere = model.to("meta")
+    eight_bits = EightBits({"blocks.0.token_mixing.fc1": Range(-1, 1)})
+    ways = ways_of_model(elsewhere, "int8", "auto", 1, eight_bits)
+    assert {name.partition(",")[0] for name in ways} == set(RUNTIMES)
+    assert list(ways_of_model(elsewhere, "auto", "auto", 1)) == ["pytorch"]
+    assert list(ways_of_model(elsewhere, "bfloat16", "auto", 1)) == ["pytorch, bfloat16"]
+
+
+def test_8_bits_are_judged_in_the_runtimes_that_may_answer(
+    model: MlpMixer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def judged(*given: Any) -> Any:
+        seen.append((given[4], given[6]))
+        raise Refused("seen")
+
+    monkeypatch.setattr("mixerkit.inference.gate.judged", judged)
+    for backend in ("auto", "openvino"):
+        with pytest.raises(Refused, match="seen"):
+            Predictor(model, "int8", images=pixels(200), backend=backend, threads=2)  # type: ignore[arg-type]
+    assert seen == [(list(RUNTIMES), 2), (["openvino"], 2)]
 
 
 def test_the_second_predictor_measures_nothing(
@@ -173,8 +241,6 @@ def test_files_of_one_model_have_plans_of_their_own(model: MlpMixer, tmp_path: P
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_several_threads_may_share_a_predictor(model: MlpMixer, runtime: Runtime) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     graph = mixer_graph(CONFIG, weights_of(model)).SerializeToString()
     images = np.random.default_rng(0).standard_normal((40, 3, *CONFIG.image_hw), np.float32)
     for streams in (False, True):
@@ -280,11 +346,30 @@ def test_a_model_in_8_bits_must_pass_the_gate(
 
 
 def test_a_model_is_left_as_it_was(model: MlpMixer) -> None:
+    """With what its user froze, and so are PyTorch's threads."""
+    threads = torch.get_num_threads()
     for training in (True, False):
         model.train(training)
+        model.blocks[0].eval()
+        before = [part.training for part in model.modules()]
         for backend in ("pytorch", "onnxruntime"):
-            Predictor(model, backend=backend).logits(pixels())  # type: ignore[arg-type]
-            assert model.training is training
+            predictor = Predictor(model, backend=backend, threads=threads + 1)  # type: ignore[arg-type]
+            predictor.logits(pixels())
+            eager_logits(model, pixels())
+            assert [part.training for part in model.modules()] == before
+            assert torch.get_num_threads() == threads
+
+
+def test_a_model_in_training_answers_several_threads_without_dropout(model: MlpMixer) -> None:
+    """One must not switch it on while another computes."""
+    dropping = MlpMixer(replace(CONFIG, dropout=0.5)).train()
+    dropping.load_state_dict(model.state_dict())
+    dropping.preprocess = model.preprocess
+    predictor = Predictor(dropping, backend="pytorch")
+    wanted = eager_logits(model, pixels(2))
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(predictor.logits, [pixels(2)] * 200):
+            np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_a_model_without_a_head_has_no_probabilities() -> None:

@@ -16,13 +16,14 @@ from mixerkit.inference.eight_bits import (
     Loss,
     Setting,
 )
+from mixerkit.inference.engine import Predictor
 from mixerkit.inference.export import export, weights_of
 from mixerkit.inference.exported import open_exported
 from mixerkit.inference.gate import Speed, Verdict, judged
 from mixerkit.inference.graph import Range
 from mixerkit.inference.mixer_graph import EightBits
-from mixerkit.inference.runtimes import RUNTIMES
-from mixerkit.inference.samples import parted
+from mixerkit.inference.runtimes import RUNTIMES, Runtime
+from mixerkit.inference.samples import parted, spread
 from mixerkit.model.mixer import MlpMixer
 from tests.inference.small_model import (
     CONFIG,
@@ -126,7 +127,7 @@ def test_judged_on_images_that_chose_nothing(monkeypatch: pytest.MonkeyPatch) ->
     learn, rest, few = seen
     assert (found.calibrated_on, found.judged_on) == (len(learn), len(rest)) == (60, 100)
     assert np.array_equal(learn, given.learn) and np.array_equal(rest, given.judge)
-    assert np.array_equal(few, given.learn[: gate.SENSED])
+    assert np.array_equal(few, given.learn[spread(60, gate.SENSED)])
     assert found.speed.ratio > 0 and sorted(found.costs) == PRODUCTS
     assert found.row()["machine"]["instruction_set"]
 
@@ -138,7 +139,7 @@ def test_products_stay_in_float_until_the_judging_images_agree(
     monkeypatch.setattr(gate, "speed_up", lambda *given: times(2.0))
     whole = Calibration.loss
 
-    def loss(self: Calibration, eight_bits: EightBits) -> Loss:
+    def loss(self: Calibration, eight_bits: EightBits, *runtime: Runtime) -> Loss:
         true = whole(self, eight_bits)
         judging = len(self.images_NIHW) == 100
         most = len(PRODUCTS) - 2
@@ -151,6 +152,23 @@ def test_products_stay_in_float_until_the_judging_images_agree(
     assert found.passes and found.judged_times == 3
     assert list(found.in_float) == sorted(list(found.costs)[:2])
     assert set(found.in_float) | set(eight_bits.ranges) == set(PRODUCTS)
+
+
+def test_every_runtime_that_may_answer_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the one that agrees least is what is told."""
+    monkeypatch.setattr(gate, "speed_up", lambda *given: times(2.0))
+    monkeypatch.setattr(gate, "sparing", lambda *given: ())
+    whole = Calibration.loss
+
+    def loss(self: Calibration, eight_bits: EightBits, runtime: Runtime | None = None) -> Loss:
+        true = whole(self, eight_bits, runtime)
+        return replace(true, agreement=0.7 if runtime == "openvino" else 1.0)
+
+    monkeypatch.setattr(Calibration, "loss", loss)
+    about = (CONFIG, weights_of(made()), PREPROCESS, samples())
+    both = judged(*about, RUNTIMES, print, 1, SETTINGS[:1])[1]
+    assert both.loss.agreement == 0.7 and not both.passes
+    assert judged(*about, ["onnxruntime"], print, 1, SETTINGS[:1])[1].passes
 
 
 def test_nothing_to_compare() -> None:
@@ -186,6 +204,9 @@ def test_a_bad_setting_is_refused_and_forced_is_said(
     assert about["forced"] is True and about["eight_bits"] == PRODUCTS
     assert about["judged"]["loss"]["agreement"] == rounded[1].loss.agreement
     assert about["judged"]["setting"] == {"percentile": 50.0, "smooth": 0.0}
+    for precision in ("float32", "bfloat16"):
+        with pytest.raises(UserError, match="exported in 8 bits and not computed in"):
+            Predictor(tmp_path / "a.onnx", precision)  # type: ignore[arg-type]
 
 
 def test_a_file_that_answers_otherwise_is_refused_whatever_was_judged(tmp_path: Path) -> None:

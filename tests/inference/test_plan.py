@@ -41,6 +41,18 @@ def test_slices_are_even_and_their_results_in_order(count: int) -> None:
     assert len(sizes) == -(-count // 8)
 
 
+def test_full_slices_and_a_rest() -> None:
+    """For what is compiled for few sizes, and fills up what is smaller."""
+    sizes = []
+
+    def run(images_B: np.ndarray) -> np.ndarray:
+        sizes.append(len(images_B))
+        return 2 * images_B
+
+    assert np.array_equal(sliced(run, images(21), 8, even=False), 2 * images(21))
+    assert sizes == [8, 8, 5]
+
+
 def opened(**runs: Run) -> dict[str, Callable[[], Run]]:
     return {name: lambda run=run: run for name, run in runs.items()}
 
@@ -87,7 +99,22 @@ def test_a_hopeless_way_gets_no_turns() -> None:
         return images_B
 
     fastest(opened(quick=sleeping(lambda n: 0.001), slow=slow), images)
-    assert calls == 4  # once to prepare and once in earnest, for one image and for several
+    # once to prepare and once in earnest, twice, for one image and for several
+    assert calls == 8
+
+
+def test_one_slow_moment_throws_no_way_out() -> None:
+    """As when the machine does something else for a while."""
+    calls = 0
+
+    def quick(images_B: np.ndarray) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        time.sleep(0.04 if calls in (2, 8) else 0.0005)
+        return images_B
+
+    found = fastest(opened(slow=sleeping(lambda n: 0.004), quick=quick), images)
+    assert found.one.backend == found.many.backend == "quick"
 
 
 def test_slices_grow_while_that_is_faster() -> None:
