@@ -1,5 +1,5 @@
 // Opening image files: told by their content, refused before they are decoded where they are too
-// large or cut short. Browsers decode what is left; they draw half of a broken file without a word.
+// large or cut short. Browsers decode what is left; they may draw half of a broken file.
 
 import { BadImage } from "./pixels.js";
 
@@ -9,14 +9,21 @@ export async function opened(file, rule) {
     const limit = Math.floor(rule.most_bytes / 2 ** 20);
     throw new BadImage(`its ${mebibytes(file.size)} MiB are above the limit of ${limit} MiB.`);
   }
-  const bytes = new Uint8Array(await file.arrayBuffer());
-  const { format, width, height, whole } = head(bytes, rule.formats);
+  const { format, width, height, whole } = head(await content(file), rule.formats);
   if (!(width > 0 && height > 0) || !whole) throw broken();
   if (width * height > rule.most_pixels) {
     const limit = Math.floor(rule.most_pixels / 1e6);
     throw new BadImage(`${width} × ${height} px are above the limit of ${limit} million pixels.`);
   }
-  return decoded(new Blob([bytes], { type: `image/${format.toLowerCase()}` }));
+  return decoded(file.slice(0, file.size, `image/${format.toLowerCase()}`));
+}
+
+async function content(file) {
+  try {
+    return new Uint8Array(await file.arrayBuffer());
+  } catch (error) {
+    throw new BadImage(`it cannot be read. Is it a folder, or gone? (${error.message})`);
+  }
 }
 
 function mebibytes(size) {
@@ -98,9 +105,9 @@ function jpeg(view, bytes) {
   let size = { width: 0, height: 0 };
   let at = 2;
   for (;;) {
+    while (view.getUint8(at) !== 0xff) at++; // stray bytes
     while (view.getUint8(at + 1) === 0xff) at++; // fill bytes
     const marker = view.getUint8(at + 1);
-    if (view.getUint8(at) !== 0xff) throw broken();
     const isFrame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
     if (isFrame) size = { height: view.getUint16(at + 5), width: view.getUint16(at + 7) };
     if (marker === 0xda) break;
@@ -112,8 +119,26 @@ function jpeg(view, bytes) {
   return { ...size, whole: false };
 }
 
+// Blocks up to the end of the first image: later ones are not shown. It may reach beyond the size in
+// the file's head. What is not there is behind the end.
 function gif(view) {
-  return { width: view.getUint16(6, true), height: view.getUint16(8, true), whole: true };
+  const short = (at) => view.getUint16(at, true);
+  const colours = (flags) => (flags & 0x80 ? 3 * 2 ** ((flags & 7) + 1) : 0); // bytes of a palette
+  let at = 13 + colours(view.getUint8(10));
+  for (let kind; (kind = view.getUint8(at)) !== 0x2c; ) {
+    if (kind === 0x3b) throw broken(); // no image
+    at = kind === 0x21 ? behindBlocks(view, at + 2) : at + 1;
+  }
+  behindBlocks(view, at + 11 + colours(view.getUint8(at + 9)));
+  const width = Math.max(short(6), short(at + 1) + short(at + 5));
+  const height = Math.max(short(8), short(at + 3) + short(at + 7));
+  return { width, height, whole: true };
+}
+
+// Blocks that begin with their length, the last one has none.
+function behindBlocks(view, at) {
+  for (let length; (length = view.getUint8(at)) !== 0; ) at += 1 + length;
+  return at + 1;
 }
 
 function webp(view) {
@@ -131,9 +156,24 @@ function webp(view) {
   return { width: side(26), height: side(28), whole };
 }
 
+// The size of the file in its head is often wrong; what counts is that all rows of pixels are there.
 function bmp(view) {
-  const old = view.getUint32(14, true) === 12; // the first form of its header
+  const header = view.getUint32(14, true);
+  const old = header === 12; // its first form
   const width = old ? view.getUint16(18, true) : view.getInt32(18, true);
   const height = old ? view.getUint16(20, true) : Math.abs(view.getInt32(22, true));
-  return { width, height, whole: true };
+  const bits = view.getUint16(old ? 24 : 28, true);
+  const isPacked = !old && [1, 2].includes(view.getUint32(30, true)); // run lengths
+  const row = (width * bits) / 8;
+  const padded = 4 * Math.ceil(row / 4);
+  const pixels = isPacked ? view.getUint32(34, true) : padded * (height - 1) + Math.ceil(row);
+  return { width, height, whole: pixelsBegin(view, header, bits) + pixels <= view.byteLength };
+}
+
+// Some files say that the pixels begin at 0, or where their palette does.
+function pixelsBegin(view, header, bits) {
+  const said = view.getUint32(10, true);
+  if (said > 14 + header || bits > 8) return Math.max(said, 14 + header);
+  const colours = (header > 12 && view.getUint32(46, true)) || 2 ** bits;
+  return 14 + header + colours * (header > 12 ? 4 : 3);
 }
