@@ -7,13 +7,25 @@ import shutil
 import struct
 import time
 import zlib
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from PIL import Image
 
 from tests.browser import Pipe, Tab, tab
-from tests.inference.page.visit import BOOT, Site, opened, photograph, said, show, troubles
+from tests.inference.page.visit import (
+    BOOT,
+    Quiet,
+    Site,
+    opened,
+    photograph,
+    said,
+    show,
+    troubles,
+)
+from tests.loopback import serving
 
 pytestmark = pytest.mark.slow
 
@@ -32,20 +44,26 @@ def claiming(width: int, height: int) -> bytes:
 
 def broken_files(folder: Path) -> dict[str, str]:
     """Files that are no images, and what is said of each."""
-    jpeg, png, webp, gif, long = (io.BytesIO() for _ in range(5))
+    jpeg, png, webp, gif, bmp, tiff, avif, long = (io.BytesIO() for _ in range(8))
     Image.new("L", (1, 65_000)).save(long, "PNG")
     image = Image.fromarray(photograph(200, 300))
-    for content, kind in ((jpeg, "JPEG"), (png, "PNG"), (webp, "WEBP"), (gif, "GIF")):
+    named = {"JPEG": jpeg, "PNG": png, "WEBP": webp, "GIF": gif, "BMP": bmp, "TIFF": tiff}
+    for kind, content in named.items():
         image.save(content, kind)
+    image.save(avif, "AVIF")
     broken = "it is broken or cut short"
     none = "its content is none of JPEG, PNG, WEBP, BMP, GIF"
     made = {
         "words.png": (b"these are words", none),
         "nothing.jpg": (b"", none),
         "page.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", none),
+        "scan.tif": (tiff.getvalue(), none),
+        "photo.avif": (avif.getvalue(), none),
         "cut.jpg": (jpeg.getvalue()[:3000], broken),
         "cut.png": (png.getvalue()[:9000], broken),
         "cut.webp": (webp.getvalue()[:2000], broken),
+        "cut.gif": (gif.getvalue()[: len(gif.getvalue()) // 2], broken),
+        "cut.bmp": (bmp.getvalue()[: len(bmp.getvalue()) // 2], broken),
         "head.png": (png.getvalue()[:20], broken),
         "head.gif": (gif.getvalue()[:9], broken),
         "head.jpg": (jpeg.getvalue()[:4], broken),
@@ -82,11 +100,58 @@ def test_broken_and_huge_files(browser: Pipe, fashion: Site, tmp_path: Path) -> 
     assert all(says.startswith(f"Cannot use {name}: ") for name, says in found.items())
 
 
+def test_a_file_that_is_gone(browser: Pipe, fashion: Site, tmp_path: Path) -> None:
+    """Costs no worker: the model is not loaded again. A folder that is dropped is read as such."""
+    with opened(browser, fashion) as page:
+        page.run("import('./page.js').then(({ model }) => { model.worker.isTheFirst = true })")
+        assert "it cannot be read. Is it a folder, or gone?" in show(page, tmp_path / "none.png")
+        assert "Ankle boot" in show(page, BOOT)
+        assert page.run("import('./page.js').then(({ model }) => model.worker.isTheFirst)")
+
+
+DIE = "import('./page.js').then(({ model }) => { model.fail('out of memory') })"
+
+
 def test_a_worker_that_dies_is_replaced(browser: Pipe, fashion: Site) -> None:
     with opened(browser, fashion) as page:
         before = show(page, BOOT)
-        page.run("import('./page.js').then(({ model }) => { model.fail('out of memory') })")
+        page.run(DIE)
         assert show(page, BOOT) == before
+        assert troubles(page) == []
+
+
+class Failing(Quiet):
+    """A server that has no answer for the files in `lost`, and lets no browser keep any."""
+
+    lost: ClassVar[set[str]] = set()
+
+    def do_GET(self) -> None:  # noqa: N802 — a name of the standard library
+        if self.path.rsplit("/", 1)[-1] in self.lost:
+            self.send_error(503)
+        else:
+            super().do_GET()
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-store")
+        super().end_headers()
+
+
+@pytest.mark.parametrize("lost", ["worker.js", "model.json", "model.onnx"])
+def test_a_server_that_is_gone_for_a_moment(browser: Pipe, fashion: Site, lost: str) -> None:
+    """While a worker that died is replaced: each image tries again, until one is answered."""
+    handler = partial(Failing, directory=str(fashion.path))
+    with serving(handler) as address, opened(browser, Site(f"{address}/", fashion.path)) as page:  # type: ignore[arg-type]
+        before = show(page, BOOT)
+        page.run(DIE)
+        Failing.lost = {lost}
+        try:
+            for _ in range(2):
+                assert "The page goes on with the next image." in show(page, BOOT)
+        finally:
+            Failing.lost = set()
+        assert show(page, BOOT) == before
+        thrown = page.events("Runtime.exceptionThrown")
+    assert thrown == []
 
 
 def test_a_folder_that_is_not_whole(browser: Pipe, root: Site, fashion: Site) -> None:
