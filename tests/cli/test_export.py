@@ -132,13 +132,21 @@ def flat_folder(repository: Path, folder: Path, count: int) -> Path:
 
 
 def test_a_bad_setting_is_refused(
-    capsys: pytest.CaptureFixture[str], repository: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    repository: Path,
+    tmp_path: Path,
 ) -> None:
-    """Half of all values are cut off: whatever stays in float does not help."""
+    """Half of all values are cut off: whatever stays in float does not help, nor does the speed."""
+    speed = gate.Speed(2.0, 2.0, 2.0, "onnxruntime")
+    monkeypatch.setattr(gate, "speed_up", lambda *given: speed)
     root = str(repository / "tests/samples/fashion-mnist")
-    words = ["--precision", "int8", "--images", "fashion-mnist", "--root", root]
+    words = ["--precision", "int8", "--images", "fashion-mnist", "--root", root, "--count", "200"]
     assert main(["export", SHIPPED, *words, "--percentile", "50"]) == 3
-    assert "Not kept in 8 bits" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "Not kept in 8 bits" in err and "2.00 times as fast" in err
+    agreement = float(err.partition("the same as in float for ")[2].partition("%")[0])
+    assert agreement < 99
     assert list(tmp_path.iterdir()) == []
 
 
