@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from mixerkit.errors import EXIT_DONE, UserError
 from mixerkit.spec.mixer import Size
 
 if TYPE_CHECKING:
+    from mixerkit.inference.eight_bits import Setting
     from mixerkit.inference.export import Target, Written
     from mixerkit.inference.gate import Verdict
     from mixerkit.inference.mixer_graph import EightBits
@@ -178,7 +179,6 @@ def _begun_page(given: Export) -> "tuple[Path, dict[Taken, bytes]]":
 
 
 def _rounded(model: "MlpMixer", samples: "Samples", given: Export) -> "tuple[EightBits, Verdict]":
-    from mixerkit.inference.eight_bits import SETTINGS, Setting
     from mixerkit.inference.export import READERS, weights_of
     from mixerkit.inference.gate import judged
     from mixerkit.inference.runtimes import installed
@@ -192,11 +192,18 @@ def _rounded(model: "MlpMixer", samples: "Samples", given: Export) -> "tuple[Eig
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    settings = SETTINGS
-    if given.percentile is not None or given.smooth is not None:
-        settings = (Setting(given.percentile or Setting.percentile, given.smooth or 0.0),)
+    settings = settings_of(given)
     about = (model.config, weights_of(model), model.preprocess)
     return judged(*about, samples, here, say, settings=settings, sense=given.sensitivity)
+
+
+def settings_of(given: Export) -> "tuple[Setting, ...]":
+    """What is tried: all settings, with what is given in the place of their own."""
+    from mixerkit.inference.eight_bits import SETTINGS
+
+    instead = {"percentile": given.percentile, "smooth": given.smooth}
+    known = {name: value for name, value in instead.items() if value is not None}
+    return tuple(dict.fromkeys(replace(one, **known) for one in SETTINGS))
 
 
 def _target(given: Export) -> "Target":

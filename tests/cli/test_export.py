@@ -1,11 +1,13 @@
 """`mixer export`: files, what is printed, and bad input."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from mixerkit.cli.export import name_of
+from mixerkit.cli.arguments import parse
+from mixerkit.cli.export import Export, name_of, settings_of
 from mixerkit.cli.main import main
 from mixerkit.inference import gate, web_runtime
 from mixerkit.inference.exported import open_exported
@@ -91,13 +93,34 @@ def test_eight_bits_pass_the_gate_or_not(
         assert "the head alone" in captured.out
 
 
+@pytest.mark.parametrize(
+    ("words", "percentiles", "smooths"),
+    [
+        ([], {100, 99.99, 99.9}, {0, 0.5}),
+        (["--percentile", "99.95"], {99.95}, {0, 0.5}),
+        (["--smooth", "0.7"], {100, 99.99, 99.9}, {0.7}),
+        (["--smooth", "0"], {100, 99.99, 99.9}, {0}),
+        (["--percentile", "100", "--smooth", "0.5"], {100}, {0.5}),
+    ],
+)
+def test_what_is_given_is_tried_with_all_of_the_other(
+    words: list[str], percentiles: set[float], smooths: set[float]
+) -> None:
+    """Each pair once."""
+    found = settings_of(parse(Export, ["a", *words], command="export", examples=""))
+    assert sorted((one.percentile, one.smooth) for one in found) == sorted(
+        (percentile, smooth) for percentile in percentiles for smooth in smooths
+    )
+
+
 def test_eight_bits_from_a_folder_of_images_as_it_is_told(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     repository: Path,
     tmp_path: Path,
 ) -> None:
-    """No classes in the folder, one setting, and what each product costs, kept in the file."""
+    """No classes in the folder, the better of two settings, and what each product costs, kept in
+    the file."""
     speed = gate.Speed(2.0, 2.0, 2.0, "onnxruntime")
     monkeypatch.setattr(gate, "speed_up", lambda *given: speed)
     folder = flat_folder(repository, tmp_path / "flat", 140)
@@ -107,7 +130,10 @@ def test_eight_bits_from_a_folder_of_images_as_it_is_told(
     captured = capsys.readouterr()
     assert "ranges from 40 images, judged by 100 others" in captured.err
     found = json.loads(captured.out)["judged"]
-    assert found["setting"] == {"percentile": 99.95, "smooth": 0.0}
+    tried = re.findall(r"percentile (.*), smoothing (.*): signal to noise (.*) dB", captured.err)
+    assert [one[:2] for one in tried] == [("99.95", "0"), ("99.95", "0.5")]
+    best = max(tried, key=lambda one: float(one[2]))
+    assert found["setting"] == {"percentile": 99.95, "smooth": float(best[1])}
     about = open_exported(Path("fashion-demo.onnx")).about
     assert set(about["judged"]["costs"]) == set(about["eight_bits"]) | set(found["in_float"])
     next(folder.iterdir()).unlink()
