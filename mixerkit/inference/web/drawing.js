@@ -1,6 +1,6 @@
 // A canvas to draw on, with a finger, a mouse, a pen, or the keyboard.
 
-const SHORTEST = 280; // pixels of its shorter side, at least
+const SHORTEST = 320; // pixels of its shorter side, at least
 
 // `drawn(file)` is told of the drawing after every stroke, as a PNG.
 export function drawingBoard(elements, about, drawn) {
@@ -26,7 +26,7 @@ export function drawingBoard(elements, about, drawn) {
     context.strokeStyle = pen.value;
     context.beginPath();
     context.moveTo(at.x, at.y);
-    context.lineTo(x, y);
+    context.lineTo(x + 0.01, y); // a line without length would not be drawn: a tap is a dot
     context.stroke();
     moveTo(x, y);
   }
@@ -56,16 +56,18 @@ export function drawingBoard(elements, about, drawn) {
   }
 
   canvas.addEventListener("pointerdown", (event) => {
+    if (!event.isPrimary || event.button !== 0) return; // a second finger, another button
     canvas.setPointerCapture(event.pointerId);
     isDown = true;
     moveTo(...place(event));
     lineTo(...place(event));
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (isDown && event.buttons) lineTo(...place(event));
+    if (isDown && event.isPrimary && event.buttons) lineTo(...place(event));
   });
-  canvas.addEventListener("pointerup", lift);
-  canvas.addEventListener("pointercancel", lift);
+  for (const end of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(end, (event) => event.isPrimary && lift());
+  }
   canvas.addEventListener("blur", lift);
 
   const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
