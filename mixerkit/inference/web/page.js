@@ -18,11 +18,13 @@ let unitWeights;
 let latest = 0; // the number of the image that is shown; what belongs to earlier ones is dropped
 
 async function begin() {
+  // A file that is dropped too early leaves the page where it is.
+  for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
   try {
     about = await model.about;
     if (about.units) unitWeights = await fetched(about.units.weights);
   } catch (error) {
-    say(`The model could not be loaded: ${error.message}`, true);
+    say(`The model could not be loaded (${error.message}). Reload the page to try again.`, true);
     $("loading").hidden = true;
     return;
   }
@@ -38,7 +40,7 @@ async function begin() {
 
 async function fetched(name) {
   const answer = await fetch(name);
-  if (!answer.ok) throw new Error(`${name} is not there (${answer.status}).`);
+  if (!answer.ok) throw new Error(`${name} is not there: ${answer.status}`);
   return new Int8Array(await answer.arrayBuffer());
 }
 
@@ -57,6 +59,7 @@ function say(words, isError = false) {
 // -- where images come from ---------------------------------------------------------------------
 
 function listen() {
+  $("file").accept = about.image.formats.map((one) => `image/${one.toLowerCase()}`).join();
   $("file").addEventListener("change", () => {
     const [file] = $("file").files;
     $("file").value = ""; // so that the same file may be chosen again
@@ -67,10 +70,7 @@ function listen() {
     document.body.classList.remove("dropping");
     take(event, event.dataTransfer);
   });
-  addEventListener("dragover", (event) => {
-    event.preventDefault();
-    document.body.classList.add("dropping");
-  });
+  addEventListener("dragover", () => document.body.classList.add("dropping"));
   addEventListener("dragleave", (event) => {
     if (!event.relatedTarget) document.body.classList.remove("dropping");
   });
@@ -94,6 +94,7 @@ export async function look(file) {
   say(`Looking at ${file.name} …`);
   try {
     const pixels = await model.prepare(file);
+    if (!isWanted()) return;
     const found = await model.run(pixels, 1, true);
     if (!isWanted()) return;
     showAnswer(pixels, found, file.name);

@@ -35,7 +35,7 @@ async function load(address, progress) {
 
 async function found(address) {
   const answer = await fetch(address);
-  if (!answer.ok) throw new Error(`${address.pathname} is not there (${answer.status}).`);
+  if (!answer.ok) throw new Error(`${address.pathname} is not there: ${answer.status}`);
   return answer;
 }
 

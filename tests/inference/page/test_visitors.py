@@ -162,7 +162,9 @@ def test_a_folder_that_is_not_whole(browser: Pipe, root: Site, fashion: Site) ->
     with tab(browser) as page:
         page.go(f"{root.at}/half/")
         page.wait("document.getElementById('said').classList.contains('error')")
-        assert "model.onnx is not there (404)" in said(page)
+        assert "model.onnx is not there: 404). Reload the page to try again." in said(page)
+        early = "dispatchEvent(new DragEvent('drop', { cancelable: true }))"
+        assert page.run(early) is False, "a dropped file would replace the page"
 
 
 # -- who can use it --------------------------------------------------------------------------------
@@ -177,6 +179,8 @@ def test_by_keyboard_alone(browser: Pipe, fashion: Site) -> None:
     with opened(browser, fashion) as page:
         page.press("Tab")
         assert focused(page) == "file"
+        kinds = "image/jpeg,image/png,image/webp,image/bmp,image/gif"
+        assert page.run("document.getElementById('file').accept") == kinds
         outline = "getComputedStyle(document.querySelector('label[for=file]')).outlineStyle"
         assert page.run(outline) == "solid"
         page.press("Tab")
@@ -225,17 +229,56 @@ def test_dropped_pasted_and_drawn(browser: Pipe, root: Site, fashion: Site) -> N
         page.run(DROP % "text")
         assert "That was no image file" in said(page)
         page.run("document.querySelector('details').open = true")
-        box = page.run(
-            "(b => [b.left, b.top, b.width, b.height])"
-            "(document.getElementById('board').getBoundingClientRect())"
-        )
-        for kind, share in (("mousePressed", 0.3), ("mouseMoved", 0.7), ("mouseReleased", 0.7)):
-            page.ask(
-                "Input.dispatchMouseEvent", type=kind, x=box[0] + share * box[2],
-                y=box[1] + 0.5 * box[3], button="left", buttons=int(kind != "mouseReleased"),
-                clickCount=1,
-            )  # fmt: skip
+        stroke(page, "right")
+        assert max(middle_row(page)) == 0
+        stroke(page, "left")
         page.wait("document.getElementById('seen').ariaLabel.startsWith('your drawing')")
+
+
+def on_board(page: Tab, share: float) -> dict[str, float]:
+    """A place in the middle of the drawing's height, at a share of its width."""
+    left, top, width, height = page.run(
+        "(b => [b.left, b.top, b.width, b.height])"
+        "(document.getElementById('board').getBoundingClientRect())"
+    )
+    return {"x": left + share * width, "y": top + height / 2}
+
+
+def stroke(page: Tab, button: str) -> None:
+    pressed = 1 if button == "left" else 2
+    for kind, share in (("mousePressed", 0.3), ("mouseMoved", 0.7), ("mouseReleased", 0.7)):
+        buttons = 0 if kind == "mouseReleased" else pressed
+        page.ask(
+            "Input.dispatchMouseEvent", type=kind, **on_board(page, share), button=button,
+            buttons=buttons, clickCount=1,
+        )  # fmt: skip
+
+
+def middle_row(page: Tab) -> list[int]:
+    """How light the drawing is, from left to right."""
+    script = (
+        "(c => [...c.getContext('2d').getImageData(0, c.height / 2, c.width, 1).data])"
+        "(document.getElementById('board'))"
+    )
+    return list(page.run(script)[::4])
+
+
+def test_a_finger_draws_a_dot(browser: Pipe, fashion: Site) -> None:
+    """A second one draws nothing, and no line leads to it."""
+    with opened(browser, fashion) as page:
+        page.run("document.querySelector('details').open = true")
+        first, second = ({**on_board(page, share), "id": share * 10} for share in (0.2, 0.8))
+        for kind, fingers in (
+            ("touchStart", [first]),
+            ("touchStart", [first, second]),
+            ("touchMove", [first, {**second, "y": second["y"] + 30}]),
+            ("touchEnd", []),
+        ):
+            page.ask("Input.dispatchTouchEvent", type=kind, touchPoints=fingers)
+        page.wait("document.getElementById('seen').ariaLabel?.startsWith('your drawing')")
+        row = middle_row(page)
+    width = len(row)
+    assert row[width // 5] > 100 and max(row[2 * width // 5 :]) == 0
 
 
 def test_screen_readers_are_told(browser: Pipe, fashion: Site) -> None:
@@ -311,7 +354,7 @@ def test_the_files_name_no_address(fashion: Site) -> None:
 
 
 def test_large_models_wait_to_be_asked(browser: Pipe, root: Site, fashion: Site) -> None:
-    """Influence that would take long has a button; a new image drops what the old one computes."""
+    """Influence that would take long has a button."""
     with opened(browser, fashion) as page:
         page.run(
             "import('./page.js').then(({ model }) => { const run = model.run.bind(model);"
@@ -326,3 +369,26 @@ def test_large_models_wait_to_be_asked(browser: Pipe, root: Site, fashion: Site)
         page.wait("document.getElementById('influence-said').textContent")
         assert time.monotonic() - begun < 20
         assert page.run(f"{button}.hidden") is True
+
+
+TWO_AT_ONCE = """(async () => {
+  const { look, model } = await import("./page.js");
+  const blob = await (await fetch("../files/boot.png")).blob();
+  const counts = [];
+  const run = model.run.bind(model);
+  model.run = (pixels, count, units) => {
+    counts.push(count);
+    return run(pixels, count, units);
+  };
+  await Promise.all(["first.png", "second.png"].map((name) => look(new File([blob], name))));
+  return counts;
+})()"""
+
+
+def test_a_new_image_drops_the_old_one(browser: Pipe, root: Site, fashion: Site) -> None:
+    """The model does not run for the one that nobody waits for any more."""
+    shutil.copy(BOOT, root.path / "files" / "boot.png")
+    with opened(browser, fashion) as page:
+        counts = page.run(TWO_AT_ONCE)
+        assert counts[0] == 1 and sum(counts[1:]) == 16
+        assert page.run("document.getElementById('seen').ariaLabel").startswith("second.png")
