@@ -3,21 +3,21 @@
 import json
 import shlex
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as
 from mixerkit.cli.text import pairs, percent, table
-from mixerkit.errors import EXIT_DONE, UserError
+from mixerkit.errors import EXIT_DONE, UserError, how_to_install
 from mixerkit.spec.mixer import Size
 
 if TYPE_CHECKING:
-    from mixerkit.inference.eight_bits import Setting
-    from mixerkit.inference.export import Target, Written
+    import numpy as np
+
+    from mixerkit.inference.export import Written
     from mixerkit.inference.gate import Verdict
     from mixerkit.inference.mixer_graph import EightBits
-    from mixerkit.inference.samples import Samples
     from mixerkit.inference.web_runtime import Taken
     from mixerkit.model.mixer import MlpMixer
 
@@ -63,14 +63,15 @@ class Export:
     folder of images. If not given, int8 takes those that the model was trained on, and the
     validation images to judge by; the comparison alone takes noise."""
     root: Annotated[str, shown_as("FOLDER")] = ""
-    """Folder in which named sets are looked for first."""
-    count: int = 512
-    """How many images, at most; they are spread over the whole set. As many validation images judge
-    int8; without any, half of the images do."""
-    percentile: float | None = None
+    """Folder in which named sets are looked for first, also the one that the model was trained
+    on."""
+    count: Annotated[int | None, shown_as("INT")] = None
+    """How many images, at most, 512 if not given; they are spread over the whole set. As many
+    validation images judge int8; without any, half of the images do, or 100."""
+    percentile: Annotated[float | None, shown_as("FLOAT")] = None
     """For int8: this share (%) of values inside the ranges, instead of the best of 99.9, 99.99 and
     100."""
-    smooth: float | None = None
+    smooth: Annotated[float | None, shown_as("FLOAT")] = None
     """For int8: how much of the differences between channels the matrices take over (SmoothQuant's
     α, 0 to 1), instead of the better of 0 and 0.5."""
     sensitivity: Flag = False
@@ -80,7 +81,7 @@ class Export:
     normalised ones [batch, channels, height, width]. Both have the model's size."""
     probabilities: Flag = False
     """Give probabilities instead of logits."""
-    image_size: Size | None = None
+    image_size: Annotated[Size | None, shown_as("INT | INT INT")] = None
     """Another image size than the model's own, one side or height and width (`mixer convert`)."""
     force: Flag = False
     """Write it though its outputs differ, or int8 is refused; the file then says so."""
@@ -94,35 +95,15 @@ def main(words: list[str]) -> int:
     """Run `mixer export` with `words`."""
     given = parse(Export, words, command="export", examples=EXAMPLES)
     out, runtime = begun(given)
-    from mixerkit.checkpoint.load import load
-    from mixerkit.cli.export_images import images_for, samples_for
-    from mixerkit.inference.export import export
-    from mixerkit.inference.mixer_graph import Form
+    model = _loaded(given)
+    from mixerkit.cli.export_images import images_for, rounded_on, samples_for
 
-    model = load(given.model, image_size=given.image_size)
-    if given.probabilities and not model.config.num_classes:
-        raise UserError(f"{given.model} has no head and so no probabilities: leave them out.")
-    _assume(model)
-    for note in model.notes:
-        print(f"assumed: {note}", file=sys.stderr)
-    half = given.precision == "float16"
     if given.precision == "int8":
         samples = samples_for(model, given)
-        rounded, pixels = _rounded(model, samples, given), samples.judge
+        rounded, pixels = rounded_on(samples, model, given), samples.judge
     else:
         rounded, pixels = None, images_for(model, given)
-    if given.to == "web":
-        from mixerkit.inference.web_export import web_export
-
-        title = name_of(given.model)
-        found = web_export(
-            model, out, pixels, runtime, title=title, half=half, rounded=rounded, force=given.force
-        )
-    else:
-        form = Form(given.pixels, given.probabilities, half)
-        found = export(
-            model, out, pixels, to=given.to, form=form, rounded=rounded, force=given.force
-        )
+    found = _written(given, model, out, runtime, pixels, rounded)
     verdict = rounded[1] if rounded else None
     if given.json:
         print(json.dumps(_report(given, found, verdict), indent=2))
@@ -135,36 +116,48 @@ def begun(given: Export) -> "tuple[Path, dict[Taken, bytes]]":
     """Where it will be, after what is known to be wrong was said; and what a page needs besides."""
     _check(given)
     from mixerkit.inference.export import SUFFIX, check_free
+    from mixerkit.inference.web_runtime import runtime_files
 
     if given.to == "web":
-        return _begun_page(given)
+        out = _page(given)
+        _check_packages(given)
+        return out, runtime_files(Path(given.runtime_files) if given.runtime_files else None)
     if given.runtime_files:
         raise UserError("--runtime-files are for a page: give --to web, too, or leave them out.")
     out = Path(given.out or f"{name_of(given.model)}{SUFFIX[given.to]}")
     check_free(out, given.to)
+    _check_packages(given)
     return out, {}
 
 
 def _check(given: Export) -> None:
-    if given.count < 1:
-        raise UserError(f"--count must be at least 1, found {given.count}.")
+    if given.count is not None and given.count < 2:
+        raise UserError(f"--count must be at least 2, found {given.count}.")
+    int8 = given.precision == "int8"
     about_int8 = {
         "--percentile": given.percentile is not None,
         "--smooth": given.smooth is not None,
         "--sensitivity": given.sensitivity,
     }
-    if given.precision != "int8" and any(about_int8.values()):
-        name = next(name for name, there in about_int8.items() if there)
-        raise UserError(f"{name} is for --precision int8: give it, too, or leave {name} out.")
+    about_images = {"--root": bool(given.root), "--count": given.count is not None}
+    for name, is_given in about_int8.items():
+        if is_given and not int8:
+            raise UserError(f"{name} is for --precision int8: give it, too, or leave {name} out.")
+    for name, is_given in about_images.items():
+        if is_given and not (int8 or given.images):
+            raise UserError(
+                f"{name} is about images, and without any a model in {given.precision} is compared "
+                f"on noise: give --images NAME|FOLDER, too, or leave {name} out."
+            )
     if given.percentile is not None and not 50 <= given.percentile <= 100:
         raise UserError(f"--percentile must be from 50 to 100, found {given.percentile:g}.")
     if given.smooth is not None and not 0 <= given.smooth <= 1:
         raise UserError(f"--smooth must be from 0 to 1, found {given.smooth:g}.")
 
 
-def _begun_page(given: Export) -> "tuple[Path, dict[Taken, bytes]]":
+def _page(given: Export) -> Path:
+    """The folder that the page will be."""
     from mixerkit.checkpoint.files import check_new
-    from mixerkit.inference.web_runtime import runtime_files
 
     if given.pixels or given.probabilities:
         raise UserError(
@@ -175,40 +168,71 @@ def _begun_page(given: Export) -> "tuple[Path, dict[Taken, bytes]]":
     check_new(out)
     if not out.parent.is_dir():
         raise UserError(f"No folder {out.parent} to write {out.name} in.")
-    return out, runtime_files(Path(given.runtime_files) if given.runtime_files else None)
+    return out
 
 
-def _rounded(model: "MlpMixer", samples: "Samples", given: Export) -> "tuple[EightBits, Verdict]":
-    from mixerkit.inference.export import READERS, weights_of
-    from mixerkit.inference.gate import judged
+def _check_packages(given: Export) -> None:
+    """`UserError` that names all packages that are missing: what writes the graph, and a runtime to
+    read it back and to judge it in."""
+    from importlib.util import find_spec
+
+    from mixerkit.inference.export import READERS
     from mixerkit.inference.runtimes import installed
 
-    assert model.preprocess
-    readers = READERS[_target(given)]
-    here = [name for name in readers if name in installed()]
-    if not here:
-        raise UserError(f"int8 is judged by running it: install {' or '.join(readers)}.")
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    settings = settings_of(given)
-    about = (model.config, weights_of(model), model.preprocess)
-    return judged(*about, samples, here, say, settings=settings, sense=given.sensitivity)
+    readers = ("onnxruntime",) if given.to == "web" else READERS[given.to]
+    missing = {} if find_spec("onnx") else {"onnx": "onnx"}
+    if not any(name in installed() for name in readers):
+        missing[readers[0]] = " or ".join(readers)
+    if missing:
+        raise UserError(
+            f"Exporting for {given.to} needs {' and '.join(missing.values())}: "
+            f"{how_to_install(' '.join(missing))}"
+        )
 
 
-def settings_of(given: Export) -> "tuple[Setting, ...]":
-    """What is tried: all settings, with what is given in the place of their own."""
-    from mixerkit.inference.eight_bits import SETTINGS
+def _loaded(given: Export) -> "MlpMixer":
+    """The model, if it can be exported in this way."""
+    from mixerkit.checkpoint.load import load
+    from mixerkit.cli.export_images import assume_preparation
 
-    instead = {"percentile": given.percentile, "smooth": given.smooth}
-    known = {name: value for name, value in instead.items() if value is not None}
-    return tuple(dict.fromkeys(replace(one, **known) for one in SETTINGS))
+    model = load(given.model, image_size=given.image_size)
+    if not model.config.num_classes:
+        if given.probabilities:
+            raise UserError(f"{given.model} has no head and so no probabilities: leave them out.")
+        if given.precision == "int8":
+            raise UserError(
+                f"int8 is judged by the likeliest class, and {given.model} has no head: export it "
+                f"in float32 or float16."
+            )
+    if given.to == "web":
+        from mixerkit.inference.web_export import check_suits
+
+        check_suits(model)
+    assume_preparation(model)
+    for note in model.notes:
+        print(f"assumed: {note}", file=sys.stderr)
+    return model
 
 
-def _target(given: Export) -> "Target":
-    """What kind of file holds the model: a page has it as ONNX."""
-    return "onnx" if given.to == "web" else given.to
+def _written(
+    given: Export,
+    model: "MlpMixer",
+    out: Path,
+    runtime: "dict[Taken, bytes]",
+    pixels_NIHW: "np.ndarray",
+    rounded: "tuple[EightBits, Verdict] | None",
+) -> "Written":
+    """What was written, compared on these images."""
+    from mixerkit.inference.export import export
+    from mixerkit.inference.mixer_graph import Form
+    from mixerkit.inference.web_export import web_export
+
+    half, force, title = given.precision == "float16", given.force, name_of(given.model)
+    what = (model, out, pixels_NIHW)
+    if given.to == "web":
+        return web_export(*what, runtime, title=title, half=half, rounded=rounded, force=force)
+    form = Form(given.pixels, given.probabilities, half)
+    return export(*what, to=given.to, form=form, rounded=rounded, force=force)
 
 
 def name_of(source: str) -> str:
@@ -217,16 +241,6 @@ def name_of(source: str) -> str:
     known = (".npz", ".safetensors", ".pth", ".pt", ".bin")
     stem = last.removesuffix(next((end for end in known if last.endswith(end)), ""))
     return stem.replace("@", "-") or "mixer"
-
-
-def _assume(model: "MlpMixer") -> None:
-    """How images are prepared, where the model does not say it; a note tells."""
-    from mixerkit.spec.preprocess import plain_preprocess
-
-    if model.preprocess is None:
-        model.preprocess = plain_preprocess(model.config)
-        note = "images are prepared as by default (values from -1 to 1): the model does not say how"
-        model.notes = (*model.notes, note)
 
 
 def _report(given: Export, found: "Written", verdict: "Verdict | None") -> dict[str, Any]:
@@ -267,8 +281,7 @@ def _text(
 
 
 def _taken(given: Export, model: "MlpMixer") -> str:
-    height, width = model.config.image_hw
-    channels = model.config.in_channels
+    (height, width), channels = model.config.image_hw, model.config.in_channels
     if given.pixels:
         return f"8-bit images [batch, {height}, {width}, {channels}]"
     return f"normalised images [batch, {channels}, {height}, {width}]"

@@ -1,21 +1,51 @@
 """The images on which `mixer export` compares a model, and finds and judges its 8 bits."""
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixerkit.cli.images import own_data
+from mixerkit.cli.images import own_data, same_images
+from mixerkit.cli.text import plural
 from mixerkit.errors import UserError
-from mixerkit.inference.samples import Samples, parted, samples_of, some_of, spread
+from mixerkit.inference.samples import (
+    FEWEST,
+    FEWEST_JUDGED,
+    Samples,
+    divided,
+    parted,
+    samples_of,
+    some_of,
+    spread,
+    suffice,
+)
+from mixerkit.spec.recipe import Data
 
 if TYPE_CHECKING:
     from mixerkit.cli.export import Export
     from mixerkit.data.sources import Splits
+    from mixerkit.inference.eight_bits import Setting
+    from mixerkit.inference.gate import Verdict
+    from mixerkit.inference.mixer_graph import EightBits
     from mixerkit.model.mixer import MlpMixer
 
-NOISE = 64
-"""Images that are compared."""
+COUNT, NOISE = 512, 64
+"""Images that are taken at most unless --count says otherwise; images of noise."""
+
+
+def assume_preparation(model: "MlpMixer") -> None:
+    """How images are prepared, where the model does not say it; a note tells."""
+    from mixerkit.spec.preprocess import plain_preprocess
+
+    if model.preprocess is None:
+        model.preprocess = plain_preprocess(model.config)
+        note = "images are prepared as by default (values from -1 to 1): the model does not say how"
+        model.notes = (*model.notes, note)
 
 
 def images_for(model: "MlpMixer", given: "Export") -> np.ndarray:
@@ -23,51 +53,141 @@ def images_for(model: "MlpMixer", given: "Export") -> np.ndarray:
     if not given.images:
         return noise(model)
     assert model.preprocess
-    flat = _files(given, model)
-    if flat is not None:
-        return flat
-    return some_of(_splits(model, given).train, model.preprocess, given.count)
+    files = _files(given)
+    if files:
+        return _read(files, model, given)
+    every, _ = divided(_splits(model, given))
+    return some_of(every, model.preprocess, given.count or COUNT)
 
 
 def samples_for(model: "MlpMixer", given: "Export") -> Samples:
     """What int8 finds its ranges on, of the training images, and what it is judged by: validation
     images, where the source has enough."""
-    flat = _files(given, model)
-    if flat is not None:
-        return parted(flat)
     assert model.preprocess
-    return samples_of(_splits(model, given), model.preprocess, given.count)
+    count, files = given.count or COUNT, _files(given)
+    if files:
+        _check_count(count, len(files))
+        return parted(_read(files, model, given))
+    splits = _splits(model, given)
+    every, held = divided(splits)
+    _check_count(count, len(every), len(held) if held else 0)
+    return samples_of(splits, model.preprocess, count)
+
+
+def rounded_on(samples: Samples, model: "MlpMixer", given: "Export") -> "tuple[EightBits, Verdict]":
+    """How the model is computed in 8 bits, and what these images say of that."""
+    from mixerkit.inference.export import READERS, weights_of
+    from mixerkit.inference.gate import judged
+    from mixerkit.inference.runtimes import installed
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    assert model.preprocess
+    about = (model.config, weights_of(model), model.preprocess)
+    readers = READERS["onnx" if given.to == "web" else given.to]
+    here = [name for name in readers if name in installed()]
+    settings = settings_of(given)
+    return judged(*about, samples, here, say, settings=settings, sense=given.sensitivity)
+
+
+def settings_of(given: "Export") -> "tuple[Setting, ...]":
+    """What is tried: all settings, with what is given in the place of their own."""
+    from mixerkit.inference.eight_bits import SETTINGS
+
+    instead = {"percentile": given.percentile, "smooth": given.smooth}
+    known = {name: value for name, value in instead.items() if value is not None}
+    return tuple(dict.fromkeys(replace(one, **known) for one in SETTINGS))
+
+
+def _check_count(count: int, size: int, held: int = 0) -> None:
+    """`UserError` where so many of the images, and of the `held` ones for validation, are too few
+    while more of them would do."""
+    enough = (n for n in range(count, max(size, held) + 1) if suffice(min(n, size), min(n, held)))
+    least = next(enough, count)
+    if least > count:
+        there = f"{size:,} images{f' and {held:,} for validation' if held else ''}"
+        raise UserError(
+            f"8 bits need at least {FEWEST} images to find ranges on and {FEWEST_JUDGED} others to "
+            f"judge by. There are {there}, of which --count {count} takes too few: give --count "
+            f"{least} or more."
+        )
 
 
 def _splits(model: "MlpMixer", given: "Export") -> "Splits":
     """The source that is given, or that the model was trained on."""
-    from mixerkit.data.sources import open_source, opened
+    from mixerkit.data.sources import opened
 
-    if given.images:
-        return open_source(given.images, given.root)
     own = own_data(model)
-    if not own.source:
+    if not (given.images or own.source):
         raise UserError(
             "int8 needs real images to find its ranges on, and this model does not say what it "
             "was trained on: give --images NAME|FOLDER."
         )
-    return opened(own)
+    data = _data(own, given)
+    with _saying_where_else(own.source if data.source == own.source else ""):
+        splits = opened(data)
+    _say(splits.origin)
+    return splits
 
 
-def _files(given: "Export", model: "MlpMixer") -> np.ndarray | None:
-    """Images of a folder that has no classes, spread over all of it; None of other sources."""
-    from mixerkit.data.decode import fit, read
+def _data(own: Data, given: "Export") -> Data:
+    """A model's `own` data, in --root where that is given; or other data, all of it."""
+    if not given.images:
+        return replace(own, root=given.root or own.root)
+    named = Data(source=given.images, root=given.root)
+    is_own = same_images(replace(named, root=given.root or own.root), own)
+    return own if is_own else named
+
+
+@contextmanager
+def _saying_where_else(own: str) -> Iterator[None]:
+    """Errors call --root as it is written, and those about a model's `own` source say how to give
+    another place, or other images."""
+    try:
+        yield
+    except UserError as error:
+        more = (
+            f" The model was trained on {own}: --root FOLDER says where a named set is now, "
+            f"--images NAME|FOLDER takes other images."
+        )
+        error.args = (str(error).replace("data.root", "--root") + (more if own else ""),)
+        raise
+
+
+def _files(given: "Export") -> list[Path]:
+    """The images of a folder that has no classes; none of other sources."""
     from mixerkit.data.folder import images_directly_in
+    from mixerkit.data.sources import SOURCES
 
-    folder = Path(given.images)
-    if not given.images or not folder.is_dir():
-        return None
-    files = images_directly_in(folder)
-    if not files:
-        return None
+    if not given.images or given.images in SOURCES:
+        return []
+    bases = ("", given.root, os.environ.get("MIXERKIT_DATA", ""))  # as a source is looked for
+    places = (Path(base, given.images) for base in bases)
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None or _has_classes(folder):
+        return []
+    return images_directly_in(folder)
+
+
+def _has_classes(folder: Path) -> bool:
+    """Whether images of a folder are in folders of their own, and others beside these left out."""
+    inside = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+    return len(inside) > 1
+
+
+def _read(files: list[Path], model: "MlpMixer", given: "Export") -> np.ndarray:
+    """Some of the files, spread over all of them, uint8 [N, I, H, W]."""
+    from mixerkit.data.decode import fit, read
+
     assert model.preprocess
-    chosen = spread(len(files), given.count)
+    _say(f"{files[0].parent}, a folder of {plural(len(files), 'image')}")
+    chosen = spread(len(files), given.count or COUNT)
     return np.stack([read(files[index], model.preprocess, fit) for index in chosen])
+
+
+def _say(origin: str) -> None:
+    print(f"images: {origin}", file=sys.stderr, flush=True)
 
 
 def noise(model: "MlpMixer") -> np.ndarray:

@@ -28,24 +28,45 @@ def parted(pixels_NIHW: np.ndarray, held_out: np.ndarray | None = None) -> Sampl
     """What there is in two parts. `held_out`: images that had no part in the training; where there
     are too few of them, some of the others judge, too."""
     held = pixels_NIHW[:0] if held_out is None else held_out
-    missing = max(0, FEWEST_JUDGED - len(held))
-    if missing:
-        missing = max(missing, len(pixels_NIHW) // 2 - len(held))
-    if len(pixels_NIHW) - missing < FEWEST:
+    if not suffice(len(pixels_NIHW), len(held)):
+        of_them = f", {len(held)} of them for validation, which only judge" if len(held) else ""
         raise UserError(
             f"8 bits need at least {FEWEST} images to find ranges on and {FEWEST_JUDGED} others to "
-            f"judge by, found {len(pixels_NIHW) + len(held)} in all: give more with --images."
+            f"judge by, found {len(pixels_NIHW) + len(held)} in all{of_them}: give more images."
         )
+    missing = _missing(len(pixels_NIHW), len(held))
     judges = np.linspace(0, len(pixels_NIHW) - 1, missing).round().astype(int)
     return Samples(
         np.delete(pixels_NIHW, judges, axis=0), np.concatenate([held, pixels_NIHW[judges]])
     )
 
 
+def suffice(size: int, held: int) -> bool:
+    """Whether so many images, and so many more for validation, can be parted."""
+    return size - _missing(size, held) >= FEWEST
+
+
+def _missing(size: int, held: int) -> int:
+    """How many of the images have to judge, as there are too few for validation: half of all."""
+    return max(FEWEST_JUDGED, size // 2) - held if held < FEWEST_JUDGED else 0
+
+
 def samples_of(splits: Splits, preprocess: Preprocess, count: int) -> Samples:
-    """So many training images, and as many of the validation split."""
-    held = some_of(splits.validation, preprocess, count) if splits.validation else None
-    return parted(some_of(splits.train, preprocess, count), held)
+    """At most so many images to find ranges on, and as many of the validation split."""
+    every, held = divided(splits)
+    return parted(
+        some_of(every, preprocess, count), some_of(held, preprocess, count) if held else None
+    )
+
+
+def divided(splits: Splits) -> tuple[ImageSplit, ImageSplit | None]:
+    """The training images and the validation images, if any; of a source that is for testing only,
+    its images and none."""
+    if len(splits.train):
+        return splits.train, splits.validation
+    only = splits.validation or splits.test
+    assert only, "a source without images"
+    return only, None
 
 
 def some_of(split: ImageSplit, preprocess: Preprocess, count: int) -> np.ndarray:
