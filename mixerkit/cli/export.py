@@ -265,19 +265,31 @@ def _text(
     else:
         names = ", ".join(map(str, found.files))
         facts = [("written", names), size, ("takes", _taken(given, model))]
+    number, is_noise = found.comparisons[0].images, not (given.images or verdict)
+    facts.append(("compared on", f"{number} images{' of noise' if is_noise else ''}"))
     if verdict:
-        in_float = ", ".join(verdict.in_float) or "the head alone"
+        setting, speed = verdict.setting, verdict.speed
         facts += [
-            ("in float", in_float),
+            ("setting", f"percentile {setting.percentile:g}, smoothing {setting.smooth:g}"),
+            ("in float", ", ".join(verdict.in_float) or "the head alone"),
             ("same class", f"{percent(verdict.loss.agreement)} of {verdict.judged_on} images"),
-            ("speed", f"{verdict.speed.ratio:.2f} times float32's, in {verdict.speed.runtime}"),
+            ("speed", f"{speed.ratio:.2f} times float32's, in {speed.runtime}"),
         ]
+    if given.force and _is_forced(found):
+        facts.append(("forced", "without --force it is refused; the file says so"))
     rows = [("compared with PyTorch", "largest difference", "same likeliest class")]
     rows += [
         (one.runtime, f"{one.largest_difference:.1e}", percent(one.top1_agreement))
         for one in found.comparisons
     ]
     return f"{pairs(facts)}\n\n{table(rows)}"
+
+
+def _is_forced(found: "Written") -> bool:
+    from mixerkit.inference.exported import is_exported, open_exported
+
+    path = next(path for path in found.files if is_exported(str(path)))
+    return bool(open_exported(path).about["forced"])
 
 
 def _taken(given: Export, model: "MlpMixer") -> str:

@@ -54,9 +54,17 @@ def test_a_name_is_found_and_both_runtimes_agree(capsys: pytest.CaptureFixture[s
     assert main(["export", SHIPPED]) == 0
     out = capsys.readouterr().out
     assert "fashion-demo.onnx" in out and "normalised images [batch, 1, 28, 28]" in out
-    assert out.count("100.00 %") == 2
+    assert out.count("100.00 %") == 2 and "64 images of noise" in out
     assert main(["export", SHIPPED]) == 2
     assert "already exists and is never overwritten" in capsys.readouterr().err
+
+
+def test_what_was_forced_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fresh weights give the same of all images, so that nothing was compared."""
+    assert main(["export", "N/7", "--force"]) == 0
+    assert "forced       without --force it is refused" in capsys.readouterr().out
+    assert main(["export", SHIPPED, "--force"]) == 0
+    assert "forced" not in capsys.readouterr().out
 
 
 def test_json_for_openvino(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,11 +124,13 @@ def test_eight_bits_pass_the_gate_or_not(
         assert code == 3 and "1.10 times as fast in onnxruntime" in captured.err
         assert list(tmp_path.iterdir()) == []
         assert main(["export", SHIPPED, *words, "--force"]) == 0
+        assert "without --force it is refused; the file says so" in capsys.readouterr().out
         about = open_exported(Path("fashion-demo.onnx")).about
         assert about["forced"] is True and about["judged"]["speed"]["ratio"] == 1.1
     else:
         assert code == 0 and "2.00 times float32's, in onnxruntime" in captured.out
-        assert "the head alone" in captured.out
+        assert "the head alone" in captured.out and "forced" not in captured.out
+        assert "128 images" in captured.out and "noise" not in captured.out
 
 
 @pytest.mark.parametrize(
@@ -213,6 +223,8 @@ def test_images_in_a_folder_of_any_kind(
             assert json.loads(captured.out)["compared"][0]["images"] == count
             assert said in captured.err
     assert main(["export", SHIPPED, "--images", "../two", "--count", "4", "--out", "a.onnx"]) == 0
+    out = capsys.readouterr().out
+    assert "4 images" in out and "noise" not in out
 
 
 @pytest.fixture
