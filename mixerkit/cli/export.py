@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as
-from mixerkit.cli.text import pairs, percent, table
+from mixerkit.cli.text import pairs, percent, size, table
 from mixerkit.errors import EXIT_DONE, UserError, how_to_install
 from mixerkit.spec.mixer import Size
 
@@ -258,13 +258,13 @@ def _report(given: Export, found: "Written", verdict: "Verdict | None") -> dict[
 def _text(
     given: Export, model: "MlpMixer", out: Path, found: "Written", verdict: "Verdict | None"
 ) -> str:
-    size = ("size", f"{found.size / 1e6:,.1f} MB")
+    stored = ("size", size(found.size))
     if given.to == "web":
         served = f"python -m http.server -d {shlex.quote(str(out))} --bind 127.0.0.1"
-        facts = [("written", f"{out}, a folder"), size, ("look at it", served)]
+        facts = [("written", f"{out}, a folder"), stored, ("look at it", served)]
     else:
         names = ", ".join(map(str, found.files))
-        facts = [("written", names), size, ("takes", _taken(given, model))]
+        facts = [("written", names), stored, ("takes", _taken(given, model))]
     number, is_noise = found.comparisons[0].images, not (given.images or verdict)
     facts.append(("compared on", f"{number} images{' of noise' if is_noise else ''}"))
     if verdict:
