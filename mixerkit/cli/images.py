@@ -137,7 +137,9 @@ def data_named(images: Images, source: str, own: Data) -> Data:
         raise UserError(
             "Which images? This model does not say which it was trained on: give --on NAME|FOLDER."
         )
-    named = replace(_as_data(images), source=source or own.source, root=images.root or own.root)
+    # other data may be beside a model's own, where these still are
+    root = own.root if not source or (own.root and Path(own.root).is_dir()) else ""
+    named = replace(_as_data(images), source=source or own.source, root=images.root or root)
     if not same_images(named, own):
         return named
     return replace(

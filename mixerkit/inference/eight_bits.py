@@ -180,12 +180,12 @@ class Calibration:
         return counts
 
 
-def check_varied(wanted_NK: np.ndarray) -> None:
-    """`UserError` when all images have the same logits."""
+def check_varied(wanted_NK: np.ndarray, other: str = "") -> None:
+    """`UserError` when all images have the same logits; `other`: what else can be done."""
     if not np.ptp(wanted_NK, axis=0).any():
         raise UserError(
-            "The model gives the same outputs for all images, as fresh weights with a head of "
-            "zeros do, so that nothing can be compared: give a trained model, or --force."
+            f"The model gives the same outputs for all images, as fresh weights with a head of "
+            f"zeros do, so that nothing can be compared: give a trained model{other}."
         )
 
 

@@ -98,7 +98,7 @@ def export(
     graph = mixer_graph(model.config, weights, model.preprocess, form, eight_bits)
     wanted_NK = eager_logits(model, pixels_NIHW)
     if not force:
-        check_varied(wanted_NK)
+        check_varied(wanted_NK, ", or --force")
     constant = not np.ptp(wanted_NK, axis=0).any()
     files = files_of(out, to)
     with new_files(files) as temporary:

@@ -76,7 +76,10 @@ def open_exported(
     read it; the rest as of `open_graph`. `UserError`: no such file, not one of ours, or no runtime
     for it."""
     if not path.is_file():
-        raise UserError(f"No exported model {path}: `mixer export SOURCE --to onnx` writes one.")
+        target = "openvino" if path.suffix == ".xml" else "onnx"
+        raise UserError(
+            f"No exported model {path}: `mixer export SOURCE --to {target}` writes one."
+        )
     chosen = runtime or _runtime_for(path)
     if chosen == "onnxruntime" and path.suffix == ".xml":
         raise UserError(f"{path} is OpenVINO's and ONNX Runtime cannot read it: export to onnx.")

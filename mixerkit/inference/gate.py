@@ -116,6 +116,7 @@ def judged(
         watch(f"{len(products - set(spared.ranges))} in float: agreement {loss.agreement:.2%}")
         if loss.agreement >= LEAST_AGREEMENT:
             break
+    watch(f"how fast is it in float and in 8 bits, in {' and '.join(runtimes)}?")
     verdict = Verdict(
         setting=setting,
         in_float=tuple(sorted(products - set(eight_bits.ranges))),

@@ -95,6 +95,14 @@ def test_classes_without_images_are_not_listed(mixer):
     assert len(listed) == 1 and rows[0][0] == "Bag" and "–" not in listed[0]
 
 
+def test_other_images_are_looked_for_where_a_models_own_were_if_these_are_still_there(tmp_path):
+    for root, expected in ((str(tmp_path), str(tmp_path)), (str(tmp_path / "gone"), "")):
+        own = Data(source="cifar10", root=root)
+        assert data_named(Images(), "photos", own).root == expected
+        assert data_named(Images(), "", own).root == root  # and an error names it
+        assert data_named(Images(root="here"), "photos", own).root == "here"
+
+
 def test_other_images_are_taken_whole():
     """What a run took of its own, classes and validation images too, says nothing of others."""
     own = Data("pets", holdout=0.1, split_seed=3, classes=("Beagle",), join_validation=True)
