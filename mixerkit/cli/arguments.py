@@ -65,14 +65,22 @@ def parse(
     """
     complaint = io.StringIO()
     base: Any = tyro.MISSING_NONPROP if default is None else default
-    helps = wants_help(words)
+    helps, rules = wants_help(words), None
     if helps:
+        from mixerkit.cli.option_help import help_rules
+
         print(_wrapped(inspect.getdoc(kind) or "") + "\n")
+        rules = help_rules()
     try:
         with contextlib.redirect_stderr(complaint), _unwrapped(not helps):
             plain = _without_commas(words, _lists(kind))
             given: Arguments = tyro.cli(
-                kind, args=plain, prog=f"mixer {command}", description="", default=base
+                kind,
+                args=plain,
+                prog=f"mixer {command}",
+                description="",
+                default=base,
+                registry=rules,
             )
             return given
     except SystemExit as stop:
