@@ -45,7 +45,7 @@ def _told_better(field: StructFieldSpec) -> StructFieldSpec:
     text = field.helptext() if callable(field.helptext) else field.helptext
     if is_dataclass(bare):
         text = text or _docstring(bare)
-    hint = "" if field.default is None else None
+    hint = "" if field.default in (None, "", ()) else None  # nothing worth a word
     shown = tyro.conf.arg(metavar=_alternatives(bare), help_behavior_hint=hint)
     # first, so that a command's own mark has the last word
     kind: Any = Annotated[(bare, shown, *marks)]
