@@ -10,6 +10,9 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,24 @@ INSTRUCTION_SETS = {
     "sve": "SVE",
 }
 
+_begun: ContextVar[tuple[str, str] | None] = ContextVar("begun", default=None)
+"""The commit and the date of what is being measured."""
+
+
+@contextmanager
+def measuring() -> Iterator[None]:
+    """Files written inside carry the commit and the date of its beginning: by its end other code
+    may be in the place of what was measured."""
+    token = _begun.set(_now())
+    try:
+        yield
+    finally:
+        _begun.reset(token)
+
+
+def _now() -> tuple[str, str]:
+    return describe_commit(), datetime.now(UTC).isoformat(timespec="seconds")
+
 
 def write_results(
     path: Path | str,
@@ -44,12 +65,14 @@ def write_results(
     settings: dict[str, Any],
     rows: list[dict[str, Any]],
 ) -> None:
-    """Write one results file, whole or not at all; values must be JSON and finite."""
+    """Write one results file, whole or not at all; values must be JSON and finite. Its commit and
+    date are those of now, or of when `measuring` began."""
+    commit, date = _begun.get() or _now()
     content = {
         "name": name,
         "command": command,
-        "commit": describe_commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "date": date,
         "hardware": describe_machine(),
         "versions": describe_versions(),
         "settings": settings,
@@ -116,7 +139,7 @@ def describe_machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": cpuinfo.get("model name") or platform.processor() or platform.machine(),
-        "cores": _cores(),
+        "cores": usable_cores(),
         "memory_gib": round(memory / 2**30, 1),
         "instruction_set": " ".join(sets) or platform.machine(),
         "gpu": _gpu(),
@@ -135,7 +158,7 @@ def describe_versions() -> dict[str, str]:
     return versions
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """Processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):  # Linux only
         return len(os.sched_getaffinity(0))

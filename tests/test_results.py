@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -22,6 +23,21 @@ def test_written_file_has_the_schema_and_reads_back(tmp_path):
     assert datetime.now(UTC) - datetime.fromisoformat(content["date"]) < timedelta(minutes=5)
     assert set(content["hardware"]) == {"cpu", "cores", "memory_gib", "instruction_set", "gpu"}
     assert {"python", "torch", "numpy", "mixerkit"} <= set(content["versions"])
+
+
+def test_what_is_measured_has_the_commit_and_the_date_of_its_beginning(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "describe_commit", lambda: "before")
+    start = datetime.now(UTC) - timedelta(seconds=1)  # dates are of whole seconds
+    with results.measuring():
+        monkeypatch.setattr(results, "describe_commit", lambda: "after")
+        time.sleep(1.1)
+        before = datetime.now(UTC)
+        results.write_results(tmp_path / "a.json", **ROW)
+    results.write_results(tmp_path / "b.json", **ROW)
+    one, other = (results.read_results(tmp_path / name) for name in ("a.json", "b.json"))
+    assert (one["commit"], other["commit"]) == ("before", "after")
+    assert start <= datetime.fromisoformat(one["date"]) < before - timedelta(seconds=1)
+    assert datetime.fromisoformat(other["date"]) >= before - timedelta(seconds=1)
 
 
 def test_versions_are_those_of_the_modules():

@@ -1,7 +1,9 @@
 """`mixer bench`: measurements of this machine, each into one results file."""
 
 import json
+import re
 import sys
+import tempfile
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +13,7 @@ import tyro
 
 from mixerkit.cli.arguments import Flag, parse, shown_as
 from mixerkit.errors import EXIT_DONE, UserError
+from mixerkit.results import measuring
 
 EXAMPLES = """\
   mixer bench speed --quick
@@ -38,9 +41,14 @@ Study = Literal[
     "cold-start",
     "int8",
 ]
-OF_A_MODEL = ("inference", "int8")
+FOLDER = Path("results")
+OF_A_MODEL = {
+    "inference": ("B/16", "zoo:fashion-demo"),
+    "int8": ("zoo:fashion-best", "zoo:fashion-best"),
+}
+"""Those that take a model, with their own: for the full measurement, and for a short look."""
 
-# Each module has `study(out, say, quick) -> rows`.
+# Each module has `study(out, say, quick) -> rows`; those of a model take that as well.
 STUDIES = {
     "speed": "mixerkit.benchmark.speed",
     "throughput": "mixerkit.study.throughput",
@@ -88,7 +96,8 @@ class Bench:
     quick: Flag = False
     """A short look instead of the full measurement."""
     out: Annotated[str, shown_as("PATH")] = ""
-    """Results file; results/STUDY.json if not given, results/STUDY-quick.json with --quick."""
+    """Results file; results/STUDY.json if not given, results/STUDY-quick.json with --quick, and
+    results/STUDY-MODEL.json for another model than the study's own."""
     json: Flag = False
     """Print the rows as JSON in one line, the last, and everything else on stderr."""
 
@@ -96,17 +105,54 @@ class Bench:
 def main(words: list[str]) -> int:
     """Run `mixer bench` with `words`."""
     given = parse(Bench, words, command="bench", examples=EXAMPLES)
-    out = Path(given.out or f"results/{given.study}{'-quick' if given.quick else ''}.json")
     console = sys.stderr if given.json else sys.stdout
 
     def say(line: str) -> None:
         print(line, file=console, flush=True)
 
-    if given.model and given.study not in OF_A_MODEL:
-        raise UserError(f"--model is for {' and '.join(OF_A_MODEL)}: leave it out.")
-    options = {"model": given.model} if given.model else {}
-    rows = import_module(STUDIES[given.study]).study(out, say, given.quick, **options)
+    options, out = _model(given), _out(given)
+    _refuse_unless_writable(out)
+    if out.exists():
+        say(f"{out} is there already: what is measured now takes its place.")
+    with measuring():
+        rows = import_module(STUDIES[given.study]).study(out, say, given.quick, **options)
     say(f"written: {out}")
     if given.json:
         print(json.dumps(rows))
     return EXIT_DONE
+
+
+def _model(given: Bench) -> dict[str, str]:
+    """The model to measure, for studies of one."""
+    if given.study in OF_A_MODEL:
+        return {"model": given.model or OF_A_MODEL[given.study][given.quick]}
+    if given.model:
+        raise UserError(f"--model is for {' and '.join(OF_A_MODEL)}: leave it out.")
+    return {}
+
+
+def _out(given: Bench) -> Path:
+    """The results file; another model than the study's own has a file of its own."""
+    if given.out:
+        return Path(given.out)
+    parts: list[str] = [given.study]
+    if given.model and given.model != OF_A_MODEL[given.study][given.quick]:
+        parts.append(re.sub(r"\W+", "-", given.model).strip("-"))
+    parts += ["quick"] if given.quick else []
+    return FOLDER / f"{'-'.join(parts)}.json"
+
+
+def _refuse_unless_writable(out: Path) -> None:
+    """`UserError` where the file could not be written in the end; `FOLDER` is made then."""
+    parent = Path() if out.parent == FOLDER and not FOLDER.exists() else out.parent
+    try:
+        if out.is_dir():
+            raise UserError(f"{out} is a folder: give a file in it, such as {out / 'bench.json'}.")
+        if out.exists() and not out.is_file():
+            raise UserError(f"{out} is no file that can be replaced: give another name.")
+        if not parent.is_dir():
+            raise UserError(f"There is no folder {parent} to write {out.name} into: make it first.")
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"{out} cannot be written: {why}. Give another --out.") from error
