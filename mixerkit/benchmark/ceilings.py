@@ -16,11 +16,12 @@ import torch
 
 from mixerkit.benchmark.deployed import absent
 from mixerkit.benchmark.measure import int8_products, matrix_products, products_of
-from mixerkit.benchmark.peer_settings import FEW_OPERATIONS, Kind, cores_here
+from mixerkit.benchmark.peer_settings import FEW_OPERATIONS, Kind
 from mixerkit.benchmark.turns import Rounds, all_calls, in_turns
 from mixerkit.inference.graph import IR_VERSION, OPSET
 from mixerkit.inference.runtimes import signal_stack_kept
 from mixerkit.model.cost import cost
+from mixerkit.results import usable_cores
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.timer import Call
 
@@ -53,7 +54,7 @@ class Ceiling:
         return {
             "kind": self.kind,
             "library": self.library,
-            "threads": self.threads or cores_here(),
+            "threads": self.threads or usable_cores(),
             "images": self.images,
             "operations_per_second": rate,
         }
@@ -122,7 +123,8 @@ def _in_onnxruntime(graph: bytes, left: np.ndarray, kind: Kind, threads: int) ->
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3  # errors
+    options.intra_op_num_threads = threads or usable_cores()  # its own 0 counts forbidden ones too
+    options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {"x": left})
 

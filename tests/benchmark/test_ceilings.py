@@ -40,6 +40,24 @@ def test_without_runtimes_pytorch_is_the_ceiling(monkeypatch: pytest.MonkeyPatch
     assert {one.library for one in ceilings(CONFIG, "int8", [2])} == {"PyTorch"}
 
 
+@pytest.mark.parametrize(("threads", "used"), [(0, 3), (1, 1)])
+def test_onnxruntime_takes_the_processors_that_it_may_use(
+    threads: int, used: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own count, 0, is of all that the machine has."""
+    import onnxruntime
+
+    seen: list[int] = []
+    monkeypatch.setattr(module, "usable_cores", lambda: 3)
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda graph, options, providers: seen.append(options.intra_op_num_threads),
+    )
+    module._in_onnxruntime(b"", np.empty(0), "float32", threads)
+    assert seen == [used]
+
+
 def test_a_rate_is_operations_of_the_median_call() -> None:
     one = Ceiling("int8", "openvino", 1, 4)
     found = rates(CONFIG, {one: [[0.5, 2.0], [4.0]]})
