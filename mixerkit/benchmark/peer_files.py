@@ -75,7 +75,9 @@ def _dynamic_int8(model: MlpMixer, out: Path) -> None:
 
 
 def _nncf_int8(model: MlpMixer, out: Path) -> None:
-    """By NNCF's post-training quantisation."""
+    """By NNCF's post-training quantisation, without its SmoothQuant: at its usual strength that
+    leaves a Mixer's logits 8 to 12 dB of signal to noise in place of 25 to 36, and for S/16 takes
+    1.1 times as long."""
     import nncf
     import openvino
 
@@ -90,6 +92,9 @@ def _nncf_int8(model: MlpMixer, out: Path) -> None:
             nncf.Dataset(images),
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=CALIBRATION,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1)
+            ),
         )
     openvino.save_model(quantised, out)
 
