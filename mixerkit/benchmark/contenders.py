@@ -2,27 +2,21 @@
 runtime that is installed, each with the setting that is fastest for the batch.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from mixerkit.benchmark.alone import Precision, command_of_ours, command_of_peer
+from mixerkit.benchmark.best_setting import Chosen, best_setting
 from mixerkit.benchmark.cold_start import timed
 from mixerkit.benchmark.deployed import PEERS, Peer, absent, not_installed, open_peer
 from mixerkit.benchmark.peer_files import peer_file, quietly
 from mixerkit.benchmark.peer_pytorch import nothing_compiled_yet
-from mixerkit.benchmark.peer_settings import (
-    LONG,
-    Chosen,
-    Kind,
-    Setting,
-    best_setting,
-    cores_here,
-    settings_of,
-)
+from mixerkit.benchmark.peer_settings import Kind, Setting, settings_of
 from mixerkit.benchmark.workload import Say
 from mixerkit.errors import UserError
 from mixerkit.inference.eight_bits import Calibration, Setting as Rounding
@@ -33,10 +27,12 @@ from mixerkit.inference.gate import unjudged
 from mixerkit.inference.runtimes import Run, computes_bfloat16, installed
 from mixerkit.model.cost import cost
 from mixerkit.model.mixer import MlpMixer
-from mixerkit.results import describe_machine
+from mixerkit.results import describe_machine, usable_cores
 
 QUICK_PEERS = ("timm eager", "timm onnxruntime", "timm onnxruntime dynamic int8")
 NOISE = 8
+TRIALS, ENOUGH = 3, 20.0
+"""Processes of each contender that start it alone, and seconds after which there is no other."""
 PRECISIONS: dict[Kind, Precision] = {"float32": "float32", "bfloat16": "bfloat16", "int8": "auto"}
 """What our engine is told: a file in 8 bits says so itself."""
 
@@ -74,15 +70,16 @@ class Ours:
 
 
 class Contenders:
-    """All that are ready, and why the others are not: `left_out`, by name. Files are in `folder`,
-    and must stay there."""
+    """All that are ready, and why the others are not: `left_out`, by name, with those that turned
+    out to be `wrong`. Files are in `folder`, and must stay there."""
 
     def __init__(self, model: MlpMixer, folder: Path, say: Say, quick: bool = False) -> None:
         self.model, self.folder, self.say = model, folder, say
         self.left_out: dict[str, str] = {}
+        self.wrong: dict[str, str] = {}
         self.peers: dict[str, Path] = {}
         self.ours: dict[str, Ours] = {}
-        self._chosen: dict[str, tuple[int, Chosen]] = {}
+        self._chosen: dict[tuple[str, int], str] = {}  # settings by name and batch
         for name in QUICK_PEERS if quick else PEERS:
             self._add_peer(name, PEERS[name])
         for kind in PRECISIONS:
@@ -96,35 +93,52 @@ class Contenders:
         found = []
         with nothing_compiled_yet():
             for name, file in self.peers.items():
-                chosen = self._kept(name, batch) or self._best(name, file, images)
-                self._chosen[name] = batch, chosen
+                chosen = self._best(name, file, images)
+                self._chosen[name, batch] = chosen.setting
                 from_pixels = partial(_prepared, prepare, chosen.run)
                 about = chosen.setting, chosen.seconds
                 found.append(Contender(name, PEERS[name].kind, chosen.run, from_pixels, *about))
         for name, ours in self.ours.items():
-            chosen = self._kept(name, batch) or ours.timed(images)
-            self._chosen[name] = batch, chosen
-            about = ours.setting(batch), chosen.seconds
+            chosen = ours.timed(images)
+            about = chosen.setting, chosen.seconds
             found.append(Contender(name, ours.kind, chosen.run, ours.predictor.logits, *about))
         return found
 
+    def dismiss(self, name: str, why: str) -> None:
+        """It takes part no longer, as what it gives is wrong."""
+        self.peers.pop(name, None)
+        self.ours.pop(name, None)
+        self.wrong[name] = why
+        self._leave_out(name, f"wrong: {why}")
+
     def alone(self, images: tuple[int, ...]) -> list[dict[str, Any]]:
-        """What each takes in a process of its own for one batch of that shape: GiB at the worst
-        moment, and seconds from starting Python to the end."""
+        """What each takes in a process of its own for one batch of that shape, the median of some
+        trials in turns: GiB at the worst moment, and seconds from starting Python to the end."""
+        commands = self._commands(images)
+        trials: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+        for _ in range(TRIALS):
+            for name, command in commands.items():
+                if sum(seconds for seconds, _ in trials[name]) < ENOUGH:
+                    trials[name].append(timed(command))
+        return [self._alone(name, own) for name, own in trials.items()]
+
+    def _alone(self, name: str, trials: list[tuple[float, float]]) -> dict[str, Any]:
+        seconds, peak = (median(figures) for figures in zip(*trials, strict=True))
+        count = f"{len(trials)} trial{'s' if len(trials) > 1 else ''}"
+        self.say(f"  {name:42} {peak:6.2f} GiB, {seconds:5.1f} s from start to answer, {count}")
+        return {"contender": name, "peak_gib": peak, "seconds": seconds, "trials": len(trials)}
+
+    def _commands(self, images: tuple[int, ...]) -> dict[str, list[str]]:
+        """Command lines, by name."""
         config, commands = self.model.config, {}
         for name, file in self.peers.items():
-            setting = self._settings(name, images[0])[self._chosen[name][1].setting]
+            setting = self._settings(name, images[0])[self._chosen[name, images[0]]]
             commands[name] = command_of_peer(PEERS[name], file, config, setting, images)
         for name, ours in self.ours.items():
             precision = PRECISIONS[ours.kind]
             Predictor(ours.file, precision)  # measures how to run a file, once
             commands[name] = command_of_ours(ours.file, precision, images)
-        rows = []
-        for name, command in commands.items():
-            seconds, peak = timed(command)
-            rows.append({"contender": name, "peak_gib": peak, "seconds": seconds})
-            self.say(f"  {name:42} {peak:6.2f} GiB, {seconds:5.1f} s from start to answer")
-        return rows
+        return commands
 
     def _add_peer(self, name: str, peer: Peer) -> None:
         if missing := absent(*peer.needed):
@@ -153,15 +167,6 @@ class Contenders:
         self.left_out[name] = why
         self.say(f"{name}: {why}")
 
-    def _kept(self, name: str, batch: int) -> Chosen | None:
-        """What runs fewer images, where that takes long; what is compiled is made for one size."""
-        before, known = self._chosen.get(name, (0, None))
-        if known is None or known.seconds <= LONG:
-            return None
-        if name in self.peers and PEERS[name].runtime == "compiled":
-            return None
-        return replace(known, seconds=known.seconds * batch / before)
-
     def _best(self, name: str, file: Path, images: np.ndarray) -> Chosen:
         """The fastest setting."""
         peer, settings = PEERS[name], self._settings(name, len(images))
@@ -174,7 +179,7 @@ class Contenders:
 
     def _settings(self, name: str, batch: int) -> dict[str, Setting]:
         macs = cost(self.model.config).macs * batch
-        return settings_of(PEERS[name].runtime, PEERS[name].kind, macs, cores_here())
+        return settings_of(PEERS[name].runtime, PEERS[name].kind, macs, usable_cores())
 
 
 def _prepared(prepare: Run, run: Run, pixels_BIHW: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Settings of a peer's runtime: what is tried, that all give the same, how the best is chosen."""
+"""Settings of a peer's runtime: what is tried, and that all give the same."""
 
 from pathlib import Path
 
@@ -8,17 +8,15 @@ import pytest
 from mixerkit.benchmark.ceilings import _model
 from mixerkit.benchmark.peer_settings import (
     Setting,
-    best_setting,
     open_in_onnxruntime,
     open_in_openvino,
     settings_of,
 )
-from tests.benchmark.test_turns import Clock
 
 
 def test_runtimes_are_tried_with_threads_streams_and_sleep() -> None:
     onnxruntime = settings_of("onnxruntime", "float32", 10**12, 4)
-    assert [one.threads for one in onnxruntime.values()] == [4, 2, 1, 4, 1]
+    assert [one.threads for one in onnxruntime.values()] == [4, 2, 4, 1]
     assert Setting(4, spins=False) in onnxruntime.values()
     assert Setting(1, parts=4) in onnxruntime.values()
     openvino = settings_of("openvino", "int8", 10**12, 4)
@@ -29,6 +27,13 @@ def test_runtimes_are_tried_with_threads_streams_and_sleep() -> None:
 def test_one_core_has_nothing_to_share_among_several() -> None:
     for runtime in ("onnxruntime", "openvino", "eager", "compiled"):
         assert list(settings_of(runtime, "float32", 1, 1).values()) == [Setting(1)]
+
+
+def test_fewer_threads_than_cores_are_for_short_calls() -> None:
+    for cores, long, short in ((2, [2], [2, 1]), (3, [3], [3, 1]), (8, [8, 4], [8, 4, 1])):
+        for macs, wanted in ((10**12, long), (10**6, short)):
+            tried = settings_of("eager", "float32", macs, cores)
+            assert [one.threads for one in tried.values()] == wanted
 
 
 def test_large_models_are_compiled_once() -> None:
@@ -51,36 +56,3 @@ def test_every_setting_gives_the_same(runtime: str, tmp_path: Path) -> None:
             run = open_in_openvino(path, setting, "float32")
         for some in (images, images[:1]):
             np.testing.assert_allclose(run(some), some @ weight, atol=1e-5)
-
-
-def choose(*seconds: tuple[float, ...]):
-    """The best of settings whose calls take such times, and who was called how often."""
-    clock = Clock()
-    calls = {str(i): clock.call(str(i), *own) for i, own in enumerate(seconds)}
-
-    def opened(name: str):
-        def run(images: np.ndarray) -> np.ndarray:
-            calls[name]()
-            return images
-
-        return run
-
-    best = best_setting(list(calls), opened, np.empty(1), clock)
-    return best.setting, best.seconds, "".join(clock.called)
-
-
-def test_the_median_call_decides_after_one_that_prepares() -> None:
-    assert choose((9.0, 0.25), (0.125, 0.28125, 0.1875, 0.125)) == ("1", 0.1875, "00001111")
-
-
-def test_short_calls_are_repeated() -> None:
-    assert choose((2**-4,), (2**-5,)) == ("1", 2**-5, "0000" + "1" * 5)
-
-
-def test_a_hopeless_setting_is_not_measured_further() -> None:
-    assert choose((0.125,), (0.25,)) == ("0", 0.125, "000011")
-
-
-def test_long_calls_are_measured_once() -> None:
-    assert choose((4.0,), (3.0,)) == ("1", 3.0, "0011")
-    assert choose((0.5,)) == ("0", 0.5, "00")
