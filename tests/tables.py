@@ -121,7 +121,8 @@ def of_int8(results: Results) -> str:
 
 def of_inference(results: Results) -> str:
     """One line for each contender and input: images a second for each batch size, times as fast as
-    the best peer in the same precision, and the share of that precision's ceiling."""
+    the best peer in the same precision with its quartiles, and the share of that precision's
+    ceiling."""
     measured = results["rows"]
     batches = list(dict.fromkeys(row["batch"] for row in measured))
     rows = []
@@ -132,17 +133,22 @@ def of_inference(results: Results) -> str:
             if (row["contender"], row["input"]) == (name, timed)
         }
         about = name if timed == "model alone" else f"{name}, {timed}"
-        rows.append((about, own[batches[0]]["kind"], *(_speed(own[batch]) for batch in batches)))
+        (kind,) = {row["kind"] for row in own.values()}
+        rows.append((about, kind, *(_speed(own.get(batch)) for batch in batches)))
     for name, why in results["settings"]["left_out"].items():
         rows.append((name, why, *[""] * len(batches)))
     head = ("images a second", "products in", *(f"batch {batch}" for batch in batches))
     return lines_of(head, rows)
 
 
-def _speed(row: Results) -> str:
+def _speed(row: Results | None) -> str:
+    if row is None:  # it gave wrong outputs there
+        return ""
     ratio, share = row["over_best_peer"], f"{100 * row['share_of_ceiling']:.0f} % of ceiling"
-    beside = share if ratio is None else f"{ratio:.2f}×, {share}"
-    return f"{row['images_per_second']:,.1f} ({beside})"
+    if ratio is not None:
+        low, high = row["over_best_peer_quartiles"]
+        share = f"{ratio:.2f}×, {low:.2f}–{high:.2f}, {share}"
+    return f"{row['images_per_second']:,.1f} ({share})"
 
 
 TABLES: dict[str, Callable[[Results], str]] = {

@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from mixerkit.benchmark.answers import signal_of, wrong
 from mixerkit.benchmark.ceilings import Ceiling, ceilings, memory_bandwidth, rates
 from mixerkit.benchmark.contenders import Contender, Contenders
 from mixerkit.benchmark.peer_settings import KINDS, Kind
 from mixerkit.benchmark.turns import (
+    LEAST_CALLS,
     TURN,
     Rounds,
     affordable,
@@ -31,7 +33,7 @@ from mixerkit.benchmark.turns import (
 )
 from mixerkit.benchmark.workload import Say
 from mixerkit.checkpoint.load import load
-from mixerkit.errors import UserError
+from mixerkit.errors import RunFailed, UserError
 from mixerkit.inference.exported import normalised
 from mixerkit.inference.runtimes import Run
 from mixerkit.model.cost import cost
@@ -43,9 +45,12 @@ from mixerkit.timer import Call
 BATCHES, SMALL_BATCHES, QUICK_BATCHES = (1, 8, 32), (1, 32, 256), (1, 4)
 SMALL = 10**9
 """Multiply-adds of a model, below which preparing images is no small part of the time."""
-ROUNDS = 3, 41
-SECONDS = 30.0
-"""Of one batch size, about, where that leaves enough rounds."""
+QUICK_ROUNDS = 3
+FEWEST_ROUNDS, ROUNDS, MOST_ROUNDS = 3, 7, 41
+SECONDS, LONGEST = 60.0, 240.0
+"""Of one batch size, about: as many rounds as fit, and for `ROUNDS` of them longer."""
+REFERENCE = 8
+"""Images at least whose outputs say how much outputs differ."""
 SEED = 0
 ALONE, PREPARED = "model alone", "with preprocessing"
 """What is timed: from images as the model takes them, or from 8-bit pixels."""
@@ -55,10 +60,10 @@ Key = tuple[str, str]
 Seconds = Mapping[Key, Rounds]
 
 
-def study(out: Path, say: Say, quick: bool = False, model: str = "") -> list[dict[str, Any]]:
-    """A row for each contender, batch size and input, written to `out`."""
-    name = model or ("zoo:fashion-demo" if quick else "B/16")
-    measured = prepared(name)
+def study(out: Path, say: Say, quick: bool, model: str) -> list[dict[str, Any]]:
+    """A row for each contender, batch size and input, written to `out`. `RunFailed`: one of them
+    gives wrong outputs, and the others' rows are written; or nobody can be measured."""
+    measured = prepared(model)
     rows: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     batches = batches_of(measured, quick)
@@ -67,17 +72,19 @@ def study(out: Path, say: Say, quick: bool = False, model: str = "") -> list[dic
         for batch in batches:
             say(f"batch {batch}: the best setting of each, then all in turns …")
             own, machine = _batch(measured, contenders, batch, quick)
+            if not own:
+                raise RunFailed(f"Nobody is left to measure. {_told(contenders.left_out)}")
             rows, found = rows + own, found + machine
             say(_lines(batch, own))
-        say(f"each in a process of its own, {batches[1]} images:")
+        say(f"each in processes of its own, {batches[1]} images:")
         config = measured.config
         alone = contenders.alone((batches[1], config.in_channels, *config.image_hw))
     write_results(
         out,
         name="inference",
-        command=f"mixer bench inference --model {name}" + (" --quick" if quick else ""),
+        command=f"mixer bench inference --model {model}" + (" --quick" if quick else ""),
         settings={
-            "model": name,
+            "model": model,
             "seed": SEED,
             "macs": cost(measured.config).macs,
             "parameters": cost(measured.config).parameters,
@@ -89,7 +96,13 @@ def study(out: Path, say: Say, quick: bool = False, model: str = "") -> list[dic
         },
         rows=rows,
     )
+    if contenders.wrong:
+        raise RunFailed(f"{_told(contenders.wrong)} What the others do is in {out}.")
     return rows
+
+
+def _told(reasons: Mapping[str, str]) -> str:
+    return " ".join(f"{name}: {why}." for name, why in reasons.items())
 
 
 def prepared(name: str) -> MlpMixer:
@@ -131,30 +144,57 @@ class Kept:
 def _batch(
     model: MlpMixer, contenders: Contenders, batch: int, quick: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of all contenders and of all ceilings, on so many images, in turns."""
+    """Rows of all contenders and of all ceilings, on so many images, in turns. What turns out to
+    give other outputs than the model is dismissed."""
     assert model.preprocess
-    shape = (batch, model.config.in_channels, *model.config.image_hw)
+    shape = (max(batch, REFERENCE), model.config.in_channels, *model.config.image_hw)
     pixels = np.random.default_rng(SEED).integers(0, 256, shape, np.uint8)
     images = normalised(pixels, model.preprocess)
+    with torch.inference_mode():
+        wanted = model(torch.from_numpy(images)).numpy()
+    pixels, images = pixels[:batch], images[:batch]
     ready = contenders.at(pixels)
     calls = {(one.name, ALONE): Kept(one.run, images) for one in ready}
     if is_small(model):
         calls |= {(one.name, PREPARED): Kept(one.from_pixels, pixels) for one in ready}
     products = _ceilings(model, contenders, batch, {one.kind for one in ready})
-    rounds = 1 if quick else _rounds(ready, len(calls) // len(ready), len(products))
+    rounds = QUICK_ROUNDS if quick else _rounds(ready, is_small(model), len(products))
     seconds = in_turns({**calls, **products}, rounds)
-    own: Seconds = {key: seconds[key] for key in calls}
     found = rates(model.config, {one: seconds[one] for one in products})
-    with torch.inference_mode():
-        wanted = model(torch.from_numpy(images)).numpy()
+    ready = _right(contenders, ready, calls, wanted)
+    own: Seconds = {key: seconds[key] for key in calls}
     rows = [
         _row(one, timed, batch, own, ready)
         | _share(model, one.kind, batch / median(all_calls(own[one.name, timed])), found)
-        | {"largest_difference": float(np.abs(calls[one.name, timed].result - wanted).max())}
+        | {"largest_difference": _difference(calls[one.name, timed].result, wanted[:batch])}
         for timed in dict.fromkeys(timed for _, timed in calls)
         for one in ready
     ]
     return rows, [{"batch": batch} | one.row(rate) for one, rate in found.items()]
+
+
+def _right(
+    contenders: Contenders,
+    ready: Sequence[Contender],
+    calls: Mapping[Key, Kept],
+    wanted: np.ndarray,
+) -> list[Contender]:
+    """Those whose calls gave what the model gives for the first images; the others are dismissed.
+    `wanted`: the model's outputs, for several images in any case."""
+    signal = signal_of(wanted)
+    faults: dict[str, str] = {}
+    for one in ready:
+        for (name, _), call in calls.items():
+            if name == one.name:
+                why = wrong(one.kind, call.result, wanted[: len(call.images)], signal)
+                faults |= {name: f"{why} for {len(call.images)} images"} if why else {}
+    for name, why in faults.items():
+        contenders.dismiss(name, why)
+    return [one for one in ready if one.name not in faults]
+
+
+def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.abs(found - wanted).max())
 
 
 def _ceilings(
@@ -172,23 +212,26 @@ def _ceilings(
     return found
 
 
-def _rounds(ready: Sequence[Contender], inputs: int, products: int) -> int:
-    """As many as fit into `SECONDS`."""
+def _rounds(ready: Sequence[Contender], small: bool, products: int) -> int:
+    """As many as fit into `SECONDS`, and `ROUNDS` if they fit into `LONGEST`."""
+    inputs = 2 if small else 1
     estimates = [one.seconds for one in ready] * inputs + [TURN] * products
-    return affordable(estimates, SECONDS, *ROUNDS)
+    least = affordable(estimates, LONGEST, FEWEST_ROUNDS, ROUNDS)
+    return affordable(estimates, SECONDS, least, MOST_ROUNDS)
 
 
 def _row(
     one: Contender, timed: str, batch: int, seconds: Seconds, ready: Sequence[Contender]
 ) -> dict[str, Any]:
     """What was measured of a contender. Its best peer is the fastest that computes in the same
-    precision, on the same input."""
+    precision, on the same input; it is compared by rounds, with their quartiles."""
     own = seconds[one.name, timed]
     single = all_calls(own)
     peers = [
         other.name for other in ready if other.name.startswith("timm") and other.kind == one.kind
     ]
     best = min(peers, key=lambda name: median(all_calls(seconds[name, timed])), default=None)
+    beside = times_as_fast(own, seconds[best, timed]) if best else None
     return {
         "contender": one.name,
         "kind": one.kind,
@@ -196,11 +239,12 @@ def _row(
         "batch": batch,
         "setting": one.setting,
         "images_per_second": batch / median(single),
-        **{f"milliseconds_{p}": 1000 * s for p, s in percentiles(single).items()},
+        **{f"milliseconds_{p}": s and 1000 * s for p, s in percentiles(single).items()},
         "calls": len(single),
         "rounds": len(own),
         "best_peer": best,
-        "over_best_peer": times_as_fast(own, seconds[best, timed]) if best else None,
+        "over_best_peer": beside and beside.speedup,
+        "over_best_peer_quartiles": beside and [beside.low, beside.high],
     }
 
 
@@ -218,14 +262,20 @@ def _lines(batch: int, rows: Sequence[Mapping[str, Any]]) -> str:
     """What was found of one batch size."""
     lines = []
     for timed in dict.fromkeys(row["input"] for row in rows):
-        lines.append(f"batch {batch}, {timed}")
-        for row in (row for row in rows if row["input"] == timed):
-            ratio = row["over_best_peer"]
-            lines.append(
-                f"  {row['contender']:42} {row['images_per_second']:10,.1f} images/s"
-                + (f" {ratio:5.2f}×" if ratio is not None else " " * 7)
-                + f"  {row['share_of_ceiling']:4.0%} of the {row['kind']} ceiling; "
-                f"p50 {row['milliseconds_50']:.2f}, p99 {row['milliseconds_99']:.2f} ms; "
-                f"{row['setting']}"
-            )
+        lines.append(f"batch {batch}, {timed}, {rows[0]['rounds']} rounds")
+        lines += [_line(row) for row in rows if row["input"] == timed]
     return "\n".join(lines)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    beside = ""
+    if row["best_peer"]:
+        low, high = row["over_best_peer_quartiles"]
+        beside = f"{row['over_best_peer']:.2f}× ({low:.2f}–{high:.2f})"
+    calls = {f"p{percent}": row[f"milliseconds_{percent}"] for percent in LEAST_CALLS}
+    told = ", ".join(f"{name} {one:.2f}" for name, one in calls.items() if one is not None)
+    return (
+        f"  {row['contender']:42} {row['images_per_second']:10,.1f} images/s {beside:18}"
+        f"  {row['share_of_ceiling']:4.0%} of the {row['kind']} ceiling; {told} ms; "
+        f"{row['setting']}"
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from statistics import median, quantiles
 from typing import TypeVar
 
-from mixerkit.timer import Call
+from mixerkit.timer import Call, Comparison, compare
 
 Name = TypeVar("Name", bound=Hashable)
 Rounds = list[list[float]]
@@ -15,7 +15,8 @@ TURN = 0.1
 SHORT = 0.05
 """Seconds of a call, below which what the contender before left running would be seen: the first
 call of a turn is then not counted."""
-PERCENTILES = (50, 90, 99)
+LEAST_CALLS = {50: 1, 90: 10, 99: 100}
+"""By percentile: calls below which it would be told of little more than the slowest of them."""
 
 
 def in_turns(
@@ -57,17 +58,18 @@ def all_calls(rounds: Rounds) -> list[float]:
     return [seconds for one in rounds for seconds in one]
 
 
-def percentiles(seconds: list[float]) -> dict[int, float]:
-    """Seconds that so many percent of the calls do not exceed."""
-    if len(seconds) == 1:
-        return dict.fromkeys(PERCENTILES, seconds[0])
-    cuts = quantiles(seconds, n=100, method="inclusive")
-    return {percent: cuts[percent - 1] for percent in PERCENTILES}
+def percentiles(seconds: list[float]) -> dict[int, float | None]:
+    """Seconds that so many percent of the calls do not exceed; None where calls are too few."""
+    cuts = quantiles(seconds, n=100, method="inclusive") if len(seconds) > 1 else seconds * 99
+    return {
+        percent: cuts[percent - 1] if len(seconds) >= least else None
+        for percent, least in LEAST_CALLS.items()
+    }
 
 
-def times_as_fast(own: Rounds, reference: Rounds) -> float:
-    """The reference's seconds over one's own, by the median call of each round, in the median
-    round: a slow moment meets both."""
-    return median(
-        median(theirs) / median(ours) for theirs, ours in zip(reference, own, strict=True)
-    )
+def times_as_fast(own: Rounds, reference: Rounds) -> Comparison:
+    """The reference's seconds over one's own, by the median call of each round: the median round
+    and its quartiles. A slow moment meets both."""
+    both = {"own": own, "reference": reference}
+    medians = {name: [median(one) for one in rounds] for name, rounds in both.items()}
+    return compare(medians, "reference")["own"]

@@ -49,13 +49,23 @@ def test_a_slow_call_shows_in_the_percentiles() -> None:
     rounds = [[1.0] * 50, [1.0] * 49 + [9.0]]
     found = percentiles(all_calls(rounds))
     assert found[50] == found[90] == 1.0 and 1.0 < found[99] <= 9.0
-    assert percentiles([3.0]) == {50: 3.0, 90: 3.0, 99: 3.0}
     assert percentiles([float(n) for n in range(101)]) == {50: 50, 90: 90, 99: 99}
+
+
+def test_few_calls_have_no_high_percentiles() -> None:
+    assert percentiles([3.0]) == {50: 3.0, 90: None, 99: None}
+    assert percentiles([1.0] * 9)[90] is None and percentiles([1.0] * 10)[90] == 1.0
+    assert percentiles([1.0] * 99)[99] is None and percentiles([1.0] * 100)[99] == 1.0
 
 
 def test_ratios_are_of_the_same_round() -> None:
     ours, theirs = [[1.0, 1.0, 7.0], [10.0]], [[2.0], [20.0, 20.0]]
-    assert times_as_fast(ours, theirs) == 2.0
+    assert times_as_fast(ours, theirs).speedup == 2.0
+
+
+def test_quartiles_say_how_far_rounds_agree() -> None:
+    found = times_as_fast([[1.0]] * 5, [[1.0], [2.0], [3.0], [4.0], [5.0]])
+    assert (found.low, found.speedup, found.high) == (2.0, 3.0, 4.0)
 
 
 @pytest.mark.parametrize(
