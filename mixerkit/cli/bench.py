@@ -19,7 +19,7 @@ EXAMPLES = """\
   mixer bench speed --quick
   mixer bench speed --out results/speed.json
   mixer bench throughput
-  mixer bench inference --model S/16 --out results/bench-s16.json
+  mixer bench inference --model S/16           # results/inference-S-16.json
   mixer bench time-to-accuracy
 """
 
