@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,10 @@ def describe_machine() -> dict[str, Any]:
     cpuinfo = _cpuinfo()
     flags = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
     sets = [name for flag, name in INSTRUCTION_SETS.items() if flag in flags]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": cpuinfo.get("model name") or platform.processor() or platform.machine(),
         "cores": usable_cores(),
-        "memory_gib": round(memory / 2**30, 1),
+        "memory_gib": round(_memory() / 2**30, 1),
         "instruction_set": " ".join(sets) or platform.machine(),
         "gpu": _gpu(),
     }
@@ -165,6 +165,13 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def _memory() -> int:
+    """Bytes of the machine; 0 where Python cannot say, as on Windows."""
+    if not hasattr(os, "sysconf"):
+        return 0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _cpuinfo() -> dict[str, str]:
     """The first processor's entries in /proc/cpuinfo; empty where there is none."""
     try:
@@ -175,8 +182,10 @@ def _cpuinfo() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+@cache
 def _gpu() -> str:
-    """Names of the NVIDIA GPUs, or an empty text: asked of the driver, so torch stays out."""
+    """Names of the NVIDIA GPUs, or an empty text: asked of the driver, so torch stays out, and
+    once, for that may take seconds."""
     return ", ".join(_output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").split("\n"))
 
 

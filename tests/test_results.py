@@ -102,3 +102,8 @@ def test_nothing_heavy_is_imported():
     code = "import sys, mixerkit.results; print({'torch', 'numpy', 'timm'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_system_that_does_not_tell_its_memory(monkeypatch):
+    monkeypatch.delattr("os.sysconf")
+    assert results.describe_machine()["memory_gib"] == 0
