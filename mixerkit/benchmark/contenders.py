@@ -113,13 +113,18 @@ class Contenders:
 
     def alone(self, images: tuple[int, ...]) -> list[dict[str, Any]]:
         """What each takes in a process of its own for one batch of that shape, the median of some
-        trials in turns: GiB at the worst moment, and seconds from starting Python to the end."""
+        trials in turns: GiB at the worst moment, and seconds from starting Python to the end. One
+        that fails so is said to, and has no row."""
         commands = self._commands(images)
         trials: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(TRIALS):
-            for name, command in commands.items():
+            for name in list(trials):
                 if sum(seconds for seconds, _ in trials[name]) < ENOUGH:
-                    trials[name].append(timed(command))
+                    try:
+                        trials[name].append(timed(commands[name]))
+                    except RuntimeError as error:  # it has its speed all the same
+                        self.say(f"  {name}: {error}")
+                        del trials[name]
         return [self._alone(name, own) for name, own in trials.items()]
 
     def _alone(self, name: str, trials: list[tuple[float, float]]) -> dict[str, Any]:

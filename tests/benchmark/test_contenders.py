@@ -1,0 +1,41 @@
+"""A contender in processes of its own: the median of trials in turns, and one that fails."""
+
+from pathlib import Path
+
+import pytest
+
+from mixerkit.benchmark import contenders as module
+from mixerkit.benchmark.contenders import Contenders
+
+
+def alone(monkeypatch: pytest.MonkeyPatch, **seconds: list[float]) -> tuple[list, list, list]:
+    """Rows, what was said and who was started in which order; without seconds left it fails."""
+    started: list[str] = []
+    said: list[str] = []
+
+    def timed(name: str) -> tuple[float, float]:
+        started.append(name)
+        if not seconds[name]:
+            raise RuntimeError("A contender failed: no memory")
+        return seconds[name].pop(0), 0.5
+
+    monkeypatch.setattr(module, "timed", timed)
+    monkeypatch.setattr(module, "PEERS", {})
+    monkeypatch.setattr(module, "PRECISIONS", {})
+    monkeypatch.setattr(Contenders, "_commands", lambda *_: {name: name for name in seconds})
+    found = Contenders(None, Path(), said.append)
+    return found.alone((8, 3, 4, 4)), said, started
+
+
+def test_trials_take_turns_and_long_ones_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, said, started = alone(monkeypatch, a=[9.0, 1.0, 2.0], b=[15.0, 17.0], c=[30.0])
+    assert "".join(started) == "abcaba"
+    figures = {row["contender"]: (row["seconds"], row["trials"]) for row in rows}
+    assert figures == {"a": (2.0, 3), "b": (16.0, 2), "c": (30.0, 1)}
+    assert said[0].endswith("3 trials") and said[2].endswith("1 trial")
+
+
+def test_one_that_fails_has_no_row_and_the_others_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, said, _ = alone(monkeypatch, a=[], b=[1.0, 1.0, 1.0])
+    assert [row["contender"] for row in rows] == ["b"]
+    assert said[0] == "  a: A contender failed: no memory"
