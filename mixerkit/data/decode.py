@@ -18,8 +18,8 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from mixerkit.data.budget import Budget
 from mixerkit.data.files import Place
-from mixerkit.data.readers import processors
 from mixerkit.errors import UserError
+from mixerkit.results import usable_cores
 from mixerkit.spec.preprocess import Preprocess
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -31,7 +31,7 @@ BAND_PIXELS = 2**20
 TILE_WIDTH, TILE_HEIGHT = 322, 323  # TIFF 6.0, section 15
 
 TYPICAL_PIXELS = 12_000_000
-DECODING = Budget(max(MAX_PIXELS, TYPICAL_PIXELS * processors()))
+DECODING = Budget(max(MAX_PIXELS, TYPICAL_PIXELS * usable_cores()))
 """Pixels that all threads together may decode at a time. One takes up to 16 bytes meanwhile."""
 
 # In Pillow's own blocks of 16 MiB, glibc keeps what a large image took, once for each thread.

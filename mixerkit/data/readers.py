@@ -4,7 +4,6 @@ They are daemons: one that is stuck, as on a network disk that hangs, holds up n
 which is told after its patience, nor the end of the program.
 """
 
-import os
 import threading
 import time
 from collections import deque
@@ -15,6 +14,7 @@ import numpy as np
 
 from mixerkit import launch
 from mixerkit.errors import RunFailed, UserError
+from mixerkit.results import usable_cores
 
 # Pixels, or how to make them; safe to call from any thread.
 Work = np.ndarray | Callable[[], np.ndarray]
@@ -140,7 +140,7 @@ def fetch(
     is finished for `patience` seconds, and when a thread meets any other error. `poll` is called
     again and again while a batch is waited for, and may raise.
     """
-    readers = Readers(workers or max(1, processors() // launch.processes_here()))
+    readers = Readers(workers or max(1, usable_cores() // launch.processes_here()))
     waiting: deque[tuple[np.ndarray, list[Task]]] = deque()
     try:
         for indices in batches:
@@ -197,10 +197,3 @@ def _failed(place: str, error: BaseException) -> RunFailed:
     short = isinstance(error, MemoryError)
     hint = " Free some, or take fewer data.workers or a smaller data.memory." if short else ""
     return RunFailed(f"Reading {place} failed with {what}.{hint}")
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mixerkit.data.readers import processors
 from mixerkit.errors import UserError, how_to_install
+from mixerkit.results import usable_cores
 
 Run = Callable[[np.ndarray], np.ndarray]
 """Images, as the graph takes them, with B of any size → the result [B, K]."""
@@ -100,7 +100,7 @@ def _onnxruntime(graph: bytes | Path, key: str, threads: int, streams: bool) -> 
         result: np.ndarray = session.run(None, {name: images})[0]
         return result
 
-    parts = threads or processors()
+    parts = threads or usable_cores()
     return Opened(by_threads(run, parts) if streams else run, metadata.get(key, ""))
 
 
@@ -121,7 +121,9 @@ def _session(graph: bytes | Path, threads: int) -> Any:
     except ImportError as error:
         raise missing("onnxruntime", graph) from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or processors()  # its own 0 counts those of others, too
+    options.intra_op_num_threads = (
+        threads or usable_cores()
+    )  # its own 0 counts those of others, too
     options.log_severity_level = 3  # errors
     source = graph if isinstance(graph, bytes) else str(graph)
     try:
@@ -133,7 +135,7 @@ def _session(graph: bytes | Path, threads: int) -> Any:
 def _openvino(
     graph: bytes | Path, key: str, threads: int, precision: InFloat, streams: bool
 ) -> Opened:
-    parts = threads or processors()
+    parts = threads or usable_cores()
     compiled, model = _openvino_model(
         graph, threads, precision, {"NUM_STREAMS": parts} if streams else LATENCY
     )

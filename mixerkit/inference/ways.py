@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mixerkit.data.readers import processors
 from mixerkit.errors import UserError
 from mixerkit.inference.exported import Exported, open_exported
 from mixerkit.inference.mixer_graph import EightBits, Form, mixer_graph
@@ -21,6 +20,7 @@ from mixerkit.inference.runtimes import (
     installed,
     open_graph,
 )
+from mixerkit.results import usable_cores
 
 if TYPE_CHECKING:
     from mixerkit.model.mixer import MlpMixer
@@ -137,7 +137,7 @@ def _runtimes(backend: Backend, kind: InFloat) -> list[Runtime]:
 
 def _settings(runtimes: Sequence[Runtime], threads: int) -> dict[str, tuple[Runtime, int, bool]]:
     """Each runtime with numbers of threads, and with a part of the images for each core."""
-    cores = processors()
+    cores = usable_cores()
     counts = [threads] if threads else sorted({1, max(1, cores // 2), cores}, reverse=True)
     found: dict[str, tuple[Runtime, int, bool]] = {}
     for runtime in runtimes:

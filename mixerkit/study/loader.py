@@ -21,10 +21,9 @@ from PIL import Image
 
 from mixerkit.checkpoint.run import RunFolder
 from mixerkit.data.loader import TrainLoader
-from mixerkit.data.readers import processors
 from mixerkit.data.sources import open_source
 from mixerkit.errors import UserError, how_to_install
-from mixerkit.results import write_results
+from mixerkit.results import usable_cores, write_results
 from mixerkit.spec.mixer import variant
 from mixerkit.spec.preprocess import preprocess_for
 from mixerkit.spec.recipe import Augment, Data, Evaluate, Optimizer, Recipe
@@ -186,7 +185,7 @@ def _measure(folder: Path, rounds: int) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     images = len(open_source(str(folder)).train) // BATCH * BATCH
     seconds = []
-    for workers, clock in ((0, process_time), (processors(), perf_counter)):
+    for workers, clock in ((0, process_time), (usable_cores(), perf_counter)):
         loaders = {
             REFERENCE: _timms(folder, workers),
             "mixerkit": _ours(folder, workers or 1),

@@ -19,8 +19,8 @@ from PIL import Image
 from mixerkit.data import decode
 from mixerkit.data.budget import Budget
 from mixerkit.data.decode import BrokenImage, fit, open_image, read
-from mixerkit.data.readers import processors
 from mixerkit.errors import UserError
+from mixerkit.results import usable_cores
 from mixerkit.spec.preprocess import Preprocess
 from tests.data.pictures import colour, ramp, save
 
@@ -225,7 +225,7 @@ print(megabytes() - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by Linux")
-@pytest.mark.skipif(processors() > 4, reason="more processors may decode more at a time")
+@pytest.mark.skipif(usable_cores() > 4, reason="more processors may decode more at a time")
 def test_images_at_the_limit_do_not_add_up_over_threads(tmp_path):
     """Of the kind that takes the most: decoder, canvas and result have four bytes a pixel each."""
     path = save(tmp_path / "large.webp", Image.new("RGBA", (7000, 7000)), lossless=True)

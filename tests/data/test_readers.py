@@ -156,7 +156,7 @@ def test_threads_are_as_many_as_asked_for_and_do_not_pile_up():
 
 
 def test_processes_on_one_machine_share_its_processors(monkeypatch):
-    monkeypatch.setattr(readers, "processors", lambda: 8)
+    monkeypatch.setattr(readers, "usable_cores", lambda: 8)
     for processes, expected in (("1", 8), ("3", 2), ("20", 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
         found = run(workers=0)
