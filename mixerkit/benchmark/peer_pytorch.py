@@ -15,7 +15,7 @@ from torch import nn
 
 from mixerkit.benchmark.peer_settings import Kind, Setting
 from mixerkit.benchmark.peers import timm_mixer
-from mixerkit.inference.eager import compiled_run
+from mixerkit.inference.eager import compiled_run, on_threads
 from mixerkit.inference.runtimes import Run
 from mixerkit.spec.mixer import MixerConfig
 
@@ -29,8 +29,7 @@ def open_in_pytorch(
     model.load_state_dict(load_file(weights))
     if kind == "bfloat16" and not setting.autocast:
         model.to(torch.bfloat16)
-    run = compiled_run(model, 0) if compiled else _eager(model, setting.autocast)
-    return _on_threads(run, setting.threads)
+    return compiled_run(model, setting.threads) if compiled else _eager(model, setting)
 
 
 @contextmanager
@@ -45,27 +44,14 @@ def nothing_compiled_yet() -> Iterator[None]:
         yield
 
 
-def _eager(model: nn.Module, autocast: bool) -> Run:
+def _eager(model: nn.Module, setting: Setting) -> Run:
     dtype = next(model.parameters()).dtype
 
     def run(x_BIHW: np.ndarray) -> np.ndarray:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        cast = torch.autocast("cpu", torch.bfloat16, enabled=setting.autocast)
+        with on_threads(setting.threads), torch.inference_mode(), cast:
             result = model(torch.from_numpy(x_BIHW).to(dtype))
         found: np.ndarray = result.float().numpy()
         return found
 
     return run
-
-
-def _on_threads(run: Run, threads: int) -> Run:
-    """With so many threads in every call; the number is PyTorch's own afterwards."""
-
-    def limited(x_BIHW: np.ndarray) -> np.ndarray:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads or before)
-        try:
-            return run(x_BIHW)
-        finally:
-            torch.set_num_threads(before)
-
-    return limited

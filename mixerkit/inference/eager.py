@@ -88,7 +88,7 @@ def padded(run: Run) -> Run:
 
 
 @contextmanager
-def _on_threads(count: int) -> Iterator[None]:
+def on_threads(count: int) -> Iterator[None]:
     """PyTorch computes on so many threads; 0 changes nothing."""
     before = torch.get_num_threads()
     if count:
@@ -107,7 +107,7 @@ def _run(model: nn.Module, call: Any, threads: int) -> Run:
     they_are_mine = Lock()
 
     def run(x_BIHW: np.ndarray) -> np.ndarray:
-        with they_are_mine, _on_threads(threads), evaluating(modules), torch.no_grad():
+        with they_are_mine, on_threads(threads), evaluating(modules), torch.no_grad():
             result = call(torch.from_numpy(x_BIHW).to(parameter.device, parameter.dtype))
         found: np.ndarray = result.float().cpu().numpy()
         return found
