@@ -28,7 +28,7 @@ EXAMPLES = """\
 """
 
 DEFAULT_MODEL = "zoo:fashion-demo"
-BATCH_SIZE, WIDEST_NAME = 32, 60
+WIDEST_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def main(words: list[str]) -> int:
     """Run `mixer predict` with `words`."""
     given = parse(Predict, words, command="predict", examples=EXAMPLES)
     paths = list(find_images(given.files))
-    from mixerkit.inference.predictor import predict_files
+    from mixerkit.inference.predictor import BATCH_SIZE, predict_files
 
     model, notes = _opened(given)
     batch_size = given.batch_size

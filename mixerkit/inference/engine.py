@@ -15,7 +15,13 @@ from mixerkit.errors import UserError
 from mixerkit.inference.exported import as_logits, is_exported, normalised, softmax
 from mixerkit.inference.mixer_graph import EightBits
 from mixerkit.inference.plan import Choice, kept_plan, sliced
-from mixerkit.inference.predictor import Prediction, images_in, likeliest, predict_files
+from mixerkit.inference.predictor import (
+    BATCH_SIZE,
+    Prediction,
+    images_in,
+    likeliest,
+    predict_files,
+)
 from mixerkit.inference.runtimes import RUNTIMES, Run, installed
 from mixerkit.inference.ways import (
     COMPILED,
@@ -35,8 +41,6 @@ if TYPE_CHECKING:
     from mixerkit.model.mixer import MlpMixer
 
 Watch = Callable[[str], None]
-LEAST_BATCH = 32
-"""Of images that are handed over at once, so that decoding need not be waited for."""
 SPEED = ("input", "output", "stored", "eight_bits")
 """What a file says of itself that its speed depends on."""
 
@@ -142,12 +146,14 @@ class Predictor:
     def outputs(self, images: np.ndarray) -> np.ndarray:
         """float32 [B, K] of images as the model takes them: normalised [B, I, H, W], or 8-bit
         [B, H, W, I] for a file that was exported so."""
-        if not len(images):
-            return np.zeros((0, self.config.num_classes or self.config.width), np.float32)
         return self._computed(lambda ready: ready, images)
 
-    def _computed(self, prepare: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> Any:
+    def _computed(
+        self, prepare: Callable[[np.ndarray], np.ndarray], images: np.ndarray
+    ) -> np.ndarray:
         """Slice by slice, so that no more is prepared at once than is computed."""
+        if not len(images):
+            return np.zeros((0, self.config.num_classes or self.config.width), np.float32)
         choice = self.plan.for_batch(len(images))
         run = self._runs[choice.backend]
         even = choice.backend != COMPILED  # which has a few sizes, and fills up what is smaller
@@ -156,7 +162,7 @@ class Predictor:
     @property
     def batch_size(self) -> int:
         """Images to hand over at once: as many as are computed at once, and not few."""
-        return max(LEAST_BATCH, self.plan.many.slice)
+        return max(BATCH_SIZE, self.plan.many.slice)
 
     def _noise(self, count: int) -> np.ndarray:
         """Images to measure with."""
@@ -170,8 +176,6 @@ class Predictor:
                 f"Expected 8-bit images [batch, {channels}, {height}, {width}], found "
                 f"{pixels_BIHW.dtype} {list(pixels_BIHW.shape)}."
             )
-        if not len(pixels_BIHW):
-            return self.outputs(pixels_BIHW)
         return self._computed(self._prepare, pixels_BIHW)
 
 

@@ -23,6 +23,7 @@ from mixerkit.spec.preprocess import Preprocess
 if TYPE_CHECKING:
     from mixerkit.model.mixer import MlpMixer
 
+BATCH_SIZE = 32  # images computed at once, so that decoding need not be waited for
 BATCHES_AHEAD = 2  # decoded while the model computes: bounds the memory, hides the disk
 
 
@@ -56,7 +57,7 @@ def predict_files(
     model: "MlpMixer | Classifier",
     paths: Sequence[str | Path],
     *,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     top: int = 5,
     workers: int = 0,
     tiles: int = 0,
