@@ -275,7 +275,7 @@ def _text(
             ("same class", f"{percent(verdict.loss.agreement)} of {verdict.judged_on} images"),
             ("speed", f"{speed.ratio:.2f} times float32's, in {speed.runtime}"),
         ]
-    if given.force and _is_forced(found):
+    if found.forced:
         facts.append(("forced", "without --force it is refused; the file says so"))
     rows = [("compared with PyTorch", "largest difference", "same likeliest class")]
     rows += [
@@ -283,13 +283,6 @@ def _text(
         for one in found.comparisons
     ]
     return f"{pairs(facts)}\n\n{table(rows)}"
-
-
-def _is_forced(found: "Written") -> bool:
-    from mixerkit.inference.exported import is_exported, open_exported
-
-    path = next(path for path in found.files if is_exported(str(path)))
-    return bool(open_exported(path).about["forced"])
 
 
 def _taken(given: Export, model: "MlpMixer") -> str:

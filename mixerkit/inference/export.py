@@ -51,10 +51,11 @@ class Parity:
 
 @dataclass(frozen=True)
 class Written:
-    """What an export left on the disk."""
+    """What an export left on the disk. `forced`: it would have been refused."""
 
     files: tuple[Path, ...]
     comparisons: tuple[Parity, ...]
+    forced: bool
 
     @property
     def size(self) -> int:
@@ -115,7 +116,7 @@ def export(
         tell(graph, more | ({"judged": verdict.row()} if verdict else {}))
         write(graph, draft, to, form)
         open_exported(draft, readers[0])  # as it will be
-    return Written(tuple(files), tuple(found))
+    return Written(tuple(files), tuple(found), forced)
 
 
 def weights_of(model: MlpMixer) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ token-mixing width.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def web_export(
         about["compared"] = [asdict(one) for one in made.comparisons]
         fill(folder, model, runtime, about)
     written = sorted(path for path in out.rglob("*") if path.is_file())
-    return Written(tuple(written), made.comparisons)
+    return replace(made, files=tuple(written))
 
 
 def fill(
