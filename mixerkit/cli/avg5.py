@@ -178,6 +178,7 @@ def work(given: Avg5, suite: "Suite", plans: "list[Planned]", words: list[str]) 
     code = _stage(choose, "comparing rates", given.again, overall)
     if code is None:
         last = StudyFolder(final(suite, best_rates(suite, choose)), path / FINAL)
+        last.begin()
         code = _stage(last, "training on everything", given.again, overall)
     if code is not None:
         same = [word for word in words if word != "--again"]
@@ -223,7 +224,6 @@ def _stage(folder: "StudyFolder", what: str, again: bool, overall: "Overall") ->
     from mixerkit.training.interrupt import second_ends_at_once
 
     console = overall.console
-    folder.begin()
     if again and (failed := folder.forget_failures()):
         console.say(f"{plural(failed, 'failed trial')} to try again")
     count = len(folder.configurations)

@@ -112,22 +112,25 @@ class StudyFolder:
         return [each["levels"] for name, each in known.items() if self._is_tried(name)]
 
     def _is_tried(self, name: str) -> bool:
-        return (self.path / "rows" / f"{name}.json").exists() or is_run(self.path / "runs" / name)
+        return self._row_file(name).exists() or is_run(self._run_folder(name))
 
     def run_of(self, one: Configuration) -> Path:
         """Its run folder."""
-        return self.path / "runs" / one.name
+        return self._run_folder(one.name)
+
+    def _run_folder(self, name: str) -> Path:
+        return self.path / "runs" / name
 
     def claim_of(self, one: Configuration) -> Path:
         """The folder whose lock says who works on it."""
         return self.path / "claims" / one.name
 
-    def _row_file(self, one: Configuration) -> Path:
-        return self.path / "rows" / f"{one.name}.json"
+    def _row_file(self, name: str) -> Path:
+        return self.path / "rows" / f"{name}.json"
 
     def row_of(self, one: Configuration) -> Row | None:
         """What it came to; None as long as that is not known."""
-        path = self._row_file(one)
+        path = self._row_file(one.name)
         return read_json(path) if path.exists() else None
 
     def rows(self) -> list[tuple[Configuration, Row]]:
@@ -137,13 +140,13 @@ class StudyFolder:
 
     def note(self, one: Configuration, row: Row) -> None:
         """Write down what it came to; by who holds its claim."""
-        write_atomic(self._row_file(one), json_bytes(row))
+        write_atomic(self._row_file(one.name), json_bytes(row))
 
     def forget_failures(self) -> int:
         """Let runs whose figures became NaN be tried again, and say how many those are."""
         failed = [one for one, row in self.rows() if "error" in row]
         for one in failed:
-            self._row_file(one).unlink(missing_ok=True)
+            self._row_file(one.name).unlink(missing_ok=True)
         return len(failed)
 
 
