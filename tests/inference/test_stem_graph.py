@@ -14,6 +14,7 @@ from mixerkit.inference.runtimes import RUNTIMES, Runtime, open_graph
 from mixerkit.inference.stem_graph import PIXELS, STEM, can_be_rounded, of_pixels
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.preprocess import Preprocess
+from tests.inference.test_eight_bits import round_stem
 from tests.inference.test_mixer_graph import CONFIGS, SMALL, moved, weights_of
 
 COLOURS = replace(SMALL, in_channels=3, patch_size=(4, 2), image_size=(16, 12))
@@ -28,16 +29,9 @@ CASES = {
 
 
 def rounded_by_hand(model: MlpMixer, preprocess: Preprocess) -> MlpMixer:
-    """127 even steps for the weights that a patch's pixels are multiplied by; the middle of all
-    pixels goes through the matrix as it was."""
+    """127 even steps for the weights that a patch's pixels are multiplied by."""
     twin = deepcopy(model)
-    mean, std = (torch.tensor(one).reshape(-1, 1, 1) for one in (preprocess.mean, preprocess.std))
-    kernel = model.stem.weight.detach()
-    steps = (kernel / std).abs().amax(dim=(1, 2, 3), keepdim=True) / 127
-    with torch.no_grad():
-        twin.stem.weight.copy_((kernel / std / steps).round() * steps * std)
-        middle = (128 / 255 - mean) / std
-        twin.stem.bias += ((kernel - twin.stem.weight) * middle).sum(dim=(1, 2, 3))
+    round_stem(twin.stem, preprocess)
     return twin
 
 
