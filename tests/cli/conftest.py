@@ -1,7 +1,9 @@
 """Photographs, a recipe and a trained run, all tiny, for the commands to work on."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,3 +60,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = main(["train", str(folder / "tiny.yaml"), "--out", str(folder / "run")])
     assert code == 0
     return folder / "run"
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Takes packages away."""
+    whole = importlib.util.find_spec
+
+    def take(*packages: str) -> None:
+        def found(name: str, package: str | None = None) -> Any:
+            return None if name in packages else whole(name, package)
+
+        monkeypatch.setattr(importlib.util, "find_spec", found)
+
+    return take
