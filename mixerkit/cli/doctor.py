@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,10 +95,12 @@ def _devices() -> str:
 
 
 def _compiler() -> str:
-    for name in (os.environ.get("CXX"), "g++", "clang++"):
-        if name and (path := shutil.which(name)):
-            return path
-    return "none: torch.compile needs g++ or clang++, everything else works without"
+    from mixerkit.inference.native_compiler import compiler
+
+    return compiler() or (
+        "none: torch.compile and the fastest code for small models need g++ or clang++, everything "
+        "else works without"
+    )
 
 
 def _pictures() -> str:

@@ -51,10 +51,12 @@ class Predict:
     tiles: int = 0
     """Look at the whole photograph in overlapping tiles, so many along its short side; 0 looks at
     the centre, as in training."""
-    backend: Literal["own", "auto", "pytorch", "compiled", "onnxruntime", "openvino"] = "own"
+    backend: Literal["own", "auto", "pytorch", "compiled", "native", "onnxruntime", "openvino"] = (
+        "own"
+    )
     """What computes: PyTorch its models, and an exported one the first installed runtime that reads
     it (own; in bfloat16 what is fastest); or what is fastest here (auto), which is measured for
-    some seconds and remembered."""
+    some seconds and remembered. native is our own code, compiled for this processor."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What products are computed in: that of an exported file, else float32 (auto); bfloat16 needs
     a GPU, or OpenVINO and a processor that has it. For 8 bits export the model."""

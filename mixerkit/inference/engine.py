@@ -25,8 +25,10 @@ from mixerkit.inference.predictor import (
 from mixerkit.inference.runtimes import RUNTIMES, Run, installed
 from mixerkit.inference.ways import (
     COMPILED,
+    NATIVE,
     Backend,
     Precision,
+    Watch,
     Ways,
     ways_of_file,
     ways_of_model,
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
     from mixerkit.model.mixer import MlpMixer
 
-Watch = Callable[[str], None]
 SPEED = ("input", "output", "stored", "eight_bits")
 """What a file says of itself that its speed depends on."""
 
@@ -49,9 +50,10 @@ class Predictor:
     """A model ready to predict on this machine.
 
     `source`: a model, or anything that names one (a run folder, a file of weights, `zoo:NAME`, an
-    exported file). `backend` "auto" measures for some seconds which installed runtime is fastest,
-    with how many threads, for a single image and for many, and remembers it; `again` measures
-    anew; `threads` 0 tries several. `watch` is told what is measured and found.
+    exported file). `backend` "auto" measures for some seconds which of our own code and the
+    installed runtimes is fastest, with how many threads, for a single image and for many, and
+    remembers it; `again` measures anew; `threads` 0 tries several. `watch` is told what is measured
+    and found.
 
     `precision`: "auto" is that of an exported file, else float32. "bfloat16" computes products so,
     on a GPU, or in OpenVINO on processors that can. "int8" finds how to round on `images`, 8-bit
@@ -93,7 +95,7 @@ class Predictor:
             eight_bits = None
             if images is not None:
                 eight_bits = _rounded(model, images, backend, threads, watch)
-            ways = ways_of_model(model, precision, backend, threads, eight_bits)
+            ways = ways_of_model(model, precision, backend, threads, eight_bits, watch)
             self._prepare, self._gives = partial(_normalised, self.preprocess), "logits"
             self.notes = model.notes
             parameter = next(model.parameters())
@@ -196,7 +198,7 @@ def _check(precision: str, backend: str, threads: int, images: np.ndarray | None
         raise UserError(
             f"bfloat16 is for the backend openvino, or on a GPU for auto, found {backend}."
         )
-    if precision == "int8" and backend in ("pytorch", "compiled"):
+    if precision == "int8" and backend in ("pytorch", COMPILED, NATIVE):
         raise UserError(f"int8 is for the backends {' and '.join(RUNTIMES)}, found {backend}.")
     if (precision == "int8") != (images is not None):
         raise UserError(
@@ -217,7 +219,7 @@ def _loaded(
             raise UserError("image_size is for models that are loaded: convert this one first.")
         return source
     model = load(str(source), image_size=image_size)
-    return model if backend in RUNTIMES else model.to(device_here())
+    return model if backend in (NATIVE, *RUNTIMES) else model.to(device_here())
 
 
 def _rounded(

@@ -85,7 +85,7 @@ def _pixels_again(graph: Graph, x_BIHW: str, preprocess: Preprocess) -> str:
 def can_be_rounded(config: MixerConfig) -> bool:
     """Whether the patch embedding can be a product: patches that reach over the edge of an image
     are left to the convolution."""
-    return not any(_edges(config))
+    return not any(edges(config))
 
 
 def patches(graph: Graph, config: MixerConfig, x_BIHW: str) -> str:
@@ -100,7 +100,7 @@ def patches(graph: Graph, config: MixerConfig, x_BIHW: str) -> str:
             bias,
             kernel_shape=config.patch_hw,
             strides=config.patch_hw,
-            pads=_edges(config),
+            pads=edges(config),
         )
         if down * across > 1:
             x = graph.reshape(x_BCHW, 0, 0, down, rows, across, columns)
@@ -118,7 +118,7 @@ def with_positions(graph: Graph, x_BSC: str) -> str:
     return graph.add(x_BSC, graph.constant(graph.weight("positions"), "positions"))
 
 
-def _edges(config: MixerConfig) -> list[int]:
+def edges(config: MixerConfig) -> list[int]:
     """Zeros above, left, below and right, as Flax's SAME puts them."""
     missing = [-i % p for i, p in zip(config.image_hw, config.patch_hw, strict=True)]
     before = [n // 2 for n in missing]

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Literal
 from mixerkit.errors import UserError
 from mixerkit.inference.exported import Exported, open_exported
 from mixerkit.inference.mixer_graph import EightBits, Form, mixer_graph
+from mixerkit.inference.native import TOKEN_MIXERS, Native, computes
+from mixerkit.inference.native_compiler import native_library
 from mixerkit.inference.runtimes import (
     RUNTIMES,
     InFloat,
     Run,
     Runtime,
+    by_threads,
     computes_bfloat16,
     installed,
     open_graph,
@@ -25,11 +28,12 @@ from mixerkit.results import usable_cores
 if TYPE_CHECKING:
     from mixerkit.model.mixer import MlpMixer
 
-Backend = Literal["auto", "pytorch", "compiled", "onnxruntime", "openvino"]
+Backend = Literal["auto", "pytorch", "compiled", "native", "onnxruntime", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 Ways = dict[str, Callable[[], Run]]
+Watch = Callable[[str], None]
 
-COMPILED = "compiled"
+COMPILED, NATIVE = "compiled", "native"
 FORMS = {"": Form(), ", constants on the right": Form(left_of_tokens=False)}
 IN_EIGHT_BITS = {"": Form(left_of_tokens=False)}
 
@@ -38,8 +42,11 @@ def ways_of_file(
     path: Path, precision: Precision, backend: Backend, threads: int
 ) -> tuple[Ways, Exported]:
     """How an exported file can be run; and the file, opened, to say what it is."""
-    if backend in ("pytorch", "compiled"):
-        raise UserError(f"{path} is exported and PyTorch does not run it: choose another backend.")
+    if backend in ("pytorch", COMPILED, NATIVE):
+        raise UserError(
+            f"{path} is exported and only runtimes read it, not {backend}: choose {or_runtimes()}, "
+            f"or give the model that was exported."
+        )
     if precision == "int8":
         raise UserError(
             f"{path} is exported and keeps its precision: `mixer export SOURCE --precision int8`."
@@ -51,7 +58,7 @@ def ways_of_file(
         name for name in _runtimes(backend, kind) if name == "openvino" or path.suffix != ".xml"
     ]
     if not readers:
-        raise UserError(f"Nothing that is installed runs {path}: install {' or '.join(RUNTIMES)}.")
+        raise UserError(f"Nothing that is installed runs {path}: install {or_runtimes()}.")
 
     def opened(runtime: Runtime, count: int, streams: bool) -> Run:
         return open_exported(path, runtime, count, kind, streams).run
@@ -80,19 +87,24 @@ def ways_of_model(
     backend: Backend,
     threads: int,
     eight_bits: EightBits | None = None,
+    watch: Watch = lambda line: None,
 ) -> Ways:
-    """How a PyTorch model can be run: as it is, compiled, or as a graph in each runtime. Without a
-    choice the runtimes are compared; PyTorch is taken where there are none, and on a GPU."""
+    """How a PyTorch model can be run: as it is, compiled, by our own code, or as a graph in each
+    runtime. Without a choice our code and the runtimes are compared; PyTorch is among them where no
+    runtime is installed, and alone on a GPU."""
     from mixerkit.inference.export import weights_of
 
     kind = in_float(precision)
     on_gpu = next(model.parameters()).device.type != "cpu"
     takes_gpu = on_gpu and backend == "auto" and not eight_bits  # no runtime here has one
     runtimes = [] if takes_gpu else _runtimes(backend, kind)
+    if eight_bits and not runtimes:
+        raise UserError(f"int8 needs a runtime: install {or_runtimes()}.")
+    ours: Ways = {}
+    if not takes_gpu and not eight_bits and kind == "float32":
+        ours = _in_native(model, backend, threads, watch)
     if not runtimes:
-        if eight_bits:
-            raise UserError(f"int8 needs a runtime: install {' or '.join(RUNTIMES)}.")
-        return _in_pytorch(model, kind, backend, threads)
+        return ours if backend == NATIVE else _in_pytorch(model, kind, backend, threads) | ours
     weights = weights_of(model)
     forms: Mapping[str, Form] = IN_EIGHT_BITS if eight_bits else FORMS
 
@@ -100,7 +112,7 @@ def ways_of_model(
         graph = mixer_graph(model.config, weights, None, form, eight_bits).SerializeToString()
         return open_graph(graph, runtime, "", count, kind, streams).run
 
-    return {
+    return ours | {
         f"{how}{which}": partial(opened, form, *setting)
         for how, setting in _settings(runtimes, threads).items()
         for which, form in forms.items()
@@ -110,6 +122,42 @@ def ways_of_model(
 def in_float(precision: Precision) -> InFloat:
     """In what a runtime computes products that are not in 8 bits."""
     return "bfloat16" if precision == "bfloat16" else "float32"
+
+
+def or_runtimes() -> str:
+    """Their names, to choose from."""
+    return " or ".join(RUNTIMES)
+
+
+def _in_native(model: "MlpMixer", backend: Backend, threads: int, watch: Watch) -> Ways:
+    """By our own code; it is passed over if it was not asked for and cannot."""
+    from mixerkit.inference.export import weights_of
+
+    if backend not in ("auto", NATIVE):
+        return {}
+    if not computes(model.config):
+        if backend == "auto":
+            return {}
+        raise UserError(
+            f"native computes the token mixers {' and '.join(TOKEN_MIXERS)}, found "
+            f"{model.config.token_mixer}: leave the backend out, or choose {or_runtimes()}."
+        )
+    try:
+        native_library(watch)
+    except UserError:
+        if backend == "auto":
+            return {}
+        raise
+    weights, parts = weights_of(model), threads or usable_cores()
+
+    def opened(parts: int) -> Run:
+        run = Native(model.config, weights)
+        return by_threads(run, parts) if parts > 1 else run
+
+    ways: Ways = {f"{NATIVE}, 1 thread": partial(opened, 1)}
+    if parts > 1:
+        ways[f"{NATIVE}, images for each core"] = partial(opened, parts)
+    return ways
 
 
 def _in_pytorch(model: "MlpMixer", kind: InFloat, backend: Backend, threads: int) -> Ways:

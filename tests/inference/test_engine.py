@@ -24,7 +24,7 @@ from mixerkit.inference.mixer_graph import EightBits, Form, mixer_graph
 from mixerkit.inference.plan import Choice, Plan
 from mixerkit.inference.predictor import predict_files
 from mixerkit.inference.runtimes import RUNTIMES, Runtime, open_graph
-from mixerkit.inference.ways import Backend, ways_of_model
+from mixerkit.inference.ways import NATIVE, Backend, ways_of_model
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
@@ -76,7 +76,7 @@ def test_every_backend_gives_what_the_model_gives(
     np.testing.assert_allclose(predictor.probabilities(pixels()), p, atol=1e-6)
     for choice in (predictor.plan.one, predictor.plan.many):
         chosen = choice.backend.partition(",")[0]
-        assert chosen == backend or (backend == "auto" and chosen in RUNTIMES)
+        assert chosen == backend or (backend == "auto" and chosen in (NATIVE, *RUNTIMES))
         assert choice.backend in repr(predictor)
 
 
@@ -314,7 +314,7 @@ def test_bad_images_and_files(model: MlpMixer, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="Expected 8-bit images"):
             predictor.logits(wrong)
     (path,) = export(model, tmp_path / "a.onnx", pixels()).files
-    with pytest.raises(UserError, match="PyTorch does not run it"):
+    with pytest.raises(UserError, match="only runtimes read it, not pytorch"):
         Predictor(path, backend="pytorch")
     with pytest.raises(UserError, match="exported for one image size"):
         Predictor(path, image_size=32)

@@ -1,0 +1,382 @@
+// A Mixer's forward pass in float32, compiled by native_compiler.py for the processor that it runs
+// on. It is for small models, whose products are too small for a library: nothing is allocated,
+// handed from one operation to the next, or waited for.
+//
+// Letters: B images, I image channels, H W image height and width, h w those of a patch, S patches
+// (tokens) of a tile, C channels, T token-mixing width, D channel-mixing width, K classes.
+//
+// A row of numbers in memory is filled up to whole vectors; what stands in the places beyond its
+// end is never part of a sum.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr long LANES = 16, ROWS = 6, VECTORS = 4;  // 24 of 32 registers are sums
+#elif defined(__AVX__)
+constexpr long LANES = 8, ROWS = 6, VECTORS = 2;  // 12 of 16
+#elif defined(__aarch64__)
+constexpr long LANES = 4, ROWS = 6, VECTORS = 4;  // 24 of 32
+#else
+constexpr long LANES = 4, ROWS = 6, VECTORS = 2;
+#endif
+constexpr long PANEL = LANES * VECTORS;  // columns of a product that are computed together
+
+typedef float Vector __attribute__((vector_size(4 * LANES)));
+typedef float InMemory __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+inline Vector load(const float* from) { return *reinterpret_cast<const InMemory*>(from); }
+inline void store(float* to, Vector x) { *reinterpret_cast<InMemory*>(to) = x; }
+inline Vector all(float x) { return x - Vector{}; }  // no sum: 0 + -0 is 0
+inline long whole(long columns) { return (columns + LANES - 1) / LANES * LANES; }
+
+// -- GELU -------------------------------------------------------------------------------------
+
+constexpr int DEGREE = 16;
+
+// x/2 · (1 + x·P(x²)) inside ±limit, where P is given by native.py for either flavour of GELU as a
+// polynomial in 2x²/limit² - 1, its highest power first; 0 and x beyond.
+struct Gelu {
+    float limit;
+    float powers[DEGREE + 1];
+
+    // Of `WIDE` vectors in memory, side by side: none waits for the other.
+    template <int WIDE>
+    inline void over(float* at) const {
+        Vector x[WIDE], u[WIDE], p[WIDE];
+#pragma GCC unroll 8
+        for (int j = 0; j < WIDE; j++) {
+            x[j] = load(at + j * LANES);
+            u[j] = x[j] * x[j] * all(2 / (limit * limit)) - 1;
+            p[j] = all(powers[0]);
+        }
+#pragma GCC unroll 32
+        for (int i = 1; i <= DEGREE; i++)
+#pragma GCC unroll 8
+            for (int j = 0; j < WIDE; j++) p[j] = p[j] * u[j] + powers[i];
+#pragma GCC unroll 8
+        for (int j = 0; j < WIDE; j++) {
+            const Vector half = x[j] * 0.5f, inside = half + half * (x[j] * p[j]);
+            const Vector not_high = x[j] > limit ? x[j] : inside;
+            store(at + j * LANES, x[j] < -limit ? Vector{} : not_high);
+        }
+    }
+};
+
+// -- products ---------------------------------------------------------------------------------
+
+// The right side of a product, [K, N]: rows in memory, or panels of columns one after the other, as
+// native.py lays out weights.
+struct Right {
+    const float* data;
+    long row;  // floats from one row to the next; 0: panels
+};
+
+// What a sum begins with.
+struct Bias {
+    const float* data;
+    bool of_rows;  // a number for each row of the result, or for each column
+};
+
+struct Task {
+    long depth;  // numbers that are multiplied and added for one of the result
+    const float* left;
+    long left_row;
+    const float* right;
+    long right_row;
+    const float* bias;
+    bool bias_of_rows, added;  // added: to what the result holds
+    float* result;
+    long result_row;
+};
+
+// A part of the result that fits into registers, [HIGH, WIDE vectors].
+template <int HIGH, int WIDE>
+inline void tile(const Task& task) {
+    Vector sums[HIGH][WIDE];
+#pragma GCC unroll 8
+    for (int i = 0; i < HIGH; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < WIDE; j++)
+            sums[i][j] = task.bias_of_rows ? all(task.bias[i]) : load(task.bias + j * LANES);
+    if (task.added)
+#pragma GCC unroll 8
+        for (int i = 0; i < HIGH; i++)
+#pragma GCC unroll 8
+            for (int j = 0; j < WIDE; j++)
+                sums[i][j] += load(task.result + i * task.result_row + j * LANES);
+    const float *left = task.left, *right = task.right;
+    for (long k = 0; k < task.depth; k++, right += task.right_row) {
+        Vector columns[WIDE];
+#pragma GCC unroll 8
+        for (int j = 0; j < WIDE; j++) columns[j] = load(right + j * LANES);
+#pragma GCC unroll 8
+        for (int i = 0; i < HIGH; i++) {
+            const Vector x = all(left[i * task.left_row + k]);
+#pragma GCC unroll 8
+            for (int j = 0; j < WIDE; j++) sums[i][j] += x * columns[j];
+        }
+    }
+    float* result = task.result;
+    const long result_row = task.result_row;
+#pragma GCC unroll 8
+    for (int i = 0; i < HIGH; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < WIDE; j++) store(result + i * result_row + j * LANES, sums[i][j]);
+}
+
+template <int WIDE>
+void panel(Task task, long rows, const Gelu* gelu) {
+    const auto next = [&](long high) {
+        if (gelu)
+            for (long i = 0; i < high; i++) gelu->over<WIDE>(task.result + i * task.result_row);
+        task.left += high * task.left_row;
+        task.result += high * task.result_row;
+        task.bias += task.bias_of_rows ? high : 0;
+        rows -= high;
+    };
+    while (rows >= ROWS) tile<ROWS, WIDE>(task), next(ROWS);
+    while (rows >= 4) tile<4, WIDE>(task), next(4);
+    while (rows >= 2) tile<2, WIDE>(task), next(2);
+    while (rows >= 1) tile<1, WIDE>(task), next(1);
+}
+
+// result[M, N] = left[M, depth] · right[depth, N] + bias, of which `gelu` if given; or that `added`
+// to the result.
+void product(long rows, long columns, long depth, const float* left, long left_row, Right right,
+             Bias bias, float* result, long result_row, const Gelu* gelu, bool added) {
+    for (long n = 0; n < columns; n += PANEL) {
+        const long width = std::min(whole(columns - n), PANEL);
+        const Task task = {
+            depth, left, left_row, right.data + (right.row ? n : n * depth),
+            right.row ? right.row : width, bias.data + (bias.of_rows ? 0 : n),
+            bias.of_rows, added, result + n, result_row};
+        switch (width / LANES) {
+            case 1: panel<1>(task, rows, gelu); break;
+            case 2: panel<2>(task, rows, gelu); break;
+            case 3: panel<3>(task, rows, gelu); break;
+            default: panel<4>(task, rows, gelu);
+        }
+    }
+}
+
+// -- the rest ---------------------------------------------------------------------------------
+
+inline float sum(Vector x) {
+    for (long half = LANES / 2; half; half /= 2)
+        for (long i = 0; i < half; i++) x[i] += x[i + half];
+    return x[0];
+}
+
+// A vector whose lanes from `count` on are 0.
+inline Vector first(Vector x, long count) {
+    if (count < LANES)
+        for (long i = count; i < LANES; i++) x[i] = 0;
+    return x;
+}
+
+// LayerNorm of each row; without weights the row itself.
+void layer_norm(long rows, long columns, float epsilon, const float* weight, const float* bias,
+                const float* x, float* y) {
+    const long row = whole(columns);
+    for (; rows > 0; rows--, x += row, y += row) {
+        if (!weight) {
+            for (long c = 0; c < columns; c += LANES) store(y + c, load(x + c));
+            continue;
+        }
+        Vector total = {}, squares = {};
+        for (long c = 0; c < columns; c += LANES) total += first(load(x + c), columns - c);
+        const Vector mean = all(sum(total) / columns);
+        for (long c = 0; c < columns; c += LANES) {
+            const Vector from_mean = first(load(x + c) - mean, columns - c);
+            squares += from_mean * from_mean;
+        }
+        const Vector scale = all(1 / std::sqrt(sum(squares) / columns + epsilon));
+        for (long c = 0; c < columns; c += LANES)
+            store(y + c, (load(x + c) - mean) * scale * load(weight + c) + load(bias + c));
+    }
+}
+
+void mean_of_rows(long rows, long columns, const float* x, float* mean) {
+    const long row = whole(columns);
+    for (long c = 0; c < columns; c += LANES) {
+        Vector total = {};
+        for (long i = 0; i < rows; i++) total += load(x + i * row + c);
+        store(mean + c, total / all(rows));
+    }
+}
+
+// -- the model --------------------------------------------------------------------------------
+
+// As `Shape` of native.py has it.
+struct Shape {
+    int64_t channels, height, width;     // of an image
+    int64_t patch_height, patch_width;   //
+    int64_t tiles_down, tiles_across;    // of an image
+    int64_t rows, columns;               // of patches in a tile
+    int64_t above, left;                 // zeros beyond the edge of an image
+    int64_t model_width, depth;          // C, and blocks
+    int64_t token_width, channel_width;  // T and D; 0: one linear map
+    int64_t norm, classes;               // whether there are norms; 0: no head
+    float epsilon;
+    Gelu gelu;
+};
+
+// Weights in the order in which the forward pass comes to them. Each begins at a whole vector, and
+// a row of a matrix on the right of a product is filled up with zeros.
+struct Weights {
+    const float* next;
+
+    const float* take(long count) {
+        const float* taken = next;
+        next += whole(count);
+        return taken;
+    }
+    Right panels(long depth, long columns) { return {take(depth * whole(columns)), 0}; }
+};
+
+// Of the matrices on the left of products along the tokens.
+struct Left {
+    const float *matrix, *bias;
+
+    Left(Weights& weights, long rows, long columns)
+        : matrix(weights.take(rows * columns)), bias(weights.take(rows)) {}
+};
+
+// The pixels of each patch, [tiles · S, I·h·w], as the kernel of the patch embedding has them.
+void cut(const Shape& shape, const float* image, float* patches) {
+    const long high = shape.patch_height, wide = shape.patch_width;
+    for (long tile_y = 0; tile_y < shape.tiles_down; tile_y++)
+    for (long tile_x = 0; tile_x < shape.tiles_across; tile_x++)
+    for (long row = 0; row < shape.rows; row++)
+    for (long column = 0; column < shape.columns; column++) {
+        const long top = (tile_y * shape.rows + row) * high - shape.above;
+        const long start = (tile_x * shape.columns + column) * wide - shape.left;
+        const long from = std::max(start, 0L), to = std::min(start + wide, long(shape.width));
+        for (long i = 0; i < shape.channels; i++)
+        for (long y = top; y < top + high; y++, patches += wide) {
+            if (to - from < wide || y < 0 || y >= shape.height)
+                std::fill(patches, patches + wide, 0.0f);
+            if (0 <= y && y < shape.height) {
+                const float* line = image + (i * shape.height + y) * shape.width;
+                std::copy(line + from, line + to, patches + from - start);
+            }
+        }
+    }
+}
+
+struct Mixer {
+    const Shape& shape;
+    const Gelu* gelu = &shape.gelu;
+    const long tiles = shape.tiles_down * shape.tiles_across, tokens = shape.rows * shape.columns;
+    const long C = shape.model_width, T = shape.token_width, D = shape.channel_width;
+    const long row = whole(C), pixels = shape.channels * shape.patch_height * shape.patch_width;
+
+    // Floats of working memory: x, y, and one after the other patches, hidden units and features.
+    long scratch(long images) const {
+        const long rows = images * tiles * tokens;
+        return 2 * rows * row + std::max({rows * pixels, T * row, rows * whole(D), images * row});
+    }
+
+    // x [parts · S, C] += the mixing of y's tokens in each part.
+    void mix_tokens(Weights& weights, long parts, const float* y, float* x, float* h) const {
+        const long inside = T ? T : tokens, part = tokens * row;
+        const Left first(weights, inside, tokens);
+        if (!T) {
+            for (; parts > 0; parts--, y += part, x += part)
+                along_tokens(first, tokens, tokens, y, x, nullptr, true);
+            return;
+        }
+        const Left second(weights, tokens, T);
+        for (; parts > 0; parts--, y += part, x += part) {
+            along_tokens(first, T, tokens, y, h, gelu, false);
+            along_tokens(second, tokens, T, h, x, nullptr, true);
+        }
+    }
+    void along_tokens(const Left& left, long rows, long depth, const float* y, float* x,
+                      const Gelu* gelu, bool added) const {
+        product(rows, C, depth, left.matrix, depth, {y, row}, {left.bias, true}, x, row, gelu,
+                added);
+    }
+
+    void mix_channels(Weights& weights, long rows, const float* y, float* x, float* h) const {
+        if (D) {
+            const Right first = weights.panels(C, D);
+            const float* first_bias = weights.take(D);
+            const Right second = weights.panels(D, C);
+            const float* second_bias = weights.take(C);
+            const long wide = whole(D);
+            product(rows, D, C, y, row, first, {first_bias, false}, h, wide, gelu, false);
+            product(rows, C, D, h, wide, second, {second_bias, false}, x, row, nullptr, true);
+        } else {
+            const Right only = weights.panels(C, C);
+            const float* bias = weights.take(C);
+            product(rows, C, C, y, row, only, {bias, false}, x, row, nullptr, true);
+        }
+    }
+
+    void norm(Weights& weights, long rows, const float* x, float* y) const {
+        const float* weight = shape.norm ? weights.take(C) : nullptr;
+        const float* bias = shape.norm ? weights.take(C) : nullptr;
+        layer_norm(rows, C, shape.epsilon, weight, bias, x, y);
+    }
+
+    // So many images → logits [B, K], or features [B, C] where there is no head; their rows are
+    // filled up.
+    void forward(Weights weights, const float* images, long count, float* out, float* work) const {
+        const long parts = count * tiles, rows = parts * tokens;
+        float *x = work, *y = x + rows * row, *h = y + rows * row;
+        for (long i = 0; i < count; i++)
+            cut(shape, images + i * shape.channels * shape.height * shape.width,
+                h + i * tiles * tokens * pixels);
+        const Right stem = weights.panels(pixels, C);
+        product(rows, C, pixels, h, pixels, stem, {weights.take(C), false}, x, row, nullptr,
+                false);
+        for (long block = 0; block < shape.depth; block++) {
+            norm(weights, rows, x, y);
+            mix_tokens(weights, parts, y, x, h);
+            norm(weights, rows, x, y);
+            mix_channels(weights, rows, y, x, h);
+        }
+        norm(weights, rows, x, y);
+        float* features = shape.classes ? h : out;
+        for (long i = 0; i < count; i++)
+            mean_of_rows(tiles * tokens, C, y + i * tiles * tokens * row, features + i * row);
+        if (shape.classes) {
+            const Right head = weights.panels(C, shape.classes);
+            product(count, shape.classes, C, features, row, head,
+                    {weights.take(shape.classes), false}, out, whole(shape.classes), nullptr,
+                    false);
+        }
+    }
+};
+
+}  // namespace
+
+extern "C" {
+
+int64_t lanes() { return LANES; }
+int64_t panel_columns() { return PANEL; }
+
+// Floats of working memory for so many images at once.
+int64_t scratch_floats(const Shape* shape, int64_t at_once) {
+    return Mixer{*shape}.scratch(at_once);
+}
+
+// Images [B, I, H, W] → [B, K or C], rows filled up to whole vectors, computed so many `at_once`
+// with `scratch_floats` of working memory.
+void forward(const Shape* shape, const float* weights, const float* images, int64_t count,
+             int64_t at_once, float* out, float* work) {
+    const Mixer mixer{*shape};
+    const long image = shape->channels * shape->height * shape->width;
+    const long result = whole(shape->classes ? shape->classes : shape->model_width);
+    for (int64_t first = 0; first < count; first += at_once) {
+        mixer.forward({weights}, images + first * image, std::min(at_once, count - first),
+                      out + first * result, work);
+    }
+}
+
+}  // extern "C"

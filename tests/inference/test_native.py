@@ -1,0 +1,302 @@
+"""Our own compiled code against the eager model, and what becomes of it without a compiler."""
+
+import ctypes
+import math
+import platform
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+import mixerkit.inference.native as native_module
+import mixerkit.inference.native_compiler as compiler_module
+from mixerkit.errors import UserError
+from mixerkit.inference.export import weights_of
+from mixerkit.inference.native import LIMITS, Native, computes, gelu_powers
+from mixerkit.inference.native_compiler import compile_native, compiler, native_library
+from mixerkit.inference.ways import ways_of_model
+from mixerkit.model.mixer import MlpMixer
+from mixerkit.spec.mixer import MixerConfig, variant
+from tests.inference.test_mixer_graph import CONFIGS, SMALL, moved
+
+OURS = {name: config for name, config in CONFIGS.items() if computes(config)}
+OURS["N/7"] = variant("N/7", num_classes=10)
+TARGETS = {"native": "", "x86-64-v3": "avx2", "x86-64": "sse2"}
+"""What it is compiled for, and what the processor must have to run it: vectors of 16, 8 and 4."""
+
+
+@cache
+def library(target: str, folder: Path) -> ctypes.CDLL:
+    if target == "native":
+        return native_library()
+    if platform.machine() != "x86_64" or TARGETS[target] not in processor():
+        pytest.skip(f"this processor has no {TARGETS[target]}")
+    found = compiler()
+    assert found
+    compile_native(found, folder / f"{target}.so", target)
+    return ctypes.CDLL(str(folder / f"{target}.so"))
+
+
+def processor() -> str:
+    return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("libraries")
+
+
+def images_for(config: MixerConfig, count: int) -> np.ndarray:
+    shape = (count, config.in_channels, *config.image_hw)
+    return np.random.default_rng(1).standard_normal(shape, np.float32)
+
+
+def exact(model: MlpMixer, images: np.ndarray) -> np.ndarray:
+    """What the model says in float64; the model is float32 again afterwards."""
+    with torch.inference_mode():
+        result = model.double()(torch.from_numpy(images).double()).numpy()
+    model.float()
+    return result
+
+
+def assert_same(model: MlpMixer, images: np.ndarray, code: ctypes.CDLL | None = None) -> None:
+    found = Native(model.config, weights_of(model), code)(images)
+    wanted = exact(model, images)
+    assert found.shape == wanted.shape and found.dtype == np.float32
+    assert np.abs(found - wanted).max() <= 3e-6 * max(1, np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", OURS)
+def test_it_gives_what_the_model_gives(name: str, target: str, folder: Path) -> None:
+    model = moved(OURS[name])
+    assert_same(model, images_for(model.config, 5), library(target, folder))
+
+
+sides = st.integers(1, 5)
+widths = st.integers(1, 70)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> MixerConfig:
+    tiles = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    patch = draw(st.tuples(sides, sides))
+    grid = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
+    image = tuple(t * p * g for t, p, g in zip(tiles, patch, grid, strict=True))
+    fewer = (st.integers(0, min(p - 1, i - p)) for i, p in zip(image, patch, strict=True))
+    missing = draw(st.tuples(*fewer))
+    return MixerConfig(
+        image_size=tuple(i - m for i, m in zip(image, missing, strict=True)),  # type: ignore[arg-type]
+        patch_size=patch,
+        tiles=tiles,
+        in_channels=draw(st.integers(1, 3)),
+        width=draw(widths),
+        depth=draw(st.integers(1, 2)),
+        token_width=draw(widths),
+        channel_width=draw(widths),
+        num_classes=draw(st.integers(0, 20)),
+        token_mixer=draw(st.sampled_from(["mlp", "linear"])),
+        channel_mixer=draw(st.sampled_from(["mlp", "linear"])),
+        norm=draw(st.booleans()),
+        gelu=draw(st.sampled_from(["tanh", "erf"])),
+        pad=True,
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(config=configs(), count=st.integers(1, 9), at_once=st.integers(1, 2**16))
+def test_sizes_need_not_be_whole_vectors(config: MixerConfig, count: int, at_once: int) -> None:
+    if config.norm and config.width < 4:  # of few channels a LayerNorm may make much of nothing
+        config = replace(config, norm_eps=0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native_module, "AT_ONCE", at_once)
+        assert_same(moved(config), images_for(config, count))
+
+
+def test_no_images_give_no_rows() -> None:
+    model = moved(SMALL)
+    found = Native(SMALL, weights_of(model))(images_for(SMALL, 0))
+    assert found.shape == (0, SMALL.num_classes)
+
+
+def test_images_may_be_laid_out_in_any_way_but_not_have_another_size() -> None:
+    run, images = Native(SMALL, weights_of(moved(SMALL))), images_for(SMALL, 4)
+    turned = np.ascontiguousarray(images.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)
+    np.testing.assert_array_equal(run(turned), run(images))
+    np.testing.assert_array_equal(run(images.astype(np.float64)), run(images))
+    with pytest.raises(UserError, match=r"Expected images \[batch, 1, 28, 20\], found \[4, 1, 28"):
+        run(images[:, :, :, :-1])
+
+
+def test_what_is_not_a_number_stays_with_its_image() -> None:
+    run, images = Native(SMALL, weights_of(moved(SMALL))), images_for(SMALL, 5)
+    wanted = run(images)
+    images[2, 0, 3, 3] = np.nan
+    found = run(images)
+    assert np.isnan(found[2]).all()
+    np.testing.assert_array_equal(found[[0, 1, 3, 4]], wanted[[0, 1, 3, 4]])
+
+
+def test_several_threads_may_ask_at_once() -> None:
+    run, images = Native(SMALL, weights_of(moved(SMALL))), images_for(SMALL, 200)
+    wanted = run(images)
+    with ThreadPoolExecutor(8) as pool:
+        parts = list(pool.map(run, np.array_split(images, 40)))
+    np.testing.assert_array_equal(np.concatenate(parts), wanted)
+
+
+# -- GELU -------------------------------------------------------------------------------------
+
+
+def gelu(flavour: str, x: np.ndarray) -> np.ndarray:
+    """By a model that is x + gelu(x) of one pixel, in our code."""
+    config = MixerConfig(
+        **dict(image_size=1, patch_size=1, in_channels=1, width=1, depth=1, channel_width=1),
+        **dict(num_classes=0, token_mixer="linear", norm=False, gelu=flavour),  # type: ignore[arg-type]
+    )
+    weights = {name: np.zeros_like(tensor) for name, tensor in weights_of(MlpMixer(config)).items()}
+    for name in ("stem", "blocks.0.channel_mixing.fc1", "blocks.0.channel_mixing.fc2"):
+        weights[f"{name}.weight"] += 1
+    images = x.astype(np.float32).reshape(-1, 1, 1, 1)
+    return Native(config, weights)(images)[:, 0] - images.ravel()
+
+
+@pytest.mark.parametrize("flavour", LIMITS)
+def test_gelu_is_the_flavour_to_what_float32_can_say(flavour: str) -> None:
+    x = np.linspace(-12, 12, 200_001)
+    exact = torch.nn.functional.gelu(
+        torch.from_numpy(x.astype(np.float32)).double(),
+        approximate="tanh" if flavour == "tanh" else "none",
+    ).numpy()
+    found = gelu(flavour, x)
+    rounding = np.spacing(np.float32(1)) * (1 + np.abs(x))  # of x + gelu(x), and of gelu
+    assert (np.abs(found - exact) / rounding).max() < 3
+
+
+@pytest.mark.parametrize("flavour", LIMITS)
+def test_gelu_of_large_numbers_is_all_or_nothing(flavour: str) -> None:
+    np.testing.assert_array_equal(
+        gelu(flavour, np.array([1e4, 1e38, -1e4, -1e38])), np.float32([1e4, 1e38, 0, 0])
+    )
+    assert math.isnan(gelu(flavour, np.array([math.nan]))[0])
+
+
+@pytest.mark.parametrize("flavour", LIMITS)
+def test_the_polynomial_needs_its_degree(flavour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With half as many powers it is seen to be worse: the test above can fail."""
+    x = np.linspace(0.01, LIMITS[flavour], 1000)
+    u = 2 * x**2 / LIMITS[flavour] ** 2 - 1
+
+    def error(degree: int) -> float:
+        monkeypatch.setattr(native_module, "DEGREE", degree)
+        inside = x * np.polyval(gelu_powers(flavour), u)
+        wanted = (
+            2
+            * torch.nn.functional.gelu(
+                torch.from_numpy(x), approximate="tanh" if flavour == "tanh" else "none"
+            ).numpy()
+            / x
+            - 1
+        )
+        return float(np.abs(inside - wanted).max())
+
+    assert error(16) < 1e-7 < 1e-4 < error(8)
+
+
+# -- the compiler -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing is compiled yet; the cache's folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiler_module, "_opened", {})
+    return tmp_path / "mixerkit" / "native"
+
+
+def stand_in(tmp_path: Path, script: str) -> str:
+    """A compiler that does as it is told."""
+    path = tmp_path / "c++"
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def test_it_is_compiled_once_and_kept(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    native_library(said.append)
+    (kept,) = fresh.iterdir()
+    assert len(said) == 1 and "compiling" in said[0]
+    monkeypatch.setattr(compiler_module, "_opened", {})  # another process
+    written = kept.stat().st_mtime_ns
+    native_library(said.append)
+    assert len(said) == 1 and kept.stat().st_mtime_ns == written
+
+
+def test_another_compiler_or_source_is_another_library(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native_library()
+    found = compiler()
+    monkeypatch.setenv("CXX", stand_in(tmp_path, f'exec {found} "$@"'))
+    native_library()
+    changed = tmp_path / "native.cpp"
+    changed.write_text(compiler_module.SOURCE.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    monkeypatch.setattr(compiler_module, "SOURCE", changed)
+    native_library()
+    assert len(list(fresh.iterdir())) == 3
+
+
+def test_without_a_compiler_it_is_told_or_passed_over(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    model = moved(SMALL)
+    assert not [name for name in ways_of_model(model, "auto", "auto", 0) if "native" in name]
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler, and neither g\+\+ nor clang"):
+        ways_of_model(model, "auto", "native", 0)
+
+
+def test_a_compiler_that_fails_leaves_nothing(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for script, said in (
+        ("echo 'no such option' >&2; exit 1", "no such option"),
+        ('for last; do :; done; echo half > "$last"; exit 4', "it ended with 4"),
+    ):
+        monkeypatch.setenv("CXX", stand_in(tmp_path, script))
+        with pytest.raises(UserError, match=f"does not compile our own code: {said}"):
+            native_library()
+        assert not list(fresh.iterdir())
+    monkeypatch.setenv("CXX", stand_in(tmp_path, 'for last; do :; done; echo text > "$last"'))
+    with pytest.raises(UserError, match="cannot be used"):
+        native_library()
+
+
+def test_a_cache_that_cannot_be_written_is_told(fresh: Path) -> None:
+    fresh.parent.write_text("a file in the place of the folder", encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be used"):
+        native_library()
+
+
+# -- who is offered it ------------------------------------------------------------------------
+
+
+def test_ways_have_it_where_it_has_the_token_mixer() -> None:
+    ways = ways_of_model(moved(SMALL), "auto", "auto", 2)
+    assert list(ways)[:2] == ["native, 1 thread", "native, images for each core"]
+    images = images_for(SMALL, 3)
+    np.testing.assert_array_equal(*(ways[name]()(images) for name in list(ways)[:2]))
+    for mixer in ("attention", "pool"):
+        other = moved(replace(SMALL, token_mixer=mixer))
+        assert not [name for name in ways_of_model(other, "auto", "auto", 2) if "native" in name]
+        with pytest.raises(UserError, match=f"mlp and linear, found {mixer}"):
+            ways_of_model(other, "auto", "native", 0)
+    assert list(ways_of_model(moved(SMALL), "auto", "native", 1)) == ["native, 1 thread"]
