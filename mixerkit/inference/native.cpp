@@ -50,7 +50,7 @@ struct Gelu {
 #pragma GCC unroll 8
         for (int j = 0; j < WIDE; j++) {
             x[j] = load(at + j * LANES);
-            u[j] = x[j] * x[j] * all(2 / (limit * limit)) - 1;
+            u[j] = x[j] * x[j] * all(2 / (limit * limit)) - 1.0f;
             p[j] = all(powers[0]);
         }
 #pragma GCC unroll 32
