@@ -68,97 +68,91 @@ struct Gelu {
 
 // -- products ---------------------------------------------------------------------------------
 
-// The right side of a product, [K, N]: rows in memory, or panels of columns one after the other, as
-// native.py lays out weights.
-struct Right {
+// Rows of numbers, so many floats apart.
+struct Rows {
     const float* data;
-    long row;  // floats from one row to the next; 0: panels
+    long apart;
 };
+constexpr long IN_PANELS = 0;  // apart: panels of columns one after the other, as native.py packs
 
-// What a sum begins with.
-struct Bias {
-    const float* data;
-    bool of_rows;  // a number for each row of the result, or for each column
-};
-
-struct Task {
-    long depth;  // numbers that are multiplied and added for one of the result
-    const float* left;
-    long left_row;
-    const float* right;
-    long right_row;
+// result [rows, columns] = left [rows, depth] · right [depth, columns] + bias.
+struct Product {
+    long rows, columns, depth;
+    Rows left, right;
     const float* bias;
-    bool bias_of_rows, added;  // added: to what the result holds
+    bool bias_of_rows = false;  // a number for each row of the result, else for each column
     float* result;
-    long result_row;
+    long apart;
+    bool added = false;          // to what the result holds
+    const Gelu* gelu = nullptr;  // of the result
 };
 
 // A part of the result that fits into registers, [HIGH, WIDE vectors].
 template <int HIGH, int WIDE>
-inline void tile(const Task& task) {
+inline void tile(const Product& p) {
+    float* const result = p.result;
+    const long apart = p.apart;
     Vector sums[HIGH][WIDE];
 #pragma GCC unroll 8
     for (int i = 0; i < HIGH; i++)
 #pragma GCC unroll 8
         for (int j = 0; j < WIDE; j++)
-            sums[i][j] = task.bias_of_rows ? all(task.bias[i]) : load(task.bias + j * LANES);
-    if (task.added)
+            sums[i][j] = p.bias_of_rows ? all(p.bias[i]) : load(p.bias + j * LANES);
+    if (p.added)
 #pragma GCC unroll 8
         for (int i = 0; i < HIGH; i++)
 #pragma GCC unroll 8
-            for (int j = 0; j < WIDE; j++)
-                sums[i][j] += load(task.result + i * task.result_row + j * LANES);
-    const float *left = task.left, *right = task.right;
-    for (long k = 0; k < task.depth; k++, right += task.right_row) {
+            for (int j = 0; j < WIDE; j++) sums[i][j] += load(result + i * apart + j * LANES);
+    const float* right = p.right.data;
+    for (long k = 0; k < p.depth; k++, right += p.right.apart) {
         Vector columns[WIDE];
 #pragma GCC unroll 8
         for (int j = 0; j < WIDE; j++) columns[j] = load(right + j * LANES);
 #pragma GCC unroll 8
         for (int i = 0; i < HIGH; i++) {
-            const Vector x = all(left[i * task.left_row + k]);
+            const Vector x = all(p.left.data[i * p.left.apart + k]);
 #pragma GCC unroll 8
             for (int j = 0; j < WIDE; j++) sums[i][j] += x * columns[j];
         }
     }
-    float* result = task.result;
-    const long result_row = task.result_row;
 #pragma GCC unroll 8
     for (int i = 0; i < HIGH; i++)
 #pragma GCC unroll 8
-        for (int j = 0; j < WIDE; j++) store(result + i * result_row + j * LANES, sums[i][j]);
+        for (int j = 0; j < WIDE; j++) store(result + i * apart + j * LANES, sums[i][j]);
 }
 
+// Columns of the result that are as many vectors wide.
 template <int WIDE>
-void panel(Task task, long rows, const Gelu* gelu) {
-    const auto next = [&](long high) {
-        if (gelu)
-            for (long i = 0; i < high; i++) gelu->over<WIDE>(task.result + i * task.result_row);
-        task.left += high * task.left_row;
-        task.result += high * task.result_row;
-        task.bias += task.bias_of_rows ? high : 0;
-        rows -= high;
+void panel(Product p) {
+    const auto next = [&p](long high) {
+        if (p.gelu)
+            for (long i = 0; i < high; i++) p.gelu->over<WIDE>(p.result + i * p.apart);
+        p.left.data += high * p.left.apart;
+        p.result += high * p.apart;
+        p.bias += p.bias_of_rows ? high : 0;
+        p.rows -= high;
     };
-    while (rows >= ROWS) tile<ROWS, WIDE>(task), next(ROWS);
-    while (rows >= 4) tile<4, WIDE>(task), next(4);
-    while (rows >= 2) tile<2, WIDE>(task), next(2);
-    while (rows >= 1) tile<1, WIDE>(task), next(1);
+    while (p.rows >= ROWS) tile<ROWS, WIDE>(p), next(ROWS);
+    while (p.rows >= 4) tile<4, WIDE>(p), next(4);
+    while (p.rows >= 2) tile<2, WIDE>(p), next(2);
+    while (p.rows >= 1) tile<1, WIDE>(p), next(1);
 }
 
-// result[M, N] = left[M, depth] · right[depth, N] + bias, of which `gelu` if given; or that `added`
-// to the result.
-void product(long rows, long columns, long depth, const float* left, long left_row, Right right,
-             Bias bias, float* result, long result_row, const Gelu* gelu, bool added) {
-    for (long n = 0; n < columns; n += PANEL) {
-        const long width = std::min(whole(columns - n), PANEL);
-        const Task task = {
-            depth, left, left_row, right.data + (right.row ? n : n * depth),
-            right.row ? right.row : width, bias.data + (bias.of_rows ? 0 : n),
-            bias.of_rows, added, result + n, result_row};
-        switch (width / LANES) {
-            case 1: panel<1>(task, rows, gelu); break;
-            case 2: panel<2>(task, rows, gelu); break;
-            case 3: panel<3>(task, rows, gelu); break;
-            default: panel<4>(task, rows, gelu);
+void compute(const Product& whole_one) {
+    for (long n = 0; n < whole_one.columns; n += PANEL) {
+        Product p = whole_one;
+        p.columns = std::min(whole(p.columns - n), PANEL);
+        if (p.right.apart == IN_PANELS)
+            p.right = {p.right.data + n * p.depth, p.columns};
+        else
+            p.right.data += n;
+        p.bias += p.bias_of_rows ? 0 : n;
+        p.result += n;
+        switch (p.columns / LANES) {
+            case 1: panel<1>(p); break;
+            case 2: panel<2>(p); break;
+            case 3: panel<3>(p); break;
+            default: panel<4>(p);
         }
     }
 }
@@ -235,15 +229,7 @@ struct Weights {
         next += whole(count);
         return taken;
     }
-    Right panels(long depth, long columns) { return {take(depth * whole(columns)), 0}; }
-};
-
-// Of the matrices on the left of products along the tokens.
-struct Left {
-    const float *matrix, *bias;
-
-    Left(Weights& weights, long rows, long columns)
-        : matrix(weights.take(rows * columns)), bias(weights.take(rows)) {}
+    Rows panels(long depth, long columns) { return {take(depth * whole(columns)), IN_PANELS}; }
 };
 
 // The pixels of each patch, [tiles · S, I·h·w], as the kernel of the patch embedding has them.
@@ -283,39 +269,34 @@ struct Mixer {
 
     // x [parts · S, C] += the mixing of y's tokens in each part.
     void mix_tokens(Weights& weights, long parts, const float* y, float* x, float* h) const {
-        const long inside = T ? T : tokens, part = tokens * row;
-        const Left first(weights, inside, tokens);
-        if (!T) {
-            for (; parts > 0; parts--, y += part, x += part)
-                along_tokens(first, tokens, tokens, y, x, nullptr, true);
-            return;
+        const long units = T ? T : tokens;
+        Product first = {.rows = units, .columns = C, .depth = tokens,
+                         .left = {weights.take(units * tokens), tokens}, .right = {y, row},
+                         .bias = weights.take(units), .bias_of_rows = true,
+                         .result = T ? h : x, .apart = row, .added = !T,
+                         .gelu = T ? gelu : nullptr};
+        Product second = {.rows = tokens, .columns = C, .depth = T,
+                          .left = {weights.take(T * tokens), T}, .right = {h, row},
+                          .bias = T ? weights.take(tokens) : nullptr, .bias_of_rows = true,
+                          .result = x, .apart = row, .added = true};
+        for (; parts > 0; parts--) {
+            compute(first);
+            if (T) compute(second);
+            first.right.data += tokens * row;
+            (T ? second : first).result += tokens * row;
         }
-        const Left second(weights, tokens, T);
-        for (; parts > 0; parts--, y += part, x += part) {
-            along_tokens(first, T, tokens, y, h, gelu, false);
-            along_tokens(second, tokens, T, h, x, nullptr, true);
-        }
-    }
-    void along_tokens(const Left& left, long rows, long depth, const float* y, float* x,
-                      const Gelu* gelu, bool added) const {
-        product(rows, C, depth, left.matrix, depth, {y, row}, {left.bias, true}, x, row, gelu,
-                added);
     }
 
+    // x [rows, C] += the mixing of each row of y.
     void mix_channels(Weights& weights, long rows, const float* y, float* x, float* h) const {
-        if (D) {
-            const Right first = weights.panels(C, D);
-            const float* first_bias = weights.take(D);
-            const Right second = weights.panels(D, C);
-            const float* second_bias = weights.take(C);
-            const long wide = whole(D);
-            product(rows, D, C, y, row, first, {first_bias, false}, h, wide, gelu, false);
-            product(rows, C, D, h, wide, second, {second_bias, false}, x, row, nullptr, true);
-        } else {
-            const Right only = weights.panels(C, C);
-            const float* bias = weights.take(C);
-            product(rows, C, C, y, row, only, {bias, false}, x, row, nullptr, true);
-        }
+        if (D)
+            compute({.rows = rows, .columns = D, .depth = C, .left = {y, row},
+                     .right = weights.panels(C, D), .bias = weights.take(D),
+                     .result = h, .apart = whole(D), .gelu = gelu});
+        const long depth = D ? D : C;
+        compute({.rows = rows, .columns = C, .depth = depth, .left = {D ? h : y, whole(depth)},
+                 .right = weights.panels(depth, C), .bias = weights.take(C),
+                 .result = x, .apart = row, .added = true});
     }
 
     void norm(Weights& weights, long rows, const float* x, float* y) const {
@@ -332,9 +313,9 @@ struct Mixer {
         for (long i = 0; i < count; i++)
             cut(shape, images + i * shape.channels * shape.height * shape.width,
                 h + i * tiles * tokens * pixels);
-        const Right stem = weights.panels(pixels, C);
-        product(rows, C, pixels, h, pixels, stem, {weights.take(C), false}, x, row, nullptr,
-                false);
+        compute({.rows = rows, .columns = C, .depth = pixels, .left = {h, pixels},
+                 .right = weights.panels(pixels, C), .bias = weights.take(C),
+                 .result = x, .apart = row});
         for (long block = 0; block < shape.depth; block++) {
             norm(weights, rows, x, y);
             mix_tokens(weights, parts, y, x, h);
@@ -345,12 +326,11 @@ struct Mixer {
         float* features = shape.classes ? h : out;
         for (long i = 0; i < count; i++)
             mean_of_rows(tiles * tokens, C, y + i * tiles * tokens * row, features + i * row);
-        if (shape.classes) {
-            const Right head = weights.panels(C, shape.classes);
-            product(count, shape.classes, C, features, row, head,
-                    {weights.take(shape.classes), false}, out, whole(shape.classes), nullptr,
-                    false);
-        }
+        if (shape.classes)
+            compute({.rows = count, .columns = shape.classes, .depth = C, .left = {features, row},
+                     .right = weights.panels(C, shape.classes),
+                     .bias = weights.take(shape.classes),
+                     .result = out, .apart = whole(shape.classes)});
     }
 };
 

@@ -19,7 +19,7 @@ from mixerkit.errors import UserError
 
 SOURCE = Path(__file__).with_name("native.cpp")
 COMPILERS = ("g++", "clang++")
-FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-w")
+FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-w")
 SECONDS = 120
 
 
