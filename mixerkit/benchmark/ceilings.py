@@ -19,6 +19,7 @@ from mixerkit.benchmark.measure import int8_products, matrix_products, products_
 from mixerkit.benchmark.peer_settings import FEW_OPERATIONS, Kind
 from mixerkit.benchmark.turns import Rounds, all_calls, in_turns
 from mixerkit.inference.graph import IR_VERSION, OPSET
+from mixerkit.inference.packages import onnxruntime_module, openvino_module
 from mixerkit.inference.runtimes import signal_stack_kept
 from mixerkit.model.cost import cost
 from mixerkit.results import usable_cores
@@ -120,8 +121,7 @@ def _in_graphs(config: MixerConfig, kind: Kind, count: int, library: str, thread
 
 
 def _in_onnxruntime(graph: bytes, left: np.ndarray, kind: Kind, threads: int) -> Call:
-    import onnxruntime
-
+    onnxruntime = onnxruntime_module()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()  # its own 0 counts forbidden ones too
     options.log_severity_level = 3  # errors
@@ -130,9 +130,7 @@ def _in_onnxruntime(graph: bytes, left: np.ndarray, kind: Kind, threads: int) ->
 
 
 def _in_openvino(graph: bytes, left: np.ndarray, kind: Kind, threads: int) -> Call:
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_module().Core()
     options: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "bf16" if kind == "bfloat16" else "f32",
         "PERFORMANCE_HINT": "LATENCY",

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from mixerkit.benchmark.peers import copy_to_timm
+from mixerkit.inference.packages import nncf_module, onnxruntime_module, openvino_module
 from mixerkit.inference.runtimes import signal_stack_kept
 from mixerkit.model.mixer import MlpMixer
 
@@ -64,6 +65,7 @@ def _graph(model: MlpMixer, out: Path) -> None:
 
 def _dynamic_int8(model: MlpMixer, out: Path) -> None:
     """By ONNX Runtime's own dynamic quantiser."""
+    onnxruntime_module()
     from onnxruntime import quantization
 
     quantization.quantize_dynamic(
@@ -78,9 +80,7 @@ def _nncf_int8(model: MlpMixer, out: Path) -> None:
     """By NNCF's post-training quantisation, without its SmoothQuant: at its usual strength that
     leaves a Mixer's logits 8 to 12 dB of signal to noise in place of 25 to 36, and for S/16 takes
     1.1 times as long."""
-    import nncf
-    import openvino
-
+    openvino, nncf = openvino_module(), nncf_module()
     nncf.set_log_level(logging.ERROR)
     shape = (1, model.config.in_channels, *model.config.image_hw)
     generator = np.random.default_rng(0)

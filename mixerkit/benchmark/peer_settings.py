@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mixerkit.inference.packages import onnxruntime_module, openvino_module
 from mixerkit.inference.runtimes import Run, by_requests, by_threads, signal_stack_kept
 
 Kind = Literal["float32", "bfloat16", "int8"]
@@ -62,8 +63,7 @@ def settings_of(runtime: PeerRuntime, kind: Kind, macs: int, cores: int) -> dict
 
 def open_in_onnxruntime(graph: Path, setting: Setting) -> Run:
     """A graph of one input and one result, ready to run."""
-    import onnxruntime
-
+    onnxruntime = onnxruntime_module()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = setting.threads, 3  # errors
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setting.spins)))
@@ -79,8 +79,6 @@ def open_in_onnxruntime(graph: Path, setting: Setting) -> Run:
 
 def open_in_openvino(graph: Path, setting: Setting, kind: Kind) -> Run:
     """The same in OpenVINO, whose float products are in bfloat16 for that kind."""
-    import openvino
-
     options: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "bf16" if kind == "bfloat16" else "f32",
         "PERFORMANCE_HINT": "LATENCY" if setting.parts == 1 else "THROUGHPUT",
@@ -90,6 +88,6 @@ def open_in_openvino(graph: Path, setting: Setting, kind: Kind) -> Run:
     if setting.threads:
         options["INFERENCE_NUM_THREADS"] = setting.threads
     with signal_stack_kept():
-        compiled = openvino.Core().compile_model(str(graph), "CPU", options)
+        compiled = openvino_module().Core().compile_model(str(graph), "CPU", options)
     wanted = setting.parts or compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     return by_requests(compiled, wanted)

@@ -19,6 +19,7 @@ from mixerkit.inference.exported import Exported, open_exported, softmax
 from mixerkit.inference.gate import LEAST_AGREEMENT, Verdict, refuse_unless_good
 from mixerkit.inference.graph import onnx_module
 from mixerkit.inference.mixer_graph import METADATA, PLAIN, EightBits, Form, mixer_graph
+from mixerkit.inference.packages import openvino_module
 from mixerkit.inference.runtimes import Runtime, installed
 from mixerkit.model.mixer import MlpMixer
 
@@ -152,8 +153,7 @@ def write(graph: Any, path: Path, to: Target, form: Form) -> None:
     if to == "onnx":
         path.write_bytes(graph.SerializeToString())
         return
-    import openvino
-
+    openvino = openvino_module()
     model = openvino.Core().read_model(graph.SerializeToString())
     openvino.save_model(model, path, compress_to_fp16=form.half)
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mixerkit.errors import UserError, how_to_install
+from mixerkit.inference.packages import onnxruntime_module, openvino_module
 from mixerkit.results import usable_cores
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -85,9 +86,9 @@ def computes_bfloat16() -> bool:
     """Whether OpenVINO is installed and this processor multiplies in bfloat16."""
     if "openvino" not in installed():
         return False
-    import openvino
-
-    capabilities: list[str] = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities: list[str] = (
+        openvino_module().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    )
     return "BF16" in capabilities
 
 
@@ -117,7 +118,7 @@ def by_threads(run: Run, count: int) -> Run:
 
 def _session(graph: bytes | Path, threads: int) -> Any:
     try:
-        import onnxruntime
+        onnxruntime = onnxruntime_module()
     except ImportError as error:
         raise missing("onnxruntime", graph) from error
     options = onnxruntime.SessionOptions()
@@ -149,7 +150,7 @@ def _openvino_model(
 ) -> tuple[Any, Any]:
     """Compiled, and as it was read."""
     try:
-        import openvino
+        openvino = openvino_module()
     except ImportError as error:
         raise missing("openvino", graph) from error
     core = openvino.Core()
