@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,6 +93,20 @@ def check_new(path: Path) -> None:
     """`UserError` when something has this name, if only a link to nothing."""
     if os.path.lexists(path):
         raise _taken(path)
+
+
+def check_place(path: Path) -> None:
+    """`UserError` when nothing can be written at `path`, as its folder does not exist or is not to
+    be written: said before the work, in place of after it."""
+    folder = path.parent
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist: make it first"
+        raise UserError(f"The folder {folder} to write {path.name} into {what}.")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"{path} cannot be written: {why}. Give another --out.") from error
 
 
 def _taken(path: Path) -> UserError:

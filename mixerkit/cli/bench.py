@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-import tempfile
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -144,15 +143,10 @@ def _out(given: Bench) -> Path:
 
 def _refuse_unless_writable(out: Path) -> None:
     """`UserError` where the file could not be written in the end; `FOLDER` is made then."""
-    parent = Path() if out.parent == FOLDER and not FOLDER.exists() else out.parent
-    try:
-        if out.is_dir():
-            raise UserError(f"{out} is a folder: give a file in it, such as {out / 'bench.json'}.")
-        if out.exists() and not out.is_file():
-            raise UserError(f"{out} is no file that can be replaced: give another name.")
-        if not parent.is_dir():
-            raise UserError(f"There is no folder {parent} to write {out.name} into: make it first.")
-        tempfile.TemporaryFile(dir=parent).close()
-    except OSError as error:
-        why = error.strerror or error
-        raise UserError(f"{out} cannot be written: {why}. Give another --out.") from error
+    from mixerkit.checkpoint.files import check_place
+
+    if out.is_dir():
+        raise UserError(f"{out} is a folder: give a file in it, such as {out / 'bench.json'}.")
+    if out.exists() and not out.is_file():
+        raise UserError(f"{out} is no file that can be replaced: give another name.")
+    check_place(Path(out.name) if out.parent == FOLDER and not FOLDER.exists() else out)

@@ -69,7 +69,8 @@ def _difference(known: tuple[str, ...], found: tuple[str, ...], split: "ImageSpl
     return (
         f"The model knows {plural(len(known), 'class')} and {split.name} has "
         f"{plural(len(split.class_names), 'class')}, which must be the same, in any order. "
-        f"{' '.join(said)} Images of any classes: --protocol fewshot."
+        f"{' '.join(said)} Images of any classes: --protocol fewshot "
+        f"(not of an exported model)."
         f"{_of_both(common) if unknown or missing else ''}"
     )
 

@@ -62,7 +62,7 @@ class Convert:
 def main(words: list[str]) -> int:
     """Run `mixer convert` with `words`."""
     given = parse(Convert, words, command="convert", examples=EXAMPLES)
-    from mixerkit.checkpoint.files import check_new
+    from mixerkit.checkpoint.files import check_new, check_place
 
     out, layout = Path(given.out), _layout(given)
     check_new(out)
@@ -74,8 +74,7 @@ def main(words: list[str]) -> int:
         raise UserError(f"{out.suffix} files can run code and are not written: give a folder.")
     if given.half and layout != "mixerkit":
         raise UserError("--half is for our own folder: leave it out, or give a folder.")
-    if not out.parent.is_dir():
-        raise UserError(f"No folder {out.parent} to write {out.name} in.")
+    check_place(out)
     from mixerkit.checkpoint.convert import write_layout
     from mixerkit.checkpoint.load import ORIGIN, load, save_model
     from mixerkit.model.surgery import DEFAULT_METHOD

@@ -157,7 +157,7 @@ def _check(given: Export) -> None:
 
 def _page(given: Export) -> Path:
     """The folder that the page will be."""
-    from mixerkit.checkpoint.files import check_new
+    from mixerkit.checkpoint.files import check_new, check_place
 
     if given.pixels or given.probabilities:
         raise UserError(
@@ -166,8 +166,7 @@ def _page(given: Export) -> Path:
         )
     out = Path(given.out or f"{name_of(given.model)}-page")
     check_new(out)
-    if not out.parent.is_dir():
-        raise UserError(f"No folder {out.parent} to write {out.name} in.")
+    check_place(out)
     return out
 
 
@@ -250,7 +249,9 @@ def _report(given: Export, found: "Written", verdict: "Verdict | None") -> dict[
         "precision": given.precision,
         "files": [str(path) for path in found.files],
         "bytes": found.size,
+        "compared_on": "images" if given.images or verdict else "noise",
         "compared": [asdict(one) for one in found.comparisons],
+        "forced": found.forced,
     }
     return report | ({"judged": verdict.row()} if verdict else {})
 

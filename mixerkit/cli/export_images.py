@@ -10,19 +10,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixerkit.cli.counting import Counting
 from mixerkit.cli.images import own_data, same_images
+from mixerkit.cli.progress import Console
 from mixerkit.cli.text import plural
 from mixerkit.errors import UserError
 from mixerkit.inference.samples import (
     FEWEST,
     FEWEST_JUDGED,
     Samples,
+    Watch,
     divided,
     parted,
     samples_of,
     some_of,
     spread,
     suffice,
+    usable,
 )
 from mixerkit.spec.recipe import Data
 
@@ -57,7 +61,7 @@ def images_for(model: "MlpMixer", given: "Export") -> np.ndarray:
     if files:
         return _read(files, model, given)
     every, _ = divided(_splits(model, given))
-    return some_of(every, model.preprocess, given.count or COUNT)
+    return some_of(every, model.preprocess, given.count or COUNT, _counted())
 
 
 def samples_for(model: "MlpMixer", given: "Export") -> Samples:
@@ -71,7 +75,7 @@ def samples_for(model: "MlpMixer", given: "Export") -> Samples:
     splits = _splits(model, given)
     every, held = divided(splits)
     _check_count(count, len(every), len(held) if held else 0)
-    return samples_of(splits, model.preprocess, count)
+    return samples_of(splits, model.preprocess, count, _counted())
 
 
 def rounded_on(samples: Samples, model: "MlpMixer", given: "Export") -> "tuple[EightBits, Verdict]":
@@ -103,10 +107,16 @@ def settings_of(given: "Export") -> "tuple[Setting, ...]":
 def _check_count(count: int, size: int, held: int = 0) -> None:
     """`UserError` where so many of the images, and of the `held` ones for validation, are too few
     while more of them would do."""
-    enough = (n for n in range(count, max(size, held) + 1) if suffice(min(n, size), min(n, held)))
+    most = max(size, held)
+    enough = (n for n in range(count, most + 1) if suffice(min(n, size), min(n, held)))
     least = next(enough, count)
+    there = f"{size:,} images{f' and {held:,} for validation' if held else ''}"
+    if not suffice(min(most, size), min(most, held)):
+        raise UserError(
+            f"8 bits need at least {FEWEST} images to find ranges on and {FEWEST_JUDGED} others to "
+            f"judge by, found {there} in all: give more images."
+        )
     if least > count:
-        there = f"{size:,} images{f' and {held:,} for validation' if held else ''}"
         raise UserError(
             f"8 bits need at least {FEWEST} images to find ranges on and {FEWEST_JUDGED} others to "
             f"judge by. There are {there}, of which --count {count} takes too few: give --count "
@@ -182,8 +192,20 @@ def _read(files: list[Path], model: "MlpMixer", given: "Export") -> np.ndarray:
 
     assert model.preprocess
     _say(f"{files[0].parent}, a folder of {plural(len(files), 'image')}")
-    chosen = spread(len(files), given.count or COUNT)
-    return np.stack([read(files[index], model.preprocess, fit) for index in chosen])
+    preprocess, chosen = model.preprocess, spread(len(files), given.count or COUNT)
+    return usable(lambda index: read(files[index], preprocess, fit), chosen, _counted())
+
+
+def _counted() -> Watch:
+    """How many images were read, on stderr with the time left."""
+    console, counting = Console(sys.stderr), dict[int, Counting]()
+
+    def watch(done: int, total: int) -> None:
+        if not done:
+            counting[total] = Counting(console, "images", total)
+        counting[total](done)
+
+    return watch
 
 
 def _say(origin: str) -> None:

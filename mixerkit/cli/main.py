@@ -79,6 +79,7 @@ def run_program() -> NoReturn:
 def main(words: list[str] | None = None) -> int:
     """Run one command line and return its exit code (see `mixerkit.errors`)."""
     warnings.formatwarning = _as_note  # type: ignore[assignment]
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's; ours is lower
     try:
         code = _dispatch(sys.argv[1:] if words is None else words)
         sys.stdout.flush()

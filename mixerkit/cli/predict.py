@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mixerkit.cli.arguments import Flag, Words, parse, shown_as
+from mixerkit.cli.counting import Counting
+from mixerkit.cli.progress import Console
 from mixerkit.cli.text import percent
 from mixerkit.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, UserError
 from mixerkit.spec.mixer import Size
@@ -34,11 +36,11 @@ WIDEST_NAME = 60
 @dataclass(frozen=True)
 class Predict:
     """Name the likeliest classes of image FILES: files, folders (every image below them), or `-`
-    for a list on standard input, one path a line. A file that cannot be used is an error; the
-    others are named all the same."""
+    for a list of files on standard input, one path a line. A file that cannot be used is an error;
+    the others are named all the same (exit code 1, or 2 when none can be used)."""
 
     files: Annotated[Words, shown_as("FILES")]
-    """Image files or folders, or - for a list on standard input."""
+    """Image files or folders, or - for a list of files on standard input."""
     model: Annotated[str, shown_as("MODEL")] = DEFAULT_MODEL
     """Run folder, model folder or zoo:NAME, a run's checkpoint (RUN@newest, RUN@best, RUN@STEP), or
     an exported model (.onnx or .xml); if not given, the demo's, which knows clothing."""
@@ -69,6 +71,10 @@ class Predict:
 def main(words: list[str]) -> int:
     """Run `mixer predict` with `words`."""
     given = parse(Predict, words, command="predict", examples=EXAMPLES)
+    if given.top < 1:
+        raise UserError(f"--top must be at least 1, found {given.top}.")
+    if given.batch_size is not None and given.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, found {given.batch_size}.")
     paths = list(find_images(given.files))
     from mixerkit.inference.predictor import BATCH_SIZE, predict_files
 
@@ -90,7 +96,7 @@ def main(words: list[str]) -> int:
     found = _telling_errors(predictions, errors)
     with _told_how_to_fit(given.model, batch_size):
         if given.json:
-            _print_json(found)
+            _print_json(_counted(found, len(paths)))
         else:
             _print_table(found, paths, model.preprocess.class_names if model.preprocess else ())
     return _exit_code(len(errors), len(paths))
@@ -163,10 +169,17 @@ def _exit_code(errors: int, files: int) -> int:
     """Bad input when that is all there was; failed when some of several files had to be left."""
     if not errors:
         return EXIT_DONE
-    if files == 1:
-        return EXIT_BAD_INPUT
-    print(f"mixer: {errors} of {files} files cannot be used.", file=sys.stderr)
-    return EXIT_FAILED
+    if files > 1:
+        print(f"mixer: {errors} of {files} files cannot be used.", file=sys.stderr)
+    return EXIT_BAD_INPUT if errors == files else EXIT_FAILED
+
+
+def _counted(found: "Iterator[Prediction]", total: int) -> "Iterator[Prediction]":
+    """The predictions again; how many of all there are is told on stderr, with the time left."""
+    counting = Counting(Console(sys.stderr), "images", total)
+    for done, prediction in enumerate(found, 1):
+        yield prediction
+        counting(done)
 
 
 def find_images(words: tuple[str, ...]) -> Iterator[Path]:
@@ -180,7 +193,10 @@ def find_images(words: tuple[str, ...]) -> Iterator[Path]:
     for word in words:
         if word == "-":
             listed = os.fsdecode(sys.stdin.buffer.read()).split("\n")
-            yield from (Path(line) for each in listed if (line := each.removesuffix("\r")))
+            lines = [line for each in listed if (line := each.removesuffix("\r"))]
+            if not lines:
+                raise UserError("The list on standard input is empty: expected one path a line.")
+            yield from map(Path, lines)
         elif not word:
             raise UserError("One of the FILES is an empty text: expected a file or a folder.")
         elif Path(word).is_dir():

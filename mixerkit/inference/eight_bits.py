@@ -207,11 +207,12 @@ def tried(
 ) -> list[tuple[Setting, EightBits, Loss]]:
     """Each setting with what it does to the logits, the least loss first."""
     found = []
-    for setting in settings:
+    for number, setting in enumerate(settings, 1):
         eight_bits = calibration.eight_bits(setting)
         loss = calibration.loss(eight_bits)
         watch(
-            f"percentile {setting.percentile:g}, smoothing {setting.smooth:g}: signal to noise "
+            f"{number} of {len(settings)}: percentile {setting.percentile:g}, "
+            f"smoothing {setting.smooth:g}: signal to noise "
             f"{loss.signal_to_noise:.1f} dB, agreement {loss.agreement:.2%}"
         )
         found.append((setting, eight_bits, loss))
@@ -222,9 +223,13 @@ def sensitivity(calibration: Calibration, eight_bits: EightBits, watch: Watch) -
     """What each product alone does to the logits, in 8 bits while all others are in float; the one
     that does most first."""
     found: dict[str, Loss] = {}
-    for product, own in eight_bits.ranges.items():
-        found[product] = calibration.loss(replace(eight_bits, ranges={product: own}))
-        watch(f"{product}: signal to noise {found[product].signal_to_noise:.1f} dB")
+    for number, (product, own) in enumerate(eight_bits.ranges.items(), 1):
+        loss = calibration.loss(replace(eight_bits, ranges={product: own}))
+        found[product] = loss
+        watch(
+            f"{number} of {len(eight_bits.ranges)}: {product}: signal to noise "
+            f"{loss.signal_to_noise:.1f} dB"
+        )
     return dict(sorted(found.items(), key=lambda one: one[1].signal_to_noise))
 
 

@@ -30,10 +30,11 @@ from mixerkit.inference.ways import (
     Precision,
     Watch,
     Ways,
+    or_runtimes,
     ways_of_file,
     ways_of_model,
 )
-from mixerkit.spec.mixer import Size
+from mixerkit.spec.mixer import MixerConfig, Size
 from mixerkit.spec.preprocess import Preprocess
 from mixerkit.spec.strict import to_dict
 
@@ -172,13 +173,22 @@ class Predictor:
         return self._prepare(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
     def _result(self, pixels_BIHW: np.ndarray) -> np.ndarray:
-        channels, (height, width) = self.config.in_channels, self.config.image_hw
-        if pixels_BIHW.dtype != np.uint8 or pixels_BIHW.shape[1:] != (channels, height, width):
-            raise UserError(
-                f"Expected 8-bit images [batch, {channels}, {height}, {width}], found "
-                f"{pixels_BIHW.dtype} {list(pixels_BIHW.shape)}."
-            )
+        _check_pixels(pixels_BIHW, self.config)
         return self._computed(self._prepare, pixels_BIHW)
+
+
+def _check_pixels(pixels: Any, config: MixerConfig) -> None:
+    """`UserError` unless they are images as the decoder gives them to this model."""
+    wanted = (config.in_channels, *config.image_hw)
+    if not isinstance(pixels, np.ndarray):
+        found = type(pixels).__name__
+    elif pixels.dtype != np.uint8 or pixels.shape[1:] != wanted:
+        found = f"{pixels.dtype} {list(pixels.shape)}"
+    else:
+        return
+    raise UserError(
+        f"Expected 8-bit images [batch, {', '.join(map(str, wanted))}] in an array, found {found}."
+    )
 
 
 def _opened(ways: Ways, choices: Sequence[Choice]) -> dict[str, Run]:
@@ -232,11 +242,11 @@ def _rounded(
     from mixerkit.inference.samples import parted
 
     here = [name for name in installed() if backend in ("auto", name)]
-    if not here or model.preprocess is None:
-        raise UserError(
-            f"int8 is judged by running it, on images prepared as the model's preprocess says: "
-            f"found {' and '.join(here) or 'no runtime'} and {model.preprocess}."
-        )
+    if not here:
+        raise UserError(f"int8 needs a runtime: install {or_runtimes()}.")
+    if model.preprocess is None:
+        raise UserError("int8 needs to know how images are prepared: set the model's preprocess.")
+    _check_pixels(images_NIHW, model.config)
     about = (model.config, weights_of(model), model.preprocess)
     found, verdict = judged(*about, parted(images_NIHW), here, watch, threads)
     refuse_unless_good(verdict)

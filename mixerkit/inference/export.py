@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mixerkit.checkpoint.files import check_new, new_files
+from mixerkit.checkpoint.files import check_new, check_place, new_files
 from mixerkit.data.sources import SOURCES
 from mixerkit.errors import Refused, UserError
 from mixerkit.inference.eager import Eager
@@ -88,10 +88,13 @@ def export(
     if not readers:
         needed = " or ".join(READERS[to])
         raise UserError(f"Nothing is exported that was not read back: install {needed}.")
-    if len(pixels_NIHW) < 2 or model.preprocess is None:
+    if len(pixels_NIHW) < 2:
         raise UserError(
-            f"An export is compared on at least two images, prepared as the model's preprocess "
-            f"says: found {len(pixels_NIHW)} and {model.preprocess}."
+            f"An export is compared on at least two images, found {len(pixels_NIHW)}: give more."
+        )
+    if model.preprocess is None:
+        raise UserError(
+            "An export says how images are prepared, and this model does not: set its preprocess."
         )
     weights = weights_of(model)
     eight_bits, verdict = rounded or (None, None)
@@ -134,13 +137,16 @@ def _trained_on(model: MlpMixer) -> dict[str, Any]:
 
 
 def check_free(out: Path, to: Target) -> None:
-    """The name suits the target and nothing is overwritten."""
+    """The name suits the target, and nothing is overwritten or keeps the files from being there."""
     if out.suffix != SUFFIX[to]:
-        raise UserError(f"A model for {to} is a file *{SUFFIX[to]}, found {out.name}.")
-    if not out.parent.is_dir():
-        raise UserError(f"No folder {out.parent} to write {out.name} in.")
+        other = next((f" (or give --to {one})" for one in SUFFIX if SUFFIX[one] == out.suffix), "")
+        raise UserError(
+            f"A model for {to} is a file *{SUFFIX[to]}, found {out.name}: give it this "
+            f"ending{other}."
+        )
     for path in files_of(out, to):
         check_new(path)
+    check_place(out)
 
 
 def files_of(out: Path, to: Target) -> list[Path]:

@@ -83,14 +83,41 @@ def open_exported(
     chosen = runtime or _runtime_for(path)
     if chosen == "onnxruntime" and path.suffix == ".xml":
         raise UserError(f"{path} is OpenVINO's and ONNX Runtime cannot read it: export to onnx.")
+    _check_readable(path)
     opened = open_graph(path, chosen, METADATA, threads, precision, streams)
     about = _about(opened.about, path)
     try:
         config = from_dict(MixerConfig, about["model"])
         preprocess = from_dict(Preprocess, about["preprocess"]) if about["preprocess"] else None
+        if preprocess:
+            _check_agree(config, preprocess)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return Exported(str(path), config, preprocess, about, chosen, opened.run)
+
+
+def _check_readable(path: Path) -> None:
+    """`UserError` where the system does not give the files: a runtime would not say why."""
+    for file in [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]:
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            of_two = "" if file == path else f" {path} is of no use without it."
+            raise UserError(f"Cannot read {file}: {error.strerror}.{of_two}") from error
+
+
+def _check_agree(config: MixerConfig, preprocess: Preprocess) -> None:
+    """`UserError` where a file was changed by hand, and says one thing and another."""
+    names, classes = len(preprocess.class_names), config.num_classes
+    takes = (config.in_channels, *config.image_hw)
+    gives = (preprocess.channels, *preprocess.image_hw)
+    if takes != gives:
+        raise UserError(
+            f"the model takes images of {' × '.join(map(str, takes))} (channels, height, width) and "
+            f"their preparation gives {' × '.join(map(str, gives))}: export it again."
+        )
+    if names and names != classes:
+        raise UserError(f"{names} names for {classes} classes: export it again.")
 
 
 def _about(text: str, path: Path) -> dict[str, Any]:

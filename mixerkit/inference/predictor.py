@@ -3,6 +3,7 @@
 Letters: B images of a batch, I image channels, H and W height and width, K classes.
 """
 
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from mixerkit.data.decode import EXTENSIONS, canvas, fit, read
+from mixerkit.data.decode import EXTENSIONS, MAX_PIXELS, canvas, fit, read
 from mixerkit.data.readers import PATIENCE, Result, Work, fetch
 from mixerkit.errors import UserError
 from mixerkit.inference.exported import softmax
@@ -87,6 +88,12 @@ def predict_files(
     if isinstance(paths, str | Path):
         raise UserError(f"paths must be a list of files, found the single path {str(paths)!r}.")
     files, preprocess = [Path(path) for path in paths], model.preprocess
+    side = max(preprocess.image_hw)
+    if (tiles * side) ** 2 > MAX_PIXELS:
+        raise UserError(
+            f"{tiles} tiles of {side} px on a side make an image above the limit of "
+            f"{MAX_PIXELS:,} pixels: give fewer tiles."
+        )
     load: Callable[[Path], np.ndarray] = partial(read, preprocess=preprocess, prepare=fit)
     classifier = classifier_of(model)
     compute = classifier.logits
@@ -101,13 +108,16 @@ def predict_files(
 
 def images_in(folder: Path) -> list[Path]:
     """Every image file below, in order of name; hidden ones and other files are left out."""
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+
+    def unreadable(error: OSError) -> None:
+        raise UserError(f"Cannot read the folder {error.filename}: {error.strerror}.") from error
+
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(place, name) for name in names if not name.startswith("."))
+        found += (path for path in paths if path.suffix.lower() in EXTENSIONS and path.is_file())
+    found.sort()
     if not found:
         raise UserError(f"No images in {folder}: looked for {', '.join(EXTENSIONS)}.")
     return found

@@ -233,6 +233,7 @@ def unreadable(graph: bytes | Path, runtime: str, error: Exception) -> UserError
     """The error for a file that a runtime cannot read."""
     what = "the graph" if isinstance(graph, bytes) else str(graph)
     said = (str(error).strip().splitlines() or ["no reason"])[-1]
+    said = said.removeprefix("[ONNXRuntimeError] : ").rstrip(".")
     return UserError(
-        f"{runtime} cannot read {what}: {said} Is the file whole? Export the model again."
+        f"{runtime} cannot read {what}: {said}. Is the file whole? Export the model again."
     )

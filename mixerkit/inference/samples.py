@@ -3,17 +3,22 @@
 Letters: N images, I image channels, H W image height and width.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mixerkit.data.decode import BrokenImage
 from mixerkit.data.loader import EvaluationLoader
 from mixerkit.data.splits import ImageSplit, Splits
-from mixerkit.errors import UserError
+from mixerkit.errors import UserError, warn
 from mixerkit.spec.preprocess import Preprocess
 
 FEWEST, FEWEST_JUDGED = 32, 100
 """Images that ranges are found on, and others to judge by: one of a hundred is what may differ."""
+Watch = Callable[[int, int], None]
+BROKEN = 0.01
+"""Share of the images that may be left out."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,14 @@ def _missing(size: int, held: int) -> int:
     return max(FEWEST_JUDGED, size // 2) - held if held < FEWEST_JUDGED else 0
 
 
-def samples_of(splits: Splits, preprocess: Preprocess, count: int) -> Samples:
-    """At most so many images to find ranges on, and as many of the validation split."""
+def samples_of(
+    splits: Splits, preprocess: Preprocess, count: int, watch: Watch = lambda done, total: None
+) -> Samples:
+    """At most so many images to find ranges on, and as many of the validation split; the rest as of
+    `usable`."""
     every, held = divided(splits)
-    return parted(
-        some_of(every, preprocess, count), some_of(held, preprocess, count) if held else None
-    )
+    about = (preprocess, count, watch)
+    return parted(some_of(every, *about), some_of(held, *about) if held else None)
 
 
 def divided(splits: Splits) -> tuple[ImageSplit, ImageSplit | None]:
@@ -69,10 +76,39 @@ def divided(splits: Splits) -> tuple[ImageSplit, ImageSplit | None]:
     return only, None
 
 
-def some_of(split: ImageSplit, preprocess: Preprocess, count: int) -> np.ndarray:
-    """At most so many images, spread over the whole split, as the decoder prepares them."""
+def some_of(
+    split: ImageSplit,
+    preprocess: Preprocess,
+    count: int,
+    watch: Watch = lambda done, total: None,
+) -> np.ndarray:
+    """At most so many images, spread over the whole split, as the decoder prepares them; the rest
+    as of `usable`."""
     loader = EvaluationLoader(split, preprocess, batch_size=1, memory=0.0)
-    return np.stack([loader.picture(index) for index in spread(len(split), count)])
+    return usable(loader.picture, spread(len(split), count), watch)
+
+
+def usable(
+    load: Callable[[int], np.ndarray],
+    numbers: Sequence[int],
+    watch: Watch = lambda done, total: None,
+) -> np.ndarray:
+    """The images with these `numbers`, uint8 [N, I, H, W], without those that cannot be used, which
+    are named, as in training. `watch` is told how many of how many were read. `BrokenImage`: all
+    are broken, or more than one and more than the share `BROKEN`."""
+    images, broken = list[np.ndarray](), list[BrokenImage]()
+    for done, number in enumerate(numbers):
+        watch(done, len(numbers))
+        try:
+            images.append(load(number))
+        except BrokenImage as error:
+            broken.append(error)
+    watch(len(numbers), len(numbers))
+    if broken and (not images or len(broken) > max(1, BROKEN * len(numbers))):
+        raise broken[0]
+    for one in broken:
+        warn(f"{one} It is left out.")
+    return np.stack(images)
 
 
 def spread(size: int, count: int) -> list[int]:

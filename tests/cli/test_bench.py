@@ -71,11 +71,11 @@ def test_a_model_for_a_study_of_none_is_refused(mixer, studied):
     [
         (".", "is a folder"),
         ("folder", "is a folder: give a file in it, such as folder/bench.json"),
-        ("nowhere/a.json", "There is no folder nowhere to write a.json into"),
-        ("file/a.json", "There is no folder file"),
+        ("nowhere/a.json", "The folder nowhere to write a.json into does not exist"),
+        ("file/a.json", "The folder file to write a.json into is a file"),
         ("/dev/null", "is no file that can be replaced"),
         ("/proc/a.json", "cannot be written"),
-        (f"{300 * 'a'}.json", "cannot be written"),
+        (f"{300 * 'a'}.json", "File name too long"),
     ],
 )
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
@@ -92,7 +92,7 @@ def test_a_folder_without_permission_is_refused(mixer, studied, here, monkeypatc
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("mixerkit.cli.bench.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("mixerkit.checkpoint.files.tempfile.TemporaryFile", refuse)
     code, _, err = mixer("bench", "inference", "--out", "a.json")
     assert code == 2 and "a.json cannot be written: Permission denied" in err and not studied
 

@@ -111,7 +111,7 @@ def test_eight_bits_from_a_folder_of_images_as_it_is_told(
     for path in list(folder.iterdir())[:10]:
         path.unlink()
     assert main([*words, "--out", "b.onnx"]) == 2
-    assert "found 130 in all: give more images" in capsys.readouterr().err
+    assert "found 130 images in all: give more images" in capsys.readouterr().err
 
 
 def flat_folder(root: str, folder: Path, count: int) -> Path:

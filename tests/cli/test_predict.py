@@ -71,6 +71,29 @@ def test_a_list_goes_on_after_a_missing_file(mixer, trained, here, monkeypatch):
     assert "b.png: No such file" in err
 
 
+def test_an_empty_list_is_bad_input(mixer, trained, monkeypatch):
+    monkeypatch.setattr("sys.stdin", listing(b"\n\r\n"))
+    code, out, err = mixer("predict", "-", "--model", str(trained), "--json")
+    assert code == 2 and out == "" and "standard input is empty" in err
+
+
+def test_options_are_called_as_they_are_written(mixer, photos):
+    for option in ("--top", "--batch-size"):
+        code, out, err = mixer("predict", str(photos), option, "0")
+        assert (
+            code == 2
+            and out == ""
+            and err == f"mixer: error: {option} must be at least 1, found 0.\n"
+        )
+
+
+def test_nothing_but_broken_files_is_bad_input(mixer, trained, here):
+    for name in ("a.png", "b.png"):
+        (here / name).write_bytes(b"nothing")
+    code, out, err = mixer("predict", "a.png", "b.png", "--model", str(trained))
+    assert code == 2 and out == "" and "2 of 2 files cannot be used" in err
+
+
 def test_the_only_file_is_bad_input(mixer, trained, here):
     (here / "a.png").write_bytes(b"nothing")
     code, out, err = mixer("predict", "a.png", "--model", str(trained))

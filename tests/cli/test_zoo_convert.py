@@ -83,7 +83,7 @@ def test_one_model_is_shown(capsys):
         (["convert", "{npz}", "out.pth"], "are not written"),
         (["convert", "zoo:nothing", "out"], "No model 'zoo:nothing'"),
         (["convert", "{npz}", "{npz}"], "already exists"),
-        (["convert", "{npz}", "no/such/out"], "No folder"),
+        (["convert", "{npz}", "no/such/out"], "The folder no/such"),
         (["convert", "{npz}", "out.npz", "--image-size", "24", "--to", "google"], "enlargement"),
         (["convert", "{npz}", "out", "--image-size", "13"], "nearest valid sizes"),
         (["convert", "{npz}", "out.pth", "--to", "google"], ".npz file"),

@@ -1,11 +1,13 @@
 """Exported files: what they give, what they say of themselves, and what is refused."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from mixerkit.errors import Refused, UserError
 from mixerkit.inference import export as module
 from mixerkit.inference.export import SUFFIX, Target, export
 from mixerkit.inference.exported import open_exported
-from mixerkit.inference.mixer_graph import Form
+from mixerkit.inference.mixer_graph import METADATA, Form
 from mixerkit.inference.predictor import predict_files
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
@@ -154,7 +156,7 @@ def test_nothing_is_overwritten(model: MlpMixer, tmp_path: Path) -> None:
             export(model, tmp_path / name, pixels(), to=to)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"a file \*\.xml, found b\.onnx"):
         export(model, tmp_path / "b.onnx", pixels(), to="openvino")
-    with pytest.raises(UserError, match="No folder"):
+    with pytest.raises(UserError, match=r"The folder .*no to write"):
         export(model, tmp_path / "no" / "b.onnx", pixels())
     assert files_in(tmp_path) == ["a.bin", "a.onnx"]
 
@@ -171,10 +173,49 @@ def test_files_that_are_no_exported_models(model: MlpMixer, tmp_path: Path) -> N
     with pytest.raises(UserError, match="ONNX Runtime cannot read it"):
         open_exported(xml, "onnxruntime")
     xml.with_suffix(".bin").unlink()
-    with pytest.raises(UserError, match=r"OpenVINO cannot read .*b\.xml"):
+    with pytest.raises(UserError, match=r"Cannot read .*b\.bin: No such file.*b\.xml is of no use"):
         open_exported(xml)
     with pytest.raises(UserError, match="No exported model"):
         open_exported(tmp_path / "none.onnx")
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "says"),
+    [
+        ("preprocess", {"class_names": ["a", "b"]}, "2 names for 4 classes"),
+        ("preprocess", {"image_size": 8}, "images of 3 × 24 × 16 .* gives 3 × 8 × 8:"),
+        (
+            "preprocess",
+            {"channels": 1, "mean": [0.5], "std": [0.5]},
+            "3 × 24 × 16 .* gives 1 × 24 × 16",
+        ),
+        ("model", {"num_classes": 7}, "4 names for 7 classes"),
+    ],
+)
+def test_a_file_that_contradicts_itself(
+    model: MlpMixer, tmp_path: Path, part: str, changes: dict[str, Any], says: str
+) -> None:
+    (path,) = export(model, tmp_path / "a.onnx", pixels()).files
+    graph = onnx.load(path)
+    about = json.loads(graph.metadata_props[0].value)
+    about[part] |= changes
+    onnx.helper.set_model_props(graph, {METADATA: json.dumps(about)})
+    onnx.save(graph, path)
+    with pytest.raises(UserError, match=says):
+        open_exported(path)
+
+
+def test_files_that_may_not_be_read(
+    model: MlpMixer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = export(model, tmp_path / "a.onnx", pixels()).files
+
+    def refuse(*given: Any, **options: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"Cannot read .*a\.onnx: Permission denied"):
+        open_exported(path)
 
 
 def test_a_graph_of_somebody_else(tmp_path: Path) -> None:

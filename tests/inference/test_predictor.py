@@ -10,7 +10,7 @@ from PIL import Image
 
 from mixerkit.data import decode
 from mixerkit.errors import RunFailed, UserError
-from mixerkit.inference.predictor import predict_files
+from mixerkit.inference.predictor import images_in, predict_files
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
@@ -102,6 +102,36 @@ def test_with_keep_going_the_others_follow(model, files, batch_size, workers):
             np.testing.assert_allclose(
                 [p for _, p in one.classes], [p for _, p in wanted[one.path]], rtol=1e-5
             )
+
+
+def test_a_folder_that_may_not_be_read_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "a" / "closed").mkdir(parents=True)
+    (tmp_path / "a" / "x.png").touch()
+    really = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return really(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"Cannot read the folder .*closed: Permission denied"):
+        images_in(tmp_path)
+
+
+def test_images_in_folders_in_order_of_their_names(tmp_path):
+    names = ["b/1.png", "b/10.JPG", "a.png", "b-c/0.tiff", "b/c/2.webp"]
+    others = ["notes.txt", ".hidden.png", ".git/a.png", "b/.cache/c.png"]
+    for name in names + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert images_in(tmp_path) == sorted(tmp_path / name for name in names)
+
+
+def test_too_many_tiles_are_told_as_such(model, files):
+    with pytest.raises(UserError, match=r"1000 tiles of 8 px .* give fewer tiles"):
+        predict_files(model, files, tiles=1000)
 
 
 def test_nothing_but_broken_files(model, files):

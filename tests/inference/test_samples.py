@@ -1,13 +1,15 @@
 """Images for 8 bits: which are taken, and whether there are enough."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mixerkit.data.decode import BrokenImage
 from mixerkit.data.splits import ImageSplit, Splits
 from mixerkit.errors import UserError
-from mixerkit.inference.samples import divided, parted, samples_of, spread, suffice
+from mixerkit.inference.samples import divided, parted, samples_of, spread, suffice, usable
 from tests.inference.small_model import PREPROCESS, pixels
 
 
@@ -59,6 +61,27 @@ def test_a_source_for_testing_only_has_images_too() -> None:
     assert len(every) == 9 and held is None
     train = replace(both, train=test)
     assert divided(train) == (test, both.validation)
+
+
+def test_some_broken_images_are_left_out_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """One of however many, or one of a hundred."""
+    seen: list[tuple[int, int]] = []
+
+    def load(number: int) -> np.ndarray:
+        if number in broken:
+            raise BrokenImage("it is cut.", Path(f"{number}.png"))
+        return np.full((1, 2, 2), number, np.uint8)
+
+    for count, broken in ((10, {3}), (200, {5, 7})):
+        found = usable(load, range(count), lambda *done: seen.append(done))
+        assert sorted({*range(count)} - set(found[:, 0, 0, 0])) == sorted(broken)
+        assert seen[0] == (0, count) and seen[-1] == (count, count) and len(seen) == count + 1
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == len(broken) and all("It is left out." in line for line in said)
+        seen.clear()
+    for count, broken in ((10, {3, 4}), (200, {5, 7, 9}), (1, {0})):
+        with pytest.raises(BrokenImage, match=f"{min(broken)}.png"):
+            usable(load, range(count))
 
 
 def test_spread() -> None:
