@@ -14,6 +14,7 @@ from hypothesis import settings
 # Shells let what they start in the background ignore Ctrl-C, and its children with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests use it by themselves
 NOWHERE = "http://127.0.0.1:9"  # the discard port: refused at once
 
 

@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "mixerkit"
 FOUNDATION = {
     "launch": set(), "timer": set(), "errors": {"launch"}, "spec": {"errors"},
     "results": {"errors"}, "download": {"errors"}, "device": {"errors"},
+    "compiler": {"errors"},
 }  # fmt: skip
 PARTS = {
     "model": set(),

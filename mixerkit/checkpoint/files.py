@@ -106,7 +106,7 @@ def check_place(path: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         why = error.strerror or error
-        raise UserError(f"{path} cannot be written: {why}. Give another --out.") from error
+        raise UserError(f"{path} cannot be written: {why}. Give another place.") from error
 
 
 def _taken(path: Path) -> UserError:

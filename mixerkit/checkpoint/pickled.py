@@ -70,7 +70,7 @@ def _check_archive(path: Path) -> None:
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
     except Exception as error:  # zipfile has a dozen kinds
-        if (graph := path.with_suffix(".xml")).is_file():
+        if path.suffix == ".bin" and (graph := path.with_suffix(".xml")).is_file():
             raise UserError(f"{path} has the weights of {graph}: give that one.") from error
         raise UserError(
             f"{path} is no whole .pth file of PyTorch 1.6 or newer ({error}): copy it again, or "

@@ -145,8 +145,12 @@ def _refuse_unless_writable(out: Path) -> None:
     """`UserError` where the file could not be written in the end; `FOLDER` is made then."""
     from mixerkit.checkpoint.files import check_place
 
-    if out.is_dir():
-        raise UserError(f"{out} is a folder: give a file in it, such as {out / 'bench.json'}.")
-    if out.exists() and not out.is_file():
-        raise UserError(f"{out} is no file that can be replaced: give another name.")
+    try:
+        if out.is_dir():
+            raise UserError(f"{out} is a folder: give a file in it, such as {out / 'bench.json'}.")
+        if out.exists() and not out.is_file():
+            raise UserError(f"{out} is no file that can be replaced: give another name.")
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"{out} cannot be written: {why}. Give another --out.") from error
     check_place(Path(out.name) if out.parent == FOLDER and not FOLDER.exists() else out)

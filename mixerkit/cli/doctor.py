@@ -12,6 +12,7 @@ from typing import Any
 from mixerkit.cli.arguments import Flag, parse
 from mixerkit.cli.program import command
 from mixerkit.cli.text import pairs
+from mixerkit.compiler import cxx_compiler
 from mixerkit.errors import EXIT_DONE, UserError
 
 EXAMPLES = """\
@@ -95,9 +96,11 @@ def _devices() -> str:
 
 
 def _compiler() -> str:
-    from mixerkit.inference.native_compiler import compiler
-
-    return compiler() or (
+    try:
+        found = cxx_compiler()
+    except UserError as error:
+        return str(error)
+    return " ".join(found) or (
         "none: torch.compile and the fastest code for small models need g++ or clang++, everything "
         "else works without"
     )

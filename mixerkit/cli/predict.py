@@ -93,10 +93,11 @@ def main(words: list[str]) -> int:
     for note in notes:
         print(f"assumed: {note}", file=sys.stderr)
     errors: list[str] = []
-    found = _telling_errors(predictions, errors)
+    console = Console(sys.stderr)
+    found = _telling_errors(predictions, errors, console)
     with _told_how_to_fit(given.model, batch_size):
         if given.json:
-            _print_json(_counted(found, len(paths)))
+            _print_json(_counted(found, len(paths), console))
         else:
             _print_table(found, paths, model.preprocess.class_names if model.preprocess else ())
     return _exit_code(len(errors), len(paths))
@@ -154,14 +155,14 @@ def _say(line: str) -> None:
 
 
 def _telling_errors(
-    predictions: "Iterator[Prediction]", errors: list[str]
+    predictions: "Iterator[Prediction]", errors: list[str], console: Console
 ) -> "Iterator[Prediction]":
     """The predictions again; each error is said on stderr at once, and added to `errors`."""
     for prediction in predictions:
         if prediction.error:
             errors.append(prediction.error)
             sys.stdout.flush()  # what was printed before the error stays before it
-            print(f"mixer: error: {_text(prediction.error)}", file=sys.stderr)
+            console.say(f"mixer: error: {_text(prediction.error)}")
         yield prediction
 
 
@@ -174,12 +175,15 @@ def _exit_code(errors: int, files: int) -> int:
     return EXIT_BAD_INPUT if errors == files else EXIT_FAILED
 
 
-def _counted(found: "Iterator[Prediction]", total: int) -> "Iterator[Prediction]":
-    """The predictions again; how many of all there are is told on stderr, with the time left."""
-    counting = Counting(Console(sys.stderr), "images", total)
-    for done, prediction in enumerate(found, 1):
-        yield prediction
-        counting(done)
+def _counted(found: "Iterator[Prediction]", total: int, console: Console) -> "Iterator[Prediction]":
+    """The predictions again; how many of all there are is told, with the time left."""
+    counting = Counting(console, "images", total)
+    try:
+        for done, prediction in enumerate(found, 1):
+            yield prediction
+            counting(done)
+    finally:
+        console.draw("")
 
 
 def find_images(words: tuple[str, ...]) -> Iterator[Path]:

@@ -113,8 +113,8 @@ def _check_agree(config: MixerConfig, preprocess: Preprocess) -> None:
     gives = (preprocess.channels, *preprocess.image_hw)
     if takes != gives:
         raise UserError(
-            f"the model takes images of {' × '.join(map(str, takes))} (channels, height, width) and "
-            f"their preparation gives {' × '.join(map(str, gives))}: export it again."
+            f"the model takes images of {' × '.join(map(str, takes))} (channels, height, width) "
+            f"and their preparation gives {' × '.join(map(str, gives))}: export it again."
         )
     if names and names != classes:
         raise UserError(f"{names} names for {classes} classes: export it again.")

@@ -23,6 +23,7 @@ constexpr long LANES = 4, ROWS = 6, VECTORS = 4;  // 24 of 32
 #else
 constexpr long LANES = 4, ROWS = 6, VECTORS = 2;
 #endif
+static_assert(sizeof(long) == sizeof(int64_t));
 constexpr long PANEL = LANES * VECTORS;  // columns of a product that are computed together
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
@@ -138,9 +139,9 @@ void panel(Product p) {
     while (p.rows >= 1) tile<1, WIDE>(p), next(1);
 }
 
-void compute(const Product& whole_one) {
-    for (long n = 0; n < whole_one.columns; n += PANEL) {
-        Product p = whole_one;
+void compute(const Product& task) {
+    for (long n = 0; n < task.columns; n += PANEL) {
+        Product p = task;
         p.columns = std::min(whole(p.columns - n), PANEL);
         if (p.right.apart == IN_PANELS)
             p.right = {p.right.data + n * p.depth, p.columns};
@@ -151,8 +152,8 @@ void compute(const Product& whole_one) {
         switch (p.columns / LANES) {
             case 1: panel<1>(p); break;
             case 2: panel<2>(p); break;
-            case 3: panel<3>(p); break;
-            default: panel<4>(p);
+            case 3: panel<std::min(3L, VECTORS)>(p); break;
+            default: panel<VECTORS>(p);
         }
     }
 }
@@ -166,7 +167,7 @@ inline float sum(Vector x) {
 }
 
 // A vector whose lanes from `count` on are 0.
-inline Vector first(Vector x, long count) {
+inline Vector cut_off(Vector x, long count) {
     if (count < LANES)
         for (long i = count; i < LANES; i++) x[i] = 0;
     return x;
@@ -182,10 +183,10 @@ void layer_norm(long rows, long columns, float epsilon, const float* weight, con
             continue;
         }
         Vector total = {}, squares = {};
-        for (long c = 0; c < columns; c += LANES) total += first(load(x + c), columns - c);
+        for (long c = 0; c < columns; c += LANES) total += cut_off(load(x + c), columns - c);
         const Vector mean = all(sum(total) / columns);
         for (long c = 0; c < columns; c += LANES) {
-            const Vector from_mean = first(load(x + c) - mean, columns - c);
+            const Vector from_mean = cut_off(load(x + c) - mean, columns - c);
             squares += from_mean * from_mean;
         }
         const Vector scale = all(1 / std::sqrt(sum(squares) / columns + epsilon));
@@ -208,13 +209,13 @@ void mean_of_rows(long rows, long columns, const float* x, float* mean) {
 // As `Shape` of native.py has it.
 struct Shape {
     int64_t channels, height, width;     // of an image
-    int64_t patch_height, patch_width;   //
+    int64_t patch_height, patch_width;   // in pixels
     int64_t tiles_down, tiles_across;    // of an image
     int64_t rows, columns;               // of patches in a tile
     int64_t above, left;                 // zeros beyond the edge of an image
     int64_t model_width, depth;          // C, and blocks
     int64_t token_width, channel_width;  // T and D; 0: one linear map
-    int64_t norm, classes;               // whether there are norms; 0: no head
+    int64_t has_norms, classes;          // whether there are; 0: no head
     float epsilon;
     Gelu gelu;
 };
@@ -300,8 +301,8 @@ struct Mixer {
     }
 
     void norm(Weights& weights, long rows, const float* x, float* y) const {
-        const float* weight = shape.norm ? weights.take(C) : nullptr;
-        const float* bias = shape.norm ? weights.take(C) : nullptr;
+        const float* weight = shape.has_norms ? weights.take(C) : nullptr;
+        const float* bias = shape.has_norms ? weights.take(C) : nullptr;
         layer_norm(rows, C, shape.epsilon, weight, bias, x, y);
     }
 
@@ -338,6 +339,7 @@ struct Mixer {
 
 extern "C" {
 
+int64_t shape_bytes() { return sizeof(Shape); }
 int64_t lanes() { return LANES; }
 int64_t panel_columns() { return PANEL; }
 
@@ -353,10 +355,9 @@ void forward(const Shape* shape, const float* weights, const float* images, int6
     const Mixer mixer{*shape};
     const long image = shape->channels * shape->height * shape->width;
     const long result = whole(shape->classes ? shape->classes : shape->model_width);
-    for (int64_t first = 0; first < count; first += at_once) {
-        mixer.forward({weights}, images + first * image, std::min(at_once, count - first),
-                      out + first * result, work);
-    }
+    for (int64_t i = 0; i < count; i += at_once)
+        mixer.forward({weights}, images + i * image, std::min(at_once, count - i),
+                      out + i * result, work);
 }
 
 }  // extern "C"

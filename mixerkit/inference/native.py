@@ -46,7 +46,10 @@ class Shape(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("patch_height", "patch_width")),
         *((name, ctypes.c_int64) for name in ("tiles_down", "tiles_across", "rows", "columns")),
         *((name, ctypes.c_int64) for name in ("above", "left", "model_width", "depth")),
-        *((name, ctypes.c_int64) for name in ("token_width", "channel_width", "norm", "classes")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("token_width", "channel_width", "has_norms", "classes")
+        ),
         ("epsilon", ctypes.c_float),
         ("gelu", Gelu),
     )
@@ -73,11 +76,14 @@ class Native:
     ) -> None:
         assert computes(config), config.token_mixer
         code = library or native_library()
-        lanes = int(code.lanes())
+        number = ctypes.c_int64
+        bytes_there = _typed(code.shape_bytes, number)()
+        assert bytes_there == ctypes.sizeof(Shape), "native.cpp and native.py differ in Shape"
+        lanes, panel = _typed(code.lanes, number)(), _typed(code.panel_columns, number)()
         self._forward, self._shape = _typed(code.forward, None, "pppnnpp"), shape_of(config)
         self._about = ctypes.addressof(self._shape)
-        self._weights = packed(config, weights, lanes, int(code.panel_columns()))
-        floats = _typed(code.scratch_floats, ctypes.c_int64, "pn")
+        self._weights = packed(config, weights, lanes, panel)
+        floats = _typed(code.scratch_floats, number, "pn")
         self._at_once = max(1, AT_ONCE // floats(self._about, 1))
         self._working = _Working(floats(self._about, self._at_once))
         self._image = (config.in_channels, *config.image_hw)
@@ -101,7 +107,7 @@ class Native:
             out.ctypes.data,
             self._working.place,
         )
-        return out[:, : self._results]
+        return np.ascontiguousarray(out[:, : self._results])
 
 
 class _Working(threading.local):
@@ -115,7 +121,7 @@ class _Working(threading.local):
 KINDS = {"p": ctypes.c_void_p, "n": ctypes.c_int64}
 
 
-def _typed(function: Any, result: Any, arguments: str) -> Any:
+def _typed(function: Any, result: Any, arguments: str = "") -> Any:
     """A function of the library; `arguments`: p for an address, n for a number."""
     function.restype, function.argtypes = result, [KINDS[one] for one in arguments]
     return function
@@ -195,8 +201,9 @@ def _parts(
         rows, columns = matrix_MN.shape
         wide_MN = np.zeros((rows, _whole(columns, lanes)), np.float32)
         wide_MN[:, :columns] = matrix_MN
-        starts = range(0, wide_MN.shape[1], panel)
-        return np.concatenate([wide_MN[:, n : n + panel].ravel() for n in starts])
+        full = columns // panel * panel
+        panels_JMn = wide_MN[:, :full].reshape(rows, -1, panel).transpose(1, 0, 2)
+        return np.concatenate([panels_JMn.ravel(), wide_MN[:, full:].ravel()])
 
     def norm(name: str) -> Iterator[np.ndarray]:
         if config.norm:

@@ -8,10 +8,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 TELEMETRY = "openvino_telemetry"
 """What OpenVINO and NNCF report with; both do without."""
+_one_at_a_time = Lock()
 
 
 def onnxruntime_module() -> Any:
@@ -40,11 +42,12 @@ def nncf_module() -> Any:
 def _telling_nobody() -> Iterator[None]:
     """Whoever asks for what reports is told that it is not installed; who has it already keeps
     it."""
-    if TELEMETRY in sys.modules:
-        yield
-        return
-    sys.modules[TELEMETRY] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[TELEMETRY]
+    with _one_at_a_time:
+        if TELEMETRY in sys.modules:
+            yield
+            return
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            del sys.modules[TELEMETRY]

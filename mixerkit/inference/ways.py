@@ -4,10 +4,11 @@ Letters: B batch, K classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mixerkit.compiler import cxx_compiler
 from mixerkit.errors import UserError
 from mixerkit.inference.exported import Exported, open_exported
 from mixerkit.inference.mixer_graph import EightBits, Form, mixer_graph
@@ -112,11 +113,11 @@ def ways_of_model(
         graph = mixer_graph(model.config, weights, None, form, eight_bits).SerializeToString()
         return open_graph(graph, runtime, "", count, kind, streams).run
 
-    return ours | {
+    return {
         f"{how}{which}": partial(opened, form, *setting)
         for how, setting in _settings(runtimes, threads).items()
         for which, form in forms.items()
-    }
+    } | ours
 
 
 def in_float(precision: Precision) -> InFloat:
@@ -144,15 +145,17 @@ def _in_native(model: "MlpMixer", backend: Backend, threads: int, watch: Watch) 
         )
     try:
         native_library(watch)
-    except UserError:
-        if backend == "auto":
-            return {}
-        raise
+    except UserError as error:
+        if backend != "auto":
+            raise
+        if cxx_compiler():
+            watch(f"our own code is left out: {error}")
+        return {}
     weights, parts = weights_of(model), threads or usable_cores()
+    ready = cache(lambda: Native(model.config, weights))  # any number of threads may share it
 
     def opened(parts: int) -> Run:
-        run = Native(model.config, weights)
-        return by_threads(run, parts) if parts > 1 else run
+        return by_threads(ready(), parts) if parts > 1 else ready()
 
     ways: Ways = {f"{NATIVE}, 1 thread": partial(opened, 1)}
     if parts > 1:

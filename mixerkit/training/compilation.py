@@ -1,13 +1,13 @@
 """Whether torch.compile pays within one run, found by measurement before training starts."""
 
 import copy
-import shutil
 import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from mixerkit.compiler import cxx_compiler
 from mixerkit.errors import UserError
 
 # Compiling a Mixer's training step takes from 20 s up, and gains rarely over a fifth: below
@@ -20,8 +20,8 @@ Step = Callable[[nn.Module], Tensor]
 
 
 def has_compiler() -> bool:
-    """Whether a C++ compiler, which torch.compile needs on a processor, is on the PATH."""
-    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+    """Whether there is a C++ compiler, which torch.compile needs on a processor."""
+    return bool(cxx_compiler())
 
 
 def choose_compile(setting: str, model: nn.Module, step: Step, steps_left: int) -> tuple[bool, str]:

@@ -313,3 +313,14 @@ def test_what_a_layout_cannot_hold_is_refused(change, tmp_path):
     model = MlpMixer(variant(label, **settings))
     with pytest.raises(UserError):
         write_layout(tmp_path / "x.npz", model, "google")
+
+
+def test_weights_of_an_openvino_graph_are_told_as_such(tmp_path):
+    """Not what merely lies beside one: `mixer export model.pth --to openvino` makes such a pair."""
+    for name in ("model.bin", "model.pth"):
+        (tmp_path / name).write_bytes(b"no zip file")
+    (tmp_path / "model.xml").write_text("<net/>")
+    with pytest.raises(UserError, match=r"model\.bin has the weights of .*model\.xml: give that"):
+        load(tmp_path / "model.bin")
+    with pytest.raises(UserError, match=r"model\.pth is no whole \.pth file"):
+        load(tmp_path / "model.pth")

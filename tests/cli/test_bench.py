@@ -75,7 +75,7 @@ def test_a_model_for_a_study_of_none_is_refused(mixer, studied):
         ("file/a.json", "The folder file to write a.json into is a file"),
         ("/dev/null", "is no file that can be replaced"),
         ("/proc/a.json", "cannot be written"),
-        (f"{300 * 'a'}.json", "File name too long"),
+        (f"{300 * 'a'}.json", "cannot be written"),
     ],
 )
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(

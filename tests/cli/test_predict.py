@@ -71,6 +71,24 @@ def test_a_list_goes_on_after_a_missing_file(mixer, trained, here, monkeypatch):
     assert "b.png: No such file" in err
 
 
+def test_on_a_terminal_errors_have_a_line_of_their_own(mixer, trained, here, monkeypatch):
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("L", (16, 16), 200).save(here / name)
+    (here / "b.png").write_bytes(b"nothing")
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    words = ("predict", "a.png", "b.png", "c.png", "--model", str(trained), "--json")
+    code, out, _ = mixer(*words)
+    said = terminal.getvalue()
+    assert code == 1 and len(json.loads(out)) == 3 and "images: 1 of 3" in said
+    drawn = said.split("\r\x1b[K")
+    (error,) = (one for one in drawn if "mixer: error" in one)
+    assert error.startswith("mixer: error: Cannot use the image b.png") and error[-1] == "\n"
+    assert not any("images:" in one and "\n" in one for one in drawn)
+    assert drawn[-1] == "mixer: 1 of 3 files cannot be used.\n"
+
+
 def test_an_empty_list_is_bad_input(mixer, trained, monkeypatch):
     monkeypatch.setattr("sys.stdin", listing(b"\n\r\n"))
     code, out, err = mixer("predict", "-", "--model", str(trained), "--json")

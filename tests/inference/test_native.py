@@ -4,6 +4,10 @@ import ctypes
 import math
 import platform
 import stat
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -16,10 +20,11 @@ from hypothesis import given, settings, strategies as st
 
 import mixerkit.inference.native as native_module
 import mixerkit.inference.native_compiler as compiler_module
+from mixerkit.compiler import cxx_compiler
 from mixerkit.errors import UserError
 from mixerkit.inference.export import weights_of
 from mixerkit.inference.native import LIMITS, Native, computes, gelu_powers
-from mixerkit.inference.native_compiler import compile_native, compiler, native_library
+from mixerkit.inference.native_compiler import compile_native, native_library
 from mixerkit.inference.ways import ways_of_model
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig, variant
@@ -37,14 +42,20 @@ def library(target: str, folder: Path) -> ctypes.CDLL:
         return native_library()
     if platform.machine() != "x86_64" or TARGETS[target] not in processor():
         pytest.skip(f"this processor has no {TARGETS[target]}")
-    found = compiler()
-    assert found
-    compile_native(found, folder / f"{target}.so", target)
+    line = (*cxx_compiler(), *compiler_module.FLAGS, compiler_module.target(target))
+    compile_native(line, folder / f"{target}.so")
     return ctypes.CDLL(str(folder / f"{target}.so"))
 
 
 def processor() -> str:
     return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -216,8 +227,14 @@ def test_the_polynomial_needs_its_degree(flavour: str, monkeypatch: pytest.Monke
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nothing is compiled yet; the cache's folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(compiler_module, "_opened", {})
+    forget(monkeypatch)
     return tmp_path / "mixerkit" / "native"
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in another process."""
+    monkeypatch.setattr(compiler_module, "_opened", {})
+    monkeypatch.setattr(compiler_module, "_failed", {})
 
 
 def stand_in(tmp_path: Path, script: str) -> str:
@@ -233,24 +250,66 @@ def test_it_is_compiled_once_and_kept(fresh: Path, monkeypatch: pytest.MonkeyPat
     native_library(said.append)
     (kept,) = fresh.iterdir()
     assert len(said) == 1 and "compiling" in said[0]
-    monkeypatch.setattr(compiler_module, "_opened", {})  # another process
+    assert stat.S_IMODE(fresh.stat().st_mode) == 0o700
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    forget(monkeypatch)
     written = kept.stat().st_mtime_ns
     native_library(said.append)
     assert len(said) == 1 and kept.stat().st_mtime_ns == written
 
 
-def test_another_compiler_or_source_is_another_library(
+@pytest.mark.parametrize("share", [0, 0.3, 0.9])
+def test_a_half_of_it_is_compiled_again(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    native_library()
+    (kept,) = fresh.iterdir()
+    whole = kept.read_bytes()
+    kept.unlink()  # this process runs it
+    kept.touch(0o600)
+    kept.write_bytes(whole[: int(share * len(whole))])
+    forget(monkeypatch)
+    assert_same(moved(SMALL), images_for(SMALL, 3), native_library())
+    (again,) = fresh.iterdir()
+    assert again.stat().st_size == len(whole)
+
+
+def test_several_processes_compile_at_once(fresh: Path) -> None:
+    code = "from mixerkit.inference.native_compiler import native_library as n; print(n().lanes())"
+    programs = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    assert [one.wait(timeout=120) for one in programs] == [0, 0, 0]
+    assert all(path.name.endswith(".so") for path in fresh.iterdir())
+    assert len(list(fresh.iterdir())) == 1
+
+
+def test_what_it_is_made_of_is_in_its_name(
     fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     native_library()
-    found = compiler()
+    (found,) = cxx_compiler()
     monkeypatch.setenv("CXX", stand_in(tmp_path, f'exec {found} "$@"'))
+    native_library()
+    monkeypatch.setenv("CXX", f"{found} -DSOMETHING")
     native_library()
     changed = tmp_path / "native.cpp"
     changed.write_text(compiler_module.SOURCE.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     monkeypatch.setattr(compiler_module, "SOURCE", changed)
     native_library()
-    assert len(list(fresh.iterdir())) == 3
+    monkeypatch.setattr(compiler_module, "processor", lambda: "flags: another")
+    native_library()
+    assert len({path.name.partition("-")[0] for path in fresh.iterdir()}) == 5
+
+
+@pytest.mark.parametrize("which", ["folder", "library"])
+def test_what_others_may_write_is_not_run(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    native_library()
+    (kept,) = fresh.iterdir()
+    (fresh if which == "folder" else kept).chmod(0o770)
+    forget(monkeypatch)
+    with pytest.raises(UserError, match=r"Others may write .*native"):
+        native_library()
 
 
 def test_without_a_compiler_it_is_told_or_passed_over(
@@ -258,23 +317,49 @@ def test_without_a_compiler_it_is_told_or_passed_over(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    model = moved(SMALL)
-    assert not [name for name in ways_of_model(model, "auto", "auto", 0) if "native" in name]
+    model, said = moved(SMALL), list[str]()
+    ways = ways_of_model(model, "auto", "auto", 0, watch=said.append)
+    assert not [name for name in ways if "native" in name] and not said
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler, and neither g\+\+ nor clang"):
         ways_of_model(model, "auto", "native", 0)
 
 
+def test_a_compiler_that_is_named_and_not_there(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler -O1")
+    with pytest.raises(UserError, match=r"\$CXX names no-such-compiler, which is not installed"):
+        native_library()
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'in function f:' >&2; echo 'error: no such option' >&2; exit 1", "no such option"),
+        ('for last; do :; done; echo half > "$last"; exit 4', "it ended with 4"),
+        (r"printf 'error: \374' >&2; exit 1", "error: \ufffd"),
+        ("exec sleep 60", "timed out"),
+    ],
+)
 def test_a_compiler_that_fails_leaves_nothing(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+) -> None:
+    count = tmp_path / "count"
+    monkeypatch.setenv("CXX", stand_in(tmp_path, f"echo >> {count}; {script}"))
+    monkeypatch.setattr(compiler_module, "SECONDS", 1)
+    with pytest.raises(UserError, match=f"does not compile our own code: .*{said}"):
+        native_library()
+    told = list[str]()
+    ways = ways_of_model(moved(SMALL), "auto", "auto", 0, watch=told.append)
+    assert not [name for name in ways if "native" in name]
+    assert len(told) == 1 and "left out" in told[0] and said in told[0]
+    assert count.read_text().count("\n") == 1, "once is enough for a process"
+    assert not list(fresh.iterdir())
+
+
+def test_a_compiler_that_writes_something_else(
     fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for script, said in (
-        ("echo 'no such option' >&2; exit 1", "no such option"),
-        ('for last; do :; done; echo half > "$last"; exit 4', "it ended with 4"),
-    ):
-        monkeypatch.setenv("CXX", stand_in(tmp_path, script))
-        with pytest.raises(UserError, match=f"does not compile our own code: {said}"):
-            native_library()
-        assert not list(fresh.iterdir())
     monkeypatch.setenv("CXX", stand_in(tmp_path, 'for last; do :; done; echo text > "$last"'))
     with pytest.raises(UserError, match="cannot be used"):
         native_library()
@@ -286,14 +371,22 @@ def test_a_cache_that_cannot_be_written_is_told(fresh: Path) -> None:
         native_library()
 
 
+def test_the_source_is_part_of_the_package(monkeypatch: pytest.MonkeyPatch, fresh: Path) -> None:
+    about = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    assert "inference/native.cpp" in about["tool"]["setuptools"]["package-data"]["mixerkit"]
+    monkeypatch.setattr(compiler_module, "SOURCE", Path("nowhere.cpp"))
+    with pytest.raises(UserError, match="cannot be used"):
+        native_library()
+
+
 # -- who is offered it ------------------------------------------------------------------------
 
 
 def test_ways_have_it_where_it_has_the_token_mixer() -> None:
     ways = ways_of_model(moved(SMALL), "auto", "auto", 2)
-    assert list(ways)[:2] == ["native, 1 thread", "native, images for each core"]
+    assert list(ways)[-2:] == ["native, 1 thread", "native, images for each core"]
     images = images_for(SMALL, 3)
-    np.testing.assert_array_equal(*(ways[name]()(images) for name in list(ways)[:2]))
+    np.testing.assert_array_equal(*(ways[name]()(images) for name in list(ways)[-2:]))
     for mixer in ("attention", "pool"):
         other = moved(replace(SMALL, token_mixer=mixer))
         assert not [name for name in ways_of_model(other, "auto", "auto", 2) if "native" in name]
