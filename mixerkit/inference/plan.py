@@ -27,8 +27,9 @@ from mixerkit.timer import Call, interleave
 SLICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SECONDS = 0.5
 """Of one call, beyond which larger slices are not tried."""
-FEW = 8
-"""Images at once by which ways for many are told apart, where that takes no longer."""
+FEW, WORTH_A_CALL = 8, 0.01
+"""Images at once by which ways for many are told apart, where that takes no longer; and of a small
+model as many as take so many seconds, or what it costs to give each core a part would decide."""
 ROUNDS, FINALISTS = 3, 2
 HOPELESS, LOOKS = 1.5, 2
 """Times the best way's seconds: what takes longer at so many looks gets no further turns."""
@@ -143,9 +144,10 @@ def fastest(
 
 
 def _few(run: Run, images: Callable[[int], np.ndarray]) -> int:
-    """Up to `FEW` images, as many as are computed in time."""
+    """So many images that ways for many can be told apart by them."""
     each = _seconds(partial(run, images(1)))
-    return max(1, min(FEW, int(SECONDS / each)))
+    wanted = max(FEW, min(SLICES[-1], int(WORTH_A_CALL / each)))
+    return max(1, min(wanted, int(SECONDS / each)))
 
 
 def _contest(

@@ -68,6 +68,15 @@ def test_the_fastest_for_one_image_and_for_many_at_its_best_size() -> None:
     assert found.for_batch(1) == found.one and found.for_batch(2) == found.many
 
 
+def test_a_small_model_is_asked_for_many_images() -> None:
+    """By eight images what gives each core a part is the last: handing over costs more than them."""
+    alone = sleeping(lambda n: 0.0004 * n)
+    parts = sleeping(lambda n: 0.004 + 0.0001 * n)
+    found = fastest(opened(alone=alone, other=alone, parts=parts), images)
+    assert found.one.backend != "parts" and found.many.backend == "parts"
+    assert found.many.slice >= 64
+
+
 def test_few_ways_are_open_at_once() -> None:
     """A large model in a dozen ways would not fit into memory."""
     kept: list[weakref.ref[Run]] = []
