@@ -69,7 +69,7 @@ def test_the_fastest_for_one_image_and_for_many_at_its_best_size() -> None:
 
 
 def test_a_small_model_is_asked_for_many_images() -> None:
-    """By eight images what gives each core a part is the last: handing over costs more than them."""
+    """By eight images what gives each core a part is the last: handing over costs more."""
     alone = sleeping(lambda n: 0.0004 * n)
     parts = sleeping(lambda n: 0.004 + 0.0001 * n)
     found = fastest(opened(alone=alone, other=alone, parts=parts), images)
