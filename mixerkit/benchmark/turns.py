@@ -11,7 +11,9 @@ from mixerkit.timer import Call, Comparison, compare
 Name = TypeVar("Name", bound=Hashable)
 Rounds = list[list[float]]
 """Seconds of single calls, by round."""
-TURN = 0.1
+TURN, REST = 0.1, 0.03
+"""Seconds of a turn, and before it: threads that the one before left waiting by computing would
+take a core from the next."""
 SHORT = 0.05
 """Seconds of a call, below which what the contender before left running would be seen: the first
 call of a turn is then not counted."""
@@ -30,6 +32,7 @@ def in_turns(
     seconds: dict[Name, Rounds] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            time.sleep(REST)
             seconds[name].append(_turn(call, turn, clock))
     return seconds
 

@@ -126,6 +126,8 @@ def _session(graph: bytes | Path, threads: int) -> Any:
         threads or usable_cores()
     )  # its own 0 counts those of others, too
     options.log_severity_level = 3  # errors
+    # its threads wait by computing, and would take a core from whoever is next
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     source = graph if isinstance(graph, bytes) else str(graph)
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
