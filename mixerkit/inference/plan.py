@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,9 @@ SECONDS = 0.5
 FEW, WORTH_A_CALL = 8, 0.01
 """Images at once by which ways for many are told apart, where that takes no longer; and of a small
 model as many as take so many seconds, or what it costs to give each core a part would decide."""
-ROUNDS, FINALISTS = 3, 2
+ROUNDS, FINALISTS = 5, 2
+"""Turns of each way, of which the median counts: what slow moments do to a way is its own, too. A
+stream for each core loses less by them than threads that wait for each other."""
 HOPELESS, LOOKS = 1.5, 2
 """Times the best way's seconds: what takes longer at so many looks gets no further turns."""
 LEAST_LOOK = 0.01
@@ -160,7 +163,7 @@ def _contest(
     all_of_them = {one.name: one for one in (*known, entrant)}
     calls: dict[str, Call] = {name: partial(one.run, images_B) for name, one in all_of_them.items()}
     seconds = interleave(calls, rounds=ROUNDS, warmup=1, least_turn=0.01)
-    measured = [replace(one, seconds=min(seconds[name])) for name, one in all_of_them.items()]
+    measured = [replace(one, seconds=median(seconds[name])) for name, one in all_of_them.items()]
     return sorted(measured, key=lambda one: one.seconds)
 
 
@@ -175,7 +178,7 @@ def _best_slice(finalists: Sequence[_Entrant], images: Callable[[int], np.ndarra
                 break
     named = {f"{name}:{size}": call for (name, size), call in calls.items()}
     taken = interleave(named, rounds=ROUNDS, warmup=1, least_turn=0.01)
-    choices = [Choice(name, size, min(taken[f"{name}:{size}"]) / size) for name, size in calls]
+    choices = [Choice(name, size, median(taken[f"{name}:{size}"]) / size) for name, size in calls]
     return min(choices, key=lambda choice: choice.seconds)
 
 
