@@ -2,7 +2,7 @@
 or test/ alone are for measuring models."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -94,7 +94,7 @@ def open_classes(folder: Path, name: str, left_out: LeftOut) -> ImageSplit:
     labels: list[int] = []
     paths: list[Path] = []
     for label, class_folder in enumerate(classes):
-        images = list(_images_below(class_folder, left_out))
+        images = list(images_below(class_folder, left_out.add))
         if not images:
             raise UserError(
                 f"The class folder {class_folder} holds no image ({', '.join(EXTENSIONS)}), and "
@@ -106,13 +106,14 @@ def open_classes(folder: Path, name: str, left_out: LeftOut) -> ImageSplit:
     return ImageSplit(name, names, np.array(labels, np.int64), None, tuple(paths))
 
 
-def _images_below(folder: Path, left_out: LeftOut) -> Iterator[Path]:
-    """Image files (by their ending) in the order of their paths; the rest is counted."""
+def images_below(folder: Path, leave_out: Callable[[Path], object]) -> Iterator[Path]:
+    """Image files (by their ending), of each folder before those below it, in order of name.
+    `leave_out` is told of the rest, but for what is hidden. `UserError`: one cannot be read."""
     for here, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
             if (Path(here) / name).is_symlink():  # os.walk does not follow it
-                left_out.add(Path(here) / name)
+                leave_out(Path(here) / name)
         for name in sorted(files):
             path = Path(here) / name
             if name.startswith("."):
@@ -120,7 +121,7 @@ def _images_below(folder: Path, left_out: LeftOut) -> Iterator[Path]:
             if path.suffix.lower() in EXTENSIONS:
                 yield path
             else:
-                left_out.add(path)
+                leave_out(path)
 
 
 def _visible(folder: Path) -> list[Path]:

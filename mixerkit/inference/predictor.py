@@ -3,7 +3,6 @@
 Letters: B images of a batch, I image channels, H and W height and width, K classes.
 """
 
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from mixerkit.data.decode import EXTENSIONS, MAX_PIXELS, canvas, fit, read
+from mixerkit.data.folder import images_below
 from mixerkit.data.readers import PATIENCE, Result, Work, fetch
 from mixerkit.errors import UserError
 from mixerkit.inference.exported import softmax
@@ -108,16 +108,7 @@ def predict_files(
 
 def images_in(folder: Path) -> list[Path]:
     """Every image file below, in order of name; hidden ones and other files are left out."""
-
-    def unreadable(error: OSError) -> None:
-        raise UserError(f"Cannot read the folder {error.filename}: {error.strerror}.") from error
-
-    found: list[Path] = []
-    for place, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(place, name) for name in names if not name.startswith("."))
-        found += (path for path in paths if path.suffix.lower() in EXTENSIONS and path.is_file())
-    found.sort()
+    found = sorted(path for path in images_below(folder, lambda path: None) if path.is_file())
     if not found:
         raise UserError(f"No images in {folder}: looked for {', '.join(EXTENSIONS)}.")
     return found
