@@ -16,8 +16,7 @@ from mixerkit.cli.progress import Console
 from mixerkit.cli.text import plural
 from mixerkit.errors import UserError
 from mixerkit.inference.samples import (
-    FEWEST,
-    FEWEST_JUDGED,
+    NEEDED,
     Samples,
     Watch,
     divided,
@@ -112,14 +111,10 @@ def _check_count(count: int, size: int, held: int = 0) -> None:
     least = next(enough, count)
     there = f"{size:,} images{f' and {held:,} for validation' if held else ''}"
     if not suffice(min(most, size), min(most, held)):
-        raise UserError(
-            f"8 bits need at least {FEWEST} images to find ranges on and {FEWEST_JUDGED} others to "
-            f"judge by, found {there} in all: give more images."
-        )
+        raise UserError(f"{NEEDED}, found {there} in all: give more images.")
     if least > count:
         raise UserError(
-            f"8 bits need at least {FEWEST} images to find ranges on and {FEWEST_JUDGED} others to "
-            f"judge by. There are {there}, of which --count {count} takes too few: give --count "
+            f"{NEEDED}. There are {there}, of which --count {count} takes too few: give --count "
             f"{least} or more."
         )
 

@@ -16,6 +16,9 @@ from mixerkit.spec.preprocess import Preprocess
 
 FEWEST, FEWEST_JUDGED = 32, 100
 """Images that ranges are found on, and others to judge by: one of a hundred is what may differ."""
+NEEDED = (
+    f"8 bits need at least {FEWEST} images to find ranges on and {FEWEST_JUDGED} others to judge by"
+)
 Watch = Callable[[int, int], None]
 BROKEN = 0.01
 """Share of the images that may be left out."""
@@ -36,8 +39,7 @@ def parted(pixels_NIHW: np.ndarray, held_out: np.ndarray | None = None) -> Sampl
     if not suffice(len(pixels_NIHW), len(held)):
         of_them = f", {len(held)} of them for validation, which only judge" if len(held) else ""
         raise UserError(
-            f"8 bits need at least {FEWEST} images to find ranges on and {FEWEST_JUDGED} others to "
-            f"judge by, found {len(pixels_NIHW) + len(held)} in all{of_them}: give more images."
+            f"{NEEDED}, found {len(pixels_NIHW) + len(held)} in all{of_them}: give more images."
         )
     missing = _missing(len(pixels_NIHW), len(held))
     judges = np.linspace(0, len(pixels_NIHW) - 1, missing).round().astype(int)
