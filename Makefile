@@ -1,7 +1,7 @@
 # Everything happens in .venv, which these targets make. Needed: python3 (3.11 or newer, with
-# venv) and make; for `make test` also g++ or clang++, and npm, which comes with Node.js. `make` alone lists the
-# targets. Tools are run as `python -m`: their scripts hold the path at which .venv was made, and
-# would fail in a clone that was moved.
+# venv) and make; for `make test` also g++ or clang++, and npm, which comes with Node.js. `make`
+# alone lists the targets. Tools are run as `python -m`: their scripts hold the path at which .venv
+# was made, and would fail in a clone that was moved.
 
 PYTHON ?= python3
 BIN := .venv/bin

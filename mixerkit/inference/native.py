@@ -83,6 +83,7 @@ class Native:
         self._forward, self._shape = _typed(code.forward, None, "pppnnpp"), shape_of(config)
         self._about = ctypes.addressof(self._shape)
         self._weights = packed(config, weights, lanes, panel)
+        self._place = self._weights.ctypes.data
         floats = _typed(code.scratch_floats, number, "pn")
         self._at_once = max(1, AT_ONCE // floats(self._about, 1))
         self._working = _Working(floats(self._about, self._at_once))
@@ -100,7 +101,7 @@ class Native:
         out = np.empty((len(images), self._row), np.float32)
         self._forward(
             self._about,
-            self._weights.ctypes.data,
+            self._place,
             images.ctypes.data,
             len(images),
             self._at_once,

@@ -122,9 +122,8 @@ def _session(graph: bytes | Path, threads: int) -> Any:
     except ImportError as error:
         raise missing("onnxruntime", graph) from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = (
-        threads or usable_cores()
-    )  # its own 0 counts those of others, too
+    # its own 0 counts cores of others, too
+    options.intra_op_num_threads = threads or usable_cores()
     options.log_severity_level = 3  # errors
     # its threads wait by computing, and would take a core from whoever is next
     options.add_session_config_entry("session.force_spinning_stop", "1")
