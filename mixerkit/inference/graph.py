@@ -46,6 +46,13 @@ class Range:
         return round(-min(self.low, 0) / self.scale)
 
 
+def rounded_steps(matrix_OI: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix in 8 bits, 127 even steps to either side for each output, int8 [O, I]; and the width
+    of a step, [O]."""
+    scale_O: np.ndarray = np.maximum(np.abs(matrix_OI).max(axis=1), 1e-12) / 127
+    return np.rint(matrix_OI / scale_O[:, None]).astype(np.int8), scale_O
+
+
 class Graph:
     """Nodes and constants, in their order. `weights`: a model's tensors by name, as arrays.
 
@@ -169,9 +176,8 @@ class Graph:
         return scale, self.constant(np.array(own.zero_point, np.uint8), "zero_point")
 
     def rounded_matrix(self, matrix_OI: np.ndarray) -> str:
-        """The transposed matrix in 8 bits, 127 even steps to either side for each output."""
-        scale_O = np.maximum(np.abs(matrix_OI).max(axis=1), 1e-12) / 127
-        steps_OI = np.rint(matrix_OI / scale_O[:, None]).astype(np.int8)
+        """The transposed matrix in 8 bits."""
+        steps_OI, scale_O = rounded_steps(matrix_OI)
         steps = self.constant(steps_OI.T, "steps")
         scales = self.constant(scale_O.astype(np.float32), "scales")
         zeros = self.constant(np.zeros(len(scale_O), np.int8), "zeros")

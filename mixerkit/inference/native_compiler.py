@@ -1,4 +1,4 @@
-"""Our own code for small models, `native.cpp`, compiled for the processor that it runs on.
+"""Our own code, `cpp/mixer.cpp` and what it includes, compiled for the processor that it runs on.
 
 The library is kept in the user's cache, under a name that says of what it was made (the source, the
 compiler and its options, what the processor can) and what is in it, so that no other and no half of
@@ -21,8 +21,8 @@ from mixerkit.compiler import KNOWN, cxx_compiler
 from mixerkit.download import cache_folder
 from mixerkit.errors import UserError
 
-SOURCE = Path(__file__).with_name("native.cpp")
-FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-w")
+SOURCE = Path(__file__).parent / "cpp" / "mixer.cpp"
+FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fPIC", "-pthread", "-shared", "-w")
 SECONDS = 120
 """After which a compiler is given up."""
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -123,7 +123,9 @@ def _made_of(line: tuple[str, ...]) -> str:
     program = Path(line[0]).resolve()
     told = program.stat()
     compiler = program, told.st_size, told.st_mtime_ns
-    parts = (SOURCE.read_text(encoding="utf-8"), line, compiler, platform.machine(), processor())
+    sources = sorted([SOURCE, *SOURCE.parent.glob("*.h")])
+    texts = [path.read_text(encoding="utf-8") for path in sources]
+    parts = (texts, line, compiler, platform.machine(), processor())
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 

@@ -3,6 +3,7 @@
 import ctypes
 import math
 import platform
+import shutil
 import stat
 import subprocess
 import sys
@@ -23,8 +24,9 @@ import mixerkit.inference.native_compiler as compiler_module
 from mixerkit.compiler import cxx_compiler
 from mixerkit.errors import UserError
 from mixerkit.inference.export import weights_of
-from mixerkit.inference.native import LIMITS, Native, computes, gelu_powers
+from mixerkit.inference.native import Native, computes
 from mixerkit.inference.native_compiler import compile_native, native_library
+from mixerkit.inference.native_constants import FINE, gelu_powers
 from mixerkit.inference.ways import ways_of_model
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig, variant
@@ -121,7 +123,7 @@ def configs(draw: st.DrawFn) -> MixerConfig:
 
 
 @settings(max_examples=60, deadline=None)
-@given(config=configs(), count=st.integers(1, 9), at_once=st.integers(1, 2**16))
+@given(config=configs(), count=st.integers(1, 9), at_once=st.integers(1, 2**18))
 def test_sizes_need_not_be_whole_vectors(config: MixerConfig, count: int, at_once: int) -> None:
     if config.norm and config.width < 4:  # of few channels a LayerNorm may make much of nothing
         config = replace(config, norm_eps=0.1)
@@ -178,7 +180,7 @@ def gelu(flavour: str, x: np.ndarray) -> np.ndarray:
     return Native(config, weights)(images)[:, 0] - images.ravel()
 
 
-@pytest.mark.parametrize("flavour", LIMITS)
+@pytest.mark.parametrize("flavour", FINE.limits)
 def test_gelu_is_the_flavour_to_what_float32_can_say(flavour: str) -> None:
     x = np.linspace(-12, 12, 200_001)
     exact = torch.nn.functional.gelu(
@@ -190,7 +192,7 @@ def test_gelu_is_the_flavour_to_what_float32_can_say(flavour: str) -> None:
     assert (np.abs(found - exact) / rounding).max() < 3
 
 
-@pytest.mark.parametrize("flavour", LIMITS)
+@pytest.mark.parametrize("flavour", FINE.limits)
 def test_gelu_of_large_numbers_is_all_or_nothing(flavour: str) -> None:
     np.testing.assert_array_equal(
         gelu(flavour, np.array([1e4, 1e38, -1e4, -1e38])), np.float32([1e4, 1e38, 0, 0])
@@ -198,15 +200,14 @@ def test_gelu_of_large_numbers_is_all_or_nothing(flavour: str) -> None:
     assert math.isnan(gelu(flavour, np.array([math.nan]))[0])
 
 
-@pytest.mark.parametrize("flavour", LIMITS)
-def test_the_polynomial_needs_its_degree(flavour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("flavour", FINE.limits)
+def test_the_polynomial_needs_its_degree(flavour: str) -> None:
     """With half as many powers it is seen to be worse: the test above can fail."""
-    x = np.linspace(0.01, LIMITS[flavour], 1000)
-    u = 2 * x**2 / LIMITS[flavour] ** 2 - 1
+    x = np.linspace(0.01, FINE.limits[flavour], 1000)
+    u = 2 * x**2 / FINE.limits[flavour] ** 2 - 1
 
     def error(degree: int) -> float:
-        monkeypatch.setattr(native_module, "DEGREE", degree)
-        inside = x * np.polyval(gelu_powers(flavour), u)
+        inside = x * np.polyval(gelu_powers(flavour, replace(FINE, degree=degree)), u)
         wanted = (
             2
             * torch.nn.functional.gelu(
@@ -291,9 +292,11 @@ def test_what_it_is_made_of_is_in_its_name(
     native_library()
     monkeypatch.setenv("CXX", f"{found} -DSOMETHING")
     native_library()
-    changed = tmp_path / "native.cpp"
-    changed.write_text(compiler_module.SOURCE.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    monkeypatch.setattr(compiler_module, "SOURCE", changed)
+    changed = tmp_path / "cpp"
+    shutil.copytree(compiler_module.SOURCE.parent, changed)
+    monkeypatch.setattr(compiler_module, "SOURCE", changed / "mixer.cpp")
+    with (changed / "gelu.h").open("a", encoding="utf-8") as header:
+        header.write("\n")
     native_library()
     monkeypatch.setattr(compiler_module, "processor", lambda: "flags: another")
     native_library()
@@ -373,7 +376,7 @@ def test_a_cache_that_cannot_be_written_is_told(fresh: Path) -> None:
 
 def test_the_source_is_part_of_the_package(monkeypatch: pytest.MonkeyPatch, fresh: Path) -> None:
     about = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
-    assert "inference/native.cpp" in about["tool"]["setuptools"]["package-data"]["mixerkit"]
+    assert "inference/cpp/*" in about["tool"]["setuptools"]["package-data"]["mixerkit"]
     monkeypatch.setattr(compiler_module, "SOURCE", Path("nowhere.cpp"))
     with pytest.raises(UserError, match="cannot be used"):
         native_library()
