@@ -121,6 +121,7 @@ struct Mixer {
     Constants constants = {nullptr};
     float *x = nullptr, *y = nullptr, *h = nullptr;
     uint8_t *steps = nullptr, *hidden_steps = nullptr;  // of what goes into products
+    int32_t* partial = nullptr;                         // sums, for each member its own
 
     // Gives each array its place from `from` on; the bytes that they take together.
     long place(char* from) {
@@ -137,9 +138,14 @@ struct Mixer {
             take(steps, std::max({rows * whole(pixels), parts * fours * FOUR * row}));
             take(hidden_steps, std::max({(T + FOUR - 1) / FOUR * FOUR * row, rows * whole(D),
                                          shape.channels * shape.height * shape.width}));
+            take(partial, member.of * most_rows() * PANEL8);
         }
         return next - from;
     }
+
+    // Of a product in 8 bits.
+    long most_rows() const { return std::max({rows, T, tokens}); }
+    int32_t* own_partial() const { return partial + member.index * most_rows() * PANEL8; }
 
     // This member's rows of x: four of a part at a time.
     Span own_rows() const {
@@ -207,7 +213,8 @@ struct Mixer {
                                 .scale = p.scale, .bias = p.bias,
                                 .gelu = gelu ? &shape.coarse_gelu : nullptr,
                                 .result = to ? nullptr : result, .apart = row, .added = added,
-                                .steps = hidden_steps, .to = to, .steps_apart = IN_PANELS};
+                                .steps = hidden_steps, .to = to, .steps_apart = IN_PANELS,
+                                .partial = own_partial()};
             return product.compute(columns);
         }
         compute({.rows = p.outputs, .columns = C, .depth = p.inputs,
@@ -254,7 +261,7 @@ struct Mixer {
                                 .result = to ? nullptr : result + own.begin * row_out,
                                 .apart = row_out, .added = added,
                                 .steps = hidden_steps + own.begin * row_out, .to = to,
-                                .steps_apart = row_out};
+                                .steps_apart = row_out, .partial = own_partial()};
             return product.compute({0, outputs});
         }
         const Rows weight = constants.panels(inputs, outputs);

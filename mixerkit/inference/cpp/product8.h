@@ -22,6 +22,7 @@ constexpr long ROWS8 = 8, VECTORS8 = 3;  // 24 of 32 registers are sums
 constexpr long ROWS8 = 4, VECTORS8 = 2;  // 8 of 16
 #endif
 constexpr long PANEL8 = LANES * VECTORS8;  // columns of a product that are computed together
+constexpr long DEPTH8 = 128;               // of a product, in one go, so that a panel stays near
 constexpr long LINE = 64;                  // bytes that come from memory together
 constexpr long FOUR = 4;                   // bytes of a lane, multiplied and added up in one go
 
@@ -127,12 +128,21 @@ struct Product8 {
     uint8_t* steps = nullptr;  // of the result
     Steps to;
     long steps_apart;          // from row to row, or IN_PANELS
+    int32_t* partial;          // memory for sums of the first part of the depth, [rows, PANEL8]
 
     template <bool STEPS_ON_LEFT, int HIGH, int WIDE>
-    inline void tile(long row, long column) const {
+    inline void tile(long row, long column, Span part) const {
         Whole sums[HIGH][WIDE] = {};
-        const uint8_t *x = left + row * left_apart, *y = right + FOUR * column * depth;
-        for (long k = 0; k < depth; k++, x += FOUR, y += FOUR * LANES * WIDE) {
+        WholeInMemory(*before)[VECTORS8] =
+            reinterpret_cast<WholeInMemory(*)[VECTORS8]>(partial + row * PANEL8);
+        if (part.begin)
+#pragma GCC unroll 8
+            for (int i = 0; i < HIGH; i++)
+#pragma GCC unroll 8
+                for (int j = 0; j < WIDE; j++) sums[i][j] = before[i][j];
+        const uint8_t* x = left + row * left_apart + part.begin * FOUR;
+        const uint8_t* y = right + FOUR * (column * depth + part.begin * LANES * WIDE);
+        for (long k = part.size(); k > 0; k--, x += FOUR, y += FOUR * LANES * WIDE) {
             Whole columns[WIDE];
 #pragma GCC unroll 8
             for (int j = 0; j < WIDE; j++)
@@ -147,6 +157,13 @@ struct Product8 {
                     sums[i][j] = STEPS_ON_LEFT ? dot(sums[i][j], same, columns[j])
                                                : dot(sums[i][j], columns[j], same);
             }
+        }
+        if (part.end < depth) {
+#pragma GCC unroll 8
+            for (int i = 0; i < HIGH; i++)
+#pragma GCC unroll 8
+                for (int j = 0; j < WIDE; j++) before[i][j] = sums[i][j];
+            return;
         }
         Vector out[HIGH][WIDE];
 #pragma GCC unroll 8
@@ -186,28 +203,31 @@ struct Product8 {
         }
     }
 
-    // Asks for a part of the panel of weights after this one, so that all of it is near by then.
+    // Asks for a share of the weights after these, so that all of them are near by then.
     template <int WIDE>
-    void fetch_next(long row, long column) const {
-        const long bytes = FOUR * WIDE * LANES * depth, lines = bytes / LINE;
-        const uint8_t* next = right + FOUR * column * depth + bytes;
+    void fetch_next(long row, long column, Span part) const {
+        const long line = FOUR * WIDE * LANES, lines = part.size() * line / LINE;
+        const uint8_t* next = right + FOUR * column * depth + part.end * line;
         const long end = lines * (row + ROWS8) / rows;
         for (long i = lines * row / rows; i < end; i++) __builtin_prefetch(next + i * LINE, 0, 2);
     }
 
     template <bool STEPS_ON_LEFT, int WIDE>
     void panel(long column) const {
-        long row = 0;
-        for (; row + ROWS8 <= rows; row += ROWS8) {
-            if (STEPS_ON_LEFT) fetch_next<WIDE>(row, column);
-            tile<STEPS_ON_LEFT, ROWS8, WIDE>(row, column);
-        }
-        if (ROWS8 > 4)
-            for (; row + 4 <= rows; row += 4) tile<STEPS_ON_LEFT, 4, WIDE>(row, column);
-        switch (rows - row) {
-            case 1: tile<STEPS_ON_LEFT, 1, WIDE>(row, column); break;
-            case 2: tile<STEPS_ON_LEFT, 2, WIDE>(row, column); break;
-            case 3: tile<STEPS_ON_LEFT, 3, WIDE>(row, column);
+        for (Span part = {0, 0}; part.end < depth;) {
+            part = {part.end, std::min(part.end + DEPTH8, depth)};
+            long row = 0;
+            for (; row + ROWS8 <= rows; row += ROWS8) {
+                if (STEPS_ON_LEFT) fetch_next<WIDE>(row, column, part);
+                tile<STEPS_ON_LEFT, ROWS8, WIDE>(row, column, part);
+            }
+            if (ROWS8 > 4)
+                for (; row + 4 <= rows; row += 4) tile<STEPS_ON_LEFT, 4, WIDE>(row, column, part);
+            switch (rows - row) {
+                case 1: tile<STEPS_ON_LEFT, 1, WIDE>(row, column, part); break;
+                case 2: tile<STEPS_ON_LEFT, 2, WIDE>(row, column, part); break;
+                case 3: tile<STEPS_ON_LEFT, 3, WIDE>(row, column, part);
+            }
         }
     }
 
