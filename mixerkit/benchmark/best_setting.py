@@ -16,7 +16,7 @@ from mixerkit.benchmark.turns import TURN, Rounds, affordable, all_calls, in_tur
 from mixerkit.inference.runtimes import Run
 from mixerkit.timer import Call
 
-ROUNDS = 2, 3
+ROUNDS = 2, 5
 SECONDS = 30.0
 """Of the rounds after the first, about, where that leaves enough of them."""
 HOPELESS = 1.5

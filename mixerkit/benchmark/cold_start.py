@@ -20,7 +20,8 @@ from PIL import Image
 from mixerkit.benchmark.peers import copy_to_timm
 from mixerkit.checkpoint.load import load
 from mixerkit.device import GIB
-from mixerkit.inference.export import READERS, SUFFIX, Target, export
+from mixerkit.inference.export import export
+from mixerkit.inference.readers import READERS, SUFFIX, Target
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.results import write_results
 

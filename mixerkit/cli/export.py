@@ -115,7 +115,8 @@ def main(words: list[str]) -> int:
 def begun(given: Export) -> "tuple[Path, dict[Taken, bytes]]":
     """Where it will be, after what is known to be wrong was said; and what a page needs besides."""
     _check(given)
-    from mixerkit.inference.export import SUFFIX, check_free
+    from mixerkit.inference.export import check_free
+    from mixerkit.inference.readers import SUFFIX
     from mixerkit.inference.web_runtime import runtime_files
 
     if given.to == "web":
@@ -175,7 +176,7 @@ def _check_packages(given: Export) -> None:
     read it back and to judge it in."""
     from importlib.util import find_spec
 
-    from mixerkit.inference.export import READERS
+    from mixerkit.inference.readers import READERS
     from mixerkit.inference.runtimes import installed
 
     readers = ("onnxruntime",) if given.to == "web" else READERS[given.to]

@@ -79,17 +79,18 @@ def samples_for(model: "MlpMixer", given: "Export") -> Samples:
 
 def rounded_on(samples: Samples, model: "MlpMixer", given: "Export") -> "tuple[EightBits, Verdict]":
     """How the model is computed in 8 bits, and what these images say of that."""
-    from mixerkit.inference.export import READERS, weights_of
+    from mixerkit.inference.export import weights_of
     from mixerkit.inference.gate import judged
-    from mixerkit.inference.runtimes import installed
+    from mixerkit.inference.readers import READERS, readers_of
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     assert model.preprocess
     about = (model.config, weights_of(model), model.preprocess)
-    readers = READERS["onnx" if given.to == "web" else given.to]
-    here = [name for name in readers if name in installed()]
+    here = readers_of("onnx" if given.to == "web" else given.to, model.config, True, say)
+    if given.to == "web":
+        here = [name for name in here if name in READERS["onnx"]]
     settings = settings_of(given)
     return judged(*about, samples, here, say, settings=settings, sense=given.sensitivity)
 

@@ -22,10 +22,10 @@ from mixerkit.inference.predictor import (
     likeliest,
     predict_files,
 )
-from mixerkit.inference.runtimes import RUNTIMES, Run, installed
+from mixerkit.inference.readers import readers_of
+from mixerkit.inference.runtimes import NATIVE, RUNTIMES, Run, installed
 from mixerkit.inference.ways import (
     COMPILED,
-    NATIVE,
     Backend,
     Precision,
     Watch,
@@ -84,7 +84,7 @@ class Predictor:
         if isinstance(source, str | Path) and is_exported(str(source)):
             if image_size is not None:
                 raise UserError(f"{source} is exported for one image size: leave image_size out.")
-            ways, exported = ways_of_file(Path(source), precision, backend, threads)
+            ways, exported = ways_of_file(Path(source), precision, backend, threads, watch)
             self.config, self.preprocess = exported.config, exported.preprocess
             self.source = str(source)
             self.notes: tuple[str, ...] = ()
@@ -208,8 +208,10 @@ def _check(precision: str, backend: str, threads: int, images: np.ndarray | None
         raise UserError(
             f"bfloat16 is for the backend openvino, or on a GPU for auto, found {backend}."
         )
-    if precision == "int8" and backend in ("pytorch", COMPILED, NATIVE):
-        raise UserError(f"int8 is for the backends {' and '.join(RUNTIMES)}, found {backend}.")
+    if precision == "int8" and backend in ("pytorch", COMPILED):
+        raise UserError(
+            f"int8 is for the backends {NATIVE}, {' and '.join(RUNTIMES)}, found {backend}."
+        )
     if (precision == "int8") != (images is not None):
         raise UserError(
             "int8 of a model finds how to round on images: give `images`, uint8 [N, I, H, W], with "
@@ -241,9 +243,12 @@ def _rounded(
     from mixerkit.inference.gate import judged, refuse_unless_good
     from mixerkit.inference.samples import parted
 
-    here = [name for name in installed() if backend in ("auto", name)]
-    if not here:
+    if not installed():
         raise UserError(f"int8 needs a runtime: install {or_runtimes()}.")
+    every = readers_of("onnx", model.config, True, watch)
+    here = [name for name in every if backend in ("auto", name)]
+    if backend == NATIVE:
+        here = [every[0], NATIVE]  # one of others finds the ranges
     if model.preprocess is None:
         raise UserError("int8 needs to know how images are prepared: set the model's preprocess.")
     _check_pixels(images_NIHW, model.config)

@@ -6,7 +6,7 @@ Letters: N images, I image channels, H W image height and width, K classes.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,15 +20,9 @@ from mixerkit.inference.gate import LEAST_AGREEMENT, Verdict, refuse_unless_good
 from mixerkit.inference.graph import onnx_module
 from mixerkit.inference.mixer_graph import METADATA, PLAIN, EightBits, Form, mixer_graph
 from mixerkit.inference.packages import openvino_module
-from mixerkit.inference.runtimes import Runtime, installed
+from mixerkit.inference.readers import READERS, SUFFIX, Target, readers_of
 from mixerkit.model.mixer import MlpMixer
 
-Target = Literal["onnx", "openvino"]
-SUFFIX: dict[Target, str] = {"onnx": ".onnx", "openvino": ".xml"}
-READERS: dict[Target, tuple[Runtime, ...]] = {
-    "onnx": ("onnxruntime", "openvino"),
-    "openvino": ("openvino",),
-}
 BATCH = 16
 TOLD = ("source", "classes", "holdout", "split_seed", "join_validation")
 """Of the data that a model was trained on: which images they are."""
@@ -74,8 +68,8 @@ def export(
     rounded: tuple[EightBits, Verdict] | None = None,
     force: bool = False,
 ) -> Written:
-    """Write `model` to the file `out`, after every installed runtime that can read it gave what the
-    eager model gives of the images `pixels_NIHW` (8 bits).
+    """Write `model` to the file `out`, after all that can run it here gave what the eager model
+    gives of the images `pixels_NIHW` (8 bits).
 
     `rounded`: how it is computed in 8 bits, as `judged` found it; then the gate decides.
 
@@ -84,8 +78,8 @@ def export(
     rounding can; with `force` it is written all the same, and says so itself.
     """
     check_free(out, to)
-    readers = [name for name in READERS[to] if name in installed()]
-    if not readers:
+    readers = readers_of(to, model.config, bool(rounded))
+    if not set(readers) & set(READERS[to]):
         needed = " or ".join(READERS[to])
         raise UserError(f"Nothing is exported that was not read back: install {needed}.")
     if len(pixels_NIHW) < 2:

@@ -85,7 +85,7 @@ def open_exported(
         raise UserError(f"{path} is OpenVINO's and ONNX Runtime cannot read it: export to onnx.")
     _check_readable(path)
     opened = open_graph(path, chosen, METADATA, threads, precision, streams)
-    about = _about(opened.about, path)
+    about = about_of(opened.about, path)
     try:
         config = from_dict(MixerConfig, about["model"])
         preprocess = from_dict(Preprocess, about["preprocess"]) if about["preprocess"] else None
@@ -120,7 +120,7 @@ def _check_agree(config: MixerConfig, preprocess: Preprocess) -> None:
         raise UserError(f"{names} names for {classes} classes: export it again.")
 
 
-def _about(text: str, path: Path) -> dict[str, Any]:
+def about_of(text: str, path: Path) -> dict[str, Any]:
     """What the file says of itself, or an error that names it."""
     try:
         about = json.loads(text) if text else None

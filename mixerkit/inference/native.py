@@ -10,19 +10,19 @@ Letters: B batch, I image channels, H W image height and width, K classes.
 
 import ctypes
 import threading
-from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
 
 from mixerkit.errors import UserError
-from mixerkit.inference.mixer_graph import EightBits
 from mixerkit.inference.native_compiler import native_library
 from mixerkit.inference.native_constants import (
     COARSE,
     FINE,
     TOKEN_LAYERS,
     Fit,
+    Ready,
     Widths,
     aligned,
     gelu_powers,
@@ -80,19 +80,13 @@ class Native:
     """A model that is ready to run: normalised images [B, I, H, W] → [B, K], or features [B, C]
     where there is no head; several threads may call at once.
 
-    `eight_bits`: which products are computed so. `threads`: that compute each image together.
-    `library`: our code, compiled already. `UserError`: there is no compiler, or images have another
-    shape. The configuration must be one that our code `computes`.
+    `threads`: that compute each image together. `library`: our code, compiled already. `UserError`:
+    there is no compiler, or images have another shape. The configuration must be one that our code
+    `computes`.
     """
 
-    def __init__(
-        self,
-        config: MixerConfig,
-        weights: Mapping[str, np.ndarray],
-        library: ctypes.CDLL | None = None,
-        eight_bits: EightBits | None = None,
-        threads: int = 1,
-    ) -> None:
+    def __init__(self, model: Ready, library: ctypes.CDLL | None = None, threads: int = 1) -> None:
+        config = model.config
         assert computes(config), config.token_mixer
         code = library or native_library()
         number = ctypes.c_int64
@@ -101,16 +95,23 @@ class Native:
         counts = (code.lanes, code.panel_columns, code.panel_columns_in_8_bits)
         widths = Widths(*(_typed(one, number)() for one in counts))
         self._forward = _typed(code.forward, None, "pppnnnpp")
-        self._shape, self._threads = shape_of(config, eight_bits), threads
+        self._shape, self._threads = shape_of(config, bool(model.ranges)), threads
         self._about = ctypes.addressof(self._shape)
-        self._constants = packed(config, weights, eight_bits, widths)
+        self._constants = packed(model, widths)
         self._place = self._constants.ctypes.data
-        scratch = _typed(code.scratch_bytes, number, "pnn")
-        self._at_once = max(LEAST, AT_ONCE // scratch(self._about, 1, threads))
-        self._working = _Working(scratch(self._about, self._at_once, threads))
+        self._scratch = _typed(code.scratch_bytes, number, "pnn")
+        self._at_once = max(LEAST, AT_ONCE // self._scratch(self._about, 1, 1))
+        self._working = _Working(self._scratch(self._about, self._at_once, threads))
         self._image = (config.in_channels, *config.image_hw)
         self._results = config.num_classes or config.width
         self._row = -(-self._results // widths.lanes) * widths.lanes
+
+    def by(self, threads: int) -> "Native":
+        """The same, with so many threads for each image."""
+        other = copy(self)
+        other._threads = threads
+        other._working = _Working(self._scratch(self._about, self._at_once, threads))
+        return other
 
     def __call__(self, images_BIHW: np.ndarray) -> np.ndarray:
         if images_BIHW.shape[1:] != self._image:
@@ -150,7 +151,7 @@ def _typed(function: Any, result: Any, arguments: str = "") -> Any:
     return function
 
 
-def shape_of(config: MixerConfig, eight_bits: EightBits | None = None) -> Shape:
+def shape_of(config: MixerConfig, eight_bits: bool = False) -> Shape:
     """What `cpp/mixer.cpp` must know of a model."""
     above, left, _, _ = edges(config)
     flavour = config.gelu
@@ -168,7 +169,7 @@ def shape_of(config: MixerConfig, eight_bits: EightBits | None = None) -> Shape:
         config.channel_width if config.channel_mixer == "mlp" else 0,
         config.norm,
         config.num_classes,
-        bool(eight_bits and eight_bits.ranges),
+        eight_bits,
         config.norm_eps,
         Gelu(FINE.limits[flavour], gelu_powers(flavour, FINE)),
         CoarseGelu(COARSE.limits[flavour], gelu_powers(flavour, COARSE)),

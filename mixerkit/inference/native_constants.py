@@ -1,5 +1,5 @@
-"""A model's tensors as our own code reads them (`cpp/mixer.cpp`): all in one piece of memory, in the
-order in which the forward pass comes to them.
+"""A model's tensors as our own code reads them (`cpp/mixer.cpp`): all in one piece of memory, in
+the order in which the forward pass comes to them.
 
 Letters: C channels, M N rows and columns, O I outputs and inputs of a product.
 """
@@ -15,6 +15,7 @@ from mixerkit.inference.graph import Range, rounded_steps
 from mixerkit.inference.mixer_graph import EightBits, folded, smoothed
 from mixerkit.inference.stem_graph import PIXELS, STEM, of_pixels
 from mixerkit.spec.mixer import MixerConfig
+from mixerkit.spec.preprocess import Preprocess
 
 ALIGNED = 64
 """Bytes: no vector is longer."""
@@ -27,6 +28,30 @@ CHANNEL_LAYERS = {"mlp": ("fc1", "fc2"), "linear": ("fc",)}
 
 
 @dataclass(frozen=True)
+class Ready:
+    """A model's tensors as its products take them: LayerNorms folded and smoothed, and the patch
+    embedding of pixels where that is in 8 bits. `ranges`: of the products in 8 bits. `preprocess`:
+    how pixels became the input."""
+
+    config: MixerConfig
+    weights: Mapping[str, np.ndarray]
+    ranges: Mapping[str, Range]
+    preprocess: Preprocess | None
+
+
+def ready(
+    config: MixerConfig, weights: Mapping[str, np.ndarray], eight_bits: EightBits | None = None
+) -> Ready:
+    """A model's tensors as it has learned them, made ready."""
+    about = eight_bits or EightBits()
+    result = smoothed(config, folded(config, weights), about.smooth)
+    if STEM in about.ranges:
+        assert about.pixels, "how pixels became the model's input"
+        result = of_pixels(result, about.pixels)
+    return Ready(config, result, about.ranges, about.pixels)
+
+
+@dataclass(frozen=True)
 class Widths:
     """Of the library: numbers in a vector, and columns of a panel in float and in 8 bits."""
 
@@ -35,16 +60,9 @@ class Widths:
     panel8: int
 
 
-def packed(
-    config: MixerConfig,
-    weights: Mapping[str, np.ndarray],
-    eight_bits: EightBits | None,
-    widths: Widths,
-) -> np.ndarray:
+def packed(model: Ready, widths: Widths) -> np.ndarray:
     """All constants, each filled up with zeros to whole vectors; uint8."""
-    parts = [
-        np.ascontiguousarray(part) for part in _Parts(config, weights, eight_bits, widths).all()
-    ]
+    parts = [np.ascontiguousarray(part) for part in _Parts(model, widths).all()]
     result = aligned(sum(_whole(part.nbytes, ALIGNED) for part in parts))
     result[:] = 0
     place = 0
@@ -57,20 +75,9 @@ def packed(
 class _Parts:
     """The constants, one after the other."""
 
-    def __init__(
-        self,
-        config: MixerConfig,
-        weights: Mapping[str, np.ndarray],
-        eight_bits: EightBits | None,
-        widths: Widths,
-    ) -> None:
-        about = eight_bits or EightBits()
-        self.config, self.ranges, self.widths = config, about.ranges, widths
-        self.preprocess = about.pixels
-        self.weights = smoothed(config, folded(config, weights), about.smooth)
-        if STEM in self.ranges:
-            assert self.preprocess, "how pixels became the model's input"
-            self.weights = of_pixels(self.weights, self.preprocess)
+    def __init__(self, model: Ready, widths: Widths) -> None:
+        self.config, self.weights, self.ranges = model.config, model.weights, model.ranges
+        self.preprocess, self.widths = model.preprocess, widths
 
     def all(self) -> Iterator[np.ndarray]:
         """In the order of the forward pass."""
@@ -200,8 +207,8 @@ class Fit:
 
 FINE = Fit(16, {"erf": 5.6, "tanh": 5.2})
 """To what float32 can say."""
-COARSE = Fit(7, {"erf": 4.1, "tanh": 4.0})
-"""To 1e-4: of what is rounded to 8 bits next."""
+COARSE = Fit(9, {"erf": 4.5, "tanh": 4.4})
+"""To 2e-5: of what is rounded to 8 bits next."""
 
 
 def gelu_powers(flavour: str, fit: Fit = FINE) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""ONNX graphs run by ONNX Runtime or OpenVINO; PyTorch has no part in it.
+"""ONNX graphs run by ONNX Runtime, by OpenVINO or by our own code; PyTorch has no part in it.
 
 Letters: B batch, K classes.
 """
@@ -21,9 +21,12 @@ from mixerkit.results import usable_cores
 
 Run = Callable[[np.ndarray], np.ndarray]
 """Images, as the graph takes them, with B of any size → the result [B, K]."""
-Runtime = Literal["onnxruntime", "openvino"]
+Runtime = Literal["onnxruntime", "openvino", "native"]
 InFloat = Literal["float32", "bfloat16"]
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
+"""Those of others."""
+NATIVE: Literal["native"] = "native"
+"""Our own code, which runs the graphs that `mixer_graph` wrote, if it computes such a model."""
 LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 
@@ -51,6 +54,10 @@ def open_graph(
     `streams` each core gets a part of the images, instead of all cores a part of every product.
     `UserError`: the runtime is not installed, or cannot read the file.
     """
+    if runtime == NATIVE:
+        from mixerkit.inference.native_graph import open_native
+
+        return open_native(graph, key, threads, streams)
     if runtime == "openvino":
         return _openvino(graph, key, threads, precision, streams)
     return _onnxruntime(graph, key, threads, streams)

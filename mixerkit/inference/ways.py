@@ -8,13 +8,15 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mixerkit.compiler import cxx_compiler
 from mixerkit.errors import UserError
 from mixerkit.inference.exported import Exported, open_exported
 from mixerkit.inference.mixer_graph import EightBits, Form, mixer_graph
 from mixerkit.inference.native import TOKEN_MIXERS, Native, computes
 from mixerkit.inference.native_compiler import native_library
+from mixerkit.inference.native_constants import ready
+from mixerkit.inference.readers import native_runs, readers_of
 from mixerkit.inference.runtimes import (
+    NATIVE,
     RUNTIMES,
     InFloat,
     Run,
@@ -34,30 +36,38 @@ Precision = Literal["auto", "float32", "bfloat16", "int8"]
 Ways = dict[str, Callable[[], Run]]
 Watch = Callable[[str], None]
 
-COMPILED, NATIVE = "compiled", "native"
+COMPILED = "compiled"
 FORMS = {"": Form(), ", constants on the right": Form(left_of_tokens=False)}
 IN_EIGHT_BITS = {"": Form(left_of_tokens=False)}
 
 
 def ways_of_file(
-    path: Path, precision: Precision, backend: Backend, threads: int
+    path: Path,
+    precision: Precision,
+    backend: Backend,
+    threads: int,
+    watch: Watch = lambda line: None,
 ) -> tuple[Ways, Exported]:
     """How an exported file can be run; and the file, opened, to say what it is."""
-    if backend in ("pytorch", COMPILED, NATIVE):
+    if backend in ("pytorch", COMPILED):
         raise UserError(
-            f"{path} is exported and only runtimes read it, not {backend}: choose {or_runtimes()}, "
-            f"or give the model that was exported."
+            f"{path} is exported and {backend} does not read it: choose {NATIVE}, "
+            f"{or_runtimes()}, or give the model that was exported."
         )
     if precision == "int8":
         raise UserError(
             f"{path} is exported and keeps its precision: `mixer export SOURCE --precision int8`."
         )
     kind = in_float(precision)
-    if backend == "onnxruntime" and path.suffix == ".xml":
-        raise UserError(f"{path} is OpenVINO's and ONNX Runtime cannot read it: export to onnx.")
+    if backend in ("onnxruntime", NATIVE) and path.suffix == ".xml":
+        name = "our own code" if backend == NATIVE else "ONNX Runtime"
+        raise UserError(f"{path} is OpenVINO's and {name} cannot read it: export to onnx.")
     readers = [
         name for name in _runtimes(backend, kind) if name == "openvino" or path.suffix != ".xml"
     ]
+    if backend == NATIVE:
+        readers = [NATIVE]
+        native_library(watch)
     if not readers:
         raise UserError(f"Nothing that is installed runs {path}: install {or_runtimes()}.")
 
@@ -65,10 +75,14 @@ def ways_of_file(
         return open_exported(path, runtime, count, kind, streams).run
 
     settings = _settings(readers, threads)
-    ways: Ways = {name: partial(opened, *how) for name, how in settings.items()}
     first, (runtime, count, _) = next(iter(settings.items()))
     exported = open_exported(path, runtime, count, kind)
     check_precision(exported, precision)
+    if backend == "auto" and kind == "float32" and path.suffix == ".onnx":
+        rounded = bool(exported.about.get("eight_bits"))
+        every = readers_of("onnx", exported.config, rounded, watch)
+        settings |= _settings([name for name in every if name == NATIVE], threads)
+    ways: Ways = {name: partial(opened, *how) for name, how in settings.items()}
     ways[first] = lambda: exported.run  # it is open already
     return ways, exported
 
@@ -99,11 +113,13 @@ def ways_of_model(
     on_gpu = next(model.parameters()).device.type != "cpu"
     takes_gpu = on_gpu and backend == "auto" and not eight_bits  # no runtime here has one
     runtimes = [] if takes_gpu else _runtimes(backend, kind)
-    if eight_bits and not runtimes:
-        raise UserError(f"int8 needs a runtime: install {or_runtimes()}.")
     ours: Ways = {}
-    if not takes_gpu and not eight_bits and kind == "float32":
-        ours = _in_native(model, backend, threads, watch)
+    if not takes_gpu and kind == "float32":
+        ours = _in_native(model, backend, threads, eight_bits, watch)
+    if eight_bits and not (runtimes or ours):
+        raise UserError(f"int8 needs a runtime: install {or_runtimes()}.")
+    if eight_bits and not runtimes:
+        return ours
     if not runtimes:
         return ours if backend == NATIVE else _in_pytorch(model, kind, backend, threads) | ours
     weights = weights_of(model)
@@ -130,37 +146,36 @@ def or_runtimes() -> str:
     return " or ".join(RUNTIMES)
 
 
-def _in_native(model: "MlpMixer", backend: Backend, threads: int, watch: Watch) -> Ways:
+def _in_native(
+    model: "MlpMixer",
+    backend: Backend,
+    threads: int,
+    eight_bits: EightBits | None,
+    watch: Watch,
+) -> Ways:
     """By our own code; it is passed over if it was not asked for and cannot."""
     from mixerkit.inference.export import weights_of
 
     if backend not in ("auto", NATIVE):
         return {}
-    if not computes(model.config):
-        if backend == "auto":
-            return {}
-        raise UserError(
-            f"native computes the token mixers {' and '.join(TOKEN_MIXERS)}, found "
-            f"{model.config.token_mixer}: leave the backend out, or choose {or_runtimes()}."
-        )
-    try:
+    if backend == NATIVE:
+        if not computes(model.config):
+            raise UserError(
+                f"native computes the token mixers {' and '.join(TOKEN_MIXERS)}, found "
+                f"{model.config.token_mixer}: leave the backend out, or choose {or_runtimes()}."
+            )
         native_library(watch)
-    except UserError as error:
-        if backend != "auto":
-            raise
-        if cxx_compiler():
-            watch(f"our own code is left out: {error}")
+    elif not native_runs(model.config, bool(eight_bits), watch):
         return {}
-    weights, parts = weights_of(model), threads or usable_cores()
-    ready = cache(lambda: Native(model.config, weights))  # any number of threads may share it
+    weights = weights_of(model)
+    shared = cache(lambda: Native(ready(model.config, weights, eight_bits)))
 
-    def opened(parts: int) -> Run:
-        return by_threads(ready(), parts) if parts > 1 else ready()
+    def opened(_: Runtime, count: int, streams: bool) -> Run:
+        if streams:
+            return by_threads(shared(), count or usable_cores())
+        return shared().by(count)
 
-    ways: Ways = {f"{NATIVE}, 1 thread": partial(opened, 1)}
-    if parts > 1:
-        ways[f"{NATIVE}, images for each core"] = partial(opened, parts)
-    return ways
+    return {name: partial(opened, *how) for name, how in _settings([NATIVE], threads).items()}
 
 
 def _in_pytorch(model: "MlpMixer", kind: InFloat, backend: Backend, threads: int) -> Ways:
@@ -192,7 +207,7 @@ def _settings(runtimes: Sequence[Runtime], threads: int) -> dict[str, tuple[Runt
     counts = [threads] if threads else sorted({1, max(1, cores // 2), cores}, reverse=True)
     found: dict[str, tuple[Runtime, int, bool]] = {}
     for runtime in runtimes:
-        for count in counts:
+        for count in sorted({1, *counts}, reverse=True) if runtime == NATIVE else counts:
             found[f"{runtime}, {count} thread{'s' if count > 1 else ''}"] = runtime, count, False
         if counts[0] > 1:
             found[f"{runtime}, images for each core"] = runtime, threads, True

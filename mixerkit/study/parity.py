@@ -19,9 +19,10 @@ import torch
 from mixerkit.checkpoint.load import load
 from mixerkit.data.sources import open_source
 from mixerkit.inference.eight_bits import Calibration, Setting
-from mixerkit.inference.export import SUFFIX, Parity, Target, Written, export, weights_of
+from mixerkit.inference.export import Parity, Written, export, weights_of
 from mixerkit.inference.gate import Verdict, unjudged
 from mixerkit.inference.mixer_graph import EightBits, Form
+from mixerkit.inference.readers import SUFFIX, Target
 from mixerkit.inference.web_export import web_export
 from mixerkit.inference.web_runtime import TAKEN
 from mixerkit.model.mixer import MlpMixer

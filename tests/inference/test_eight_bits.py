@@ -19,7 +19,7 @@ from mixerkit.inference.export import weights_of
 from mixerkit.inference.exported import normalised
 from mixerkit.inference.graph import Range
 from mixerkit.inference.mixer_graph import EightBits, folded, followed
-from mixerkit.inference.runtimes import RUNTIMES, Runtime
+from mixerkit.inference.runtimes import NATIVE, RUNTIMES, Runtime
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.preprocess import Preprocess
 from tests.inference.small_model import CONFIG, PREPROCESS, PRODUCTS, calibration, made, pixels
@@ -84,16 +84,16 @@ def decibels(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(10 * np.log10(signal / np.square(found - wanted).mean()))
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", [*RUNTIMES, NATIVE])
 @pytest.mark.parametrize("setting", [SETTINGS[0], Setting(99.0, 0.5)])
 def test_runtimes_round_as_a_simulation_does(runtime: Runtime, setting: Setting) -> None:
     """Much closer to it than rounding is to float: the noise is that of 8 bits and no other."""
     model = made()
-    measured = calibration(model, runtime)
+    measured = calibration(model, "openvino" if runtime == "openvino" else "onnxruntime")
     eight_bits = measured.eight_bits(setting)
     assert sorted(eight_bits.ranges) == PRODUCTS
-    found, wanted = measured.logits(eight_bits), simulated(model, eight_bits)
-    own = measured.loss(eight_bits).signal_to_noise
+    found, wanted = measured.logits(eight_bits, runtime), simulated(model, eight_bits)
+    own = measured.loss(eight_bits, runtime).signal_to_noise
     assert 10 < own < 50
     assert decibels(found, wanted) > own + 12
     assert decibels(wanted, measured.wanted_NK) == pytest.approx(own, abs=0.5)

@@ -22,14 +22,17 @@ from mixerkit.inference.export import eager_logits, export, weights_of
 from mixerkit.inference.exported import Exported
 from mixerkit.inference.graph import Range
 from mixerkit.inference.mixer_graph import EightBits, Form, mixer_graph
+from mixerkit.inference.native import multiplies_eight_bits
 from mixerkit.inference.plan import Choice, Plan
 from mixerkit.inference.predictor import predict_files
-from mixerkit.inference.runtimes import RUNTIMES, Runtime, open_graph
-from mixerkit.inference.ways import NATIVE, Backend, ways_of_model
+from mixerkit.inference.runtimes import NATIVE, RUNTIMES, Runtime, open_graph
+from mixerkit.inference.ways import Backend, ways_of_model
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
 
+OURS = [NATIVE] if multiplies_eight_bits() else []
+"""What computes in 8 bits beside the runtimes."""
 CONFIG = MixerConfig(
     image_size=(16, 24),
     patch_size=8,
@@ -186,7 +189,7 @@ def test_the_runtime_that_said_what_a_file_is_goes_with_it(
     monkeypatch.setattr(ways_module, "open_exported", noting)
     monkeypatch.setattr(module, "kept_plan", last)
     predictor = Predictor(path)
-    assert [runtime for runtime, _ in opened] == ["onnxruntime", "openvino"]
+    assert [runtime for runtime, _ in opened] == ["onnxruntime", "native"]
     assert [run() is not None for _, run in opened] == [False, True]
     assert predictor.logits(pixels()).shape == (11, 4)
 
@@ -199,7 +202,7 @@ def test_8_bits_are_computed_by_a_runtime_beside_a_gpu_too(
     elsewhere = model.to("meta")
     eight_bits = EightBits({"blocks.0.token_mixing.fc1": Range(-1, 1)})
     ways = ways_of_model(elsewhere, "int8", "auto", 1, eight_bits)
-    assert {name.partition(",")[0] for name in ways} == set(RUNTIMES)
+    assert {name.partition(",")[0] for name in ways} == {*RUNTIMES, *OURS}
     assert list(ways_of_model(elsewhere, "auto", "auto", 1)) == ["pytorch"]
     assert list(ways_of_model(elsewhere, "bfloat16", "auto", 1)) == ["pytorch, bfloat16"]
 
@@ -214,10 +217,11 @@ def test_8_bits_are_judged_in_the_runtimes_that_may_answer(
         raise Refused("seen")
 
     monkeypatch.setattr("mixerkit.inference.gate.judged", judged)
-    for backend in ("auto", "openvino"):
+    for backend in ("auto", "openvino", "native"):
         with pytest.raises(Refused, match="seen"):
             Predictor(model, "int8", images=pixels(200), backend=backend, threads=2)  # type: ignore[arg-type]
-    assert seen == [(list(RUNTIMES), 2), (["openvino"], 2)]
+    first = RUNTIMES[0]  # finds the ranges
+    assert seen == [([*RUNTIMES, *OURS], 2), (["openvino"], 2), ([first, "native"], 2)]
 
 
 def test_the_second_predictor_measures_nothing(
@@ -314,7 +318,7 @@ def test_the_shipped_model_by_name() -> None:
         ({"precision": "int8", "images": pixels(), "backend": "pytorch"}, "int8 is for"),
         ({"precision": "int8", "images": pixels()[:, :1]}, r"Expected 8-bit images \[batch, 3, "),
         ({"precision": "int8", "images": "my-photos"}, "in an array, found str"),
-        ({"precision": "int8", "images": pixels(), "backend": "native"}, "int8 is for"),
+        ({"precision": "int8", "images": pixels(), "backend": "compiled"}, "int8 is for"),
         ({"backend": "tensorrt"}, "backend must be one of auto"),
         ({"threads": -1}, "threads must not be negative"),
         ({"precision": "bfloat16", "backend": "onnxruntime"}, "bfloat16 is for the backend"),
@@ -332,7 +336,7 @@ def test_bad_images_and_files(model: MlpMixer, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="Expected 8-bit images"):
             predictor.logits(wrong)
     (path,) = export(model, tmp_path / "a.onnx", pixels()).files
-    with pytest.raises(UserError, match="only runtimes read it, not pytorch"):
+    with pytest.raises(UserError, match="is exported and pytorch does not read it: choose native"):
         Predictor(path, backend="pytorch")
     with pytest.raises(UserError, match="exported for one image size"):
         Predictor(path, image_size=32)

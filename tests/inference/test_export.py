@@ -13,10 +13,11 @@ import torch
 
 from mixerkit.errors import Refused, UserError
 from mixerkit.inference import export as module
-from mixerkit.inference.export import SUFFIX, Target, export
+from mixerkit.inference.export import export
 from mixerkit.inference.exported import open_exported
 from mixerkit.inference.mixer_graph import METADATA, Form
 from mixerkit.inference.predictor import predict_files
+from mixerkit.inference.readers import SUFFIX, Target
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
@@ -64,7 +65,7 @@ def test_what_is_written_gives_what_the_model_gives(
 ) -> None:
     written = export(model, tmp_path / f"a{SUFFIX[to]}", pixels(), to=to, form=form)
     runtimes = [one.runtime for one in written.comparisons]
-    assert runtimes == (["onnxruntime", "openvino"] if to == "onnx" else ["openvino"])
+    assert runtimes == (["onnxruntime", "openvino", "native"] if to == "onnx" else ["openvino"])
     assert all(one.images == 20 and one.top1_agreement == 1 for one in written.comparisons)
     assert files_in(tmp_path) == (["a.onnx"] if to == "onnx" else ["a.bin", "a.xml"])
     assert written.size == sum(path.stat().st_size for path in tmp_path.iterdir())

@@ -26,7 +26,7 @@ from mixerkit.errors import UserError
 from mixerkit.inference.export import weights_of
 from mixerkit.inference.native import Native, computes
 from mixerkit.inference.native_compiler import compile_native, native_library
-from mixerkit.inference.native_constants import FINE, gelu_powers
+from mixerkit.inference.native_constants import FINE, gelu_powers, ready
 from mixerkit.inference.ways import ways_of_model
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig, variant
@@ -79,7 +79,7 @@ def exact(model: MlpMixer, images: np.ndarray) -> np.ndarray:
 
 
 def assert_same(model: MlpMixer, images: np.ndarray, code: ctypes.CDLL | None = None) -> None:
-    found = Native(model.config, weights_of(model), code)(images)
+    found = Native(ready(model.config, weights_of(model)), code)(images)
     wanted = exact(model, images)
     assert found.shape == wanted.shape and found.dtype == np.float32
     assert np.abs(found - wanted).max() <= 3e-6 * max(1, np.abs(wanted).max())
@@ -134,12 +134,12 @@ def test_sizes_need_not_be_whole_vectors(config: MixerConfig, count: int, at_onc
 
 def test_no_images_give_no_rows() -> None:
     model = moved(SMALL)
-    found = Native(SMALL, weights_of(model))(images_for(SMALL, 0))
+    found = Native(ready(SMALL, weights_of(model)))(images_for(SMALL, 0))
     assert found.shape == (0, SMALL.num_classes)
 
 
 def test_images_may_be_laid_out_in_any_way_but_not_have_another_size() -> None:
-    run, images = Native(SMALL, weights_of(moved(SMALL))), images_for(SMALL, 4)
+    run, images = Native(ready(SMALL, weights_of(moved(SMALL)))), images_for(SMALL, 4)
     turned = np.ascontiguousarray(images.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)
     np.testing.assert_array_equal(run(turned), run(images))
     np.testing.assert_array_equal(run(images.astype(np.float64)), run(images))
@@ -148,7 +148,7 @@ def test_images_may_be_laid_out_in_any_way_but_not_have_another_size() -> None:
 
 
 def test_what_is_not_a_number_stays_with_its_image() -> None:
-    run, images = Native(SMALL, weights_of(moved(SMALL))), images_for(SMALL, 5)
+    run, images = Native(ready(SMALL, weights_of(moved(SMALL)))), images_for(SMALL, 5)
     wanted = run(images)
     images[2, 0, 3, 3] = np.nan
     found = run(images)
@@ -157,7 +157,7 @@ def test_what_is_not_a_number_stays_with_its_image() -> None:
 
 
 def test_several_threads_may_ask_at_once() -> None:
-    run, images = Native(SMALL, weights_of(moved(SMALL))), images_for(SMALL, 200)
+    run, images = Native(ready(SMALL, weights_of(moved(SMALL)))), images_for(SMALL, 200)
     wanted = run(images)
     with ThreadPoolExecutor(8) as pool:
         parts = list(pool.map(run, np.array_split(images, 40)))
@@ -177,7 +177,7 @@ def gelu(flavour: str, x: np.ndarray) -> np.ndarray:
     for name in ("stem", "blocks.0.channel_mixing.fc1", "blocks.0.channel_mixing.fc2"):
         weights[f"{name}.weight"] += 1
     images = x.astype(np.float32).reshape(-1, 1, 1, 1)
-    return Native(config, weights)(images)[:, 0] - images.ravel()
+    return Native(ready(config, weights))(images)[:, 0] - images.ravel()
 
 
 @pytest.mark.parametrize("flavour", FINE.limits)
@@ -387,9 +387,12 @@ def test_the_source_is_part_of_the_package(monkeypatch: pytest.MonkeyPatch, fres
 
 def test_ways_have_it_where_it_has_the_token_mixer() -> None:
     ways = ways_of_model(moved(SMALL), "auto", "auto", 2)
-    assert list(ways)[-2:] == ["native, 1 thread", "native, images for each core"]
+    ours = [f"native, {how}" for how in ("2 threads", "1 thread", "images for each core")]
+    assert list(ways)[-3:] == ours
     images = images_for(SMALL, 3)
-    np.testing.assert_array_equal(*(ways[name]()(images) for name in list(ways)[-2:]))
+    wanted = ways[ours[1]]()(images)
+    for name in ours:
+        np.testing.assert_array_equal(ways[name]()(images), wanted)
     for mixer in ("attention", "pool"):
         other = moved(replace(SMALL, token_mixer=mixer))
         assert not [name for name in ways_of_model(other, "auto", "auto", 2) if "native" in name]

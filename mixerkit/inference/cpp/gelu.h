@@ -35,4 +35,4 @@ struct Polynomial {
 };
 
 typedef Polynomial<16> Gelu;
-typedef Polynomial<7> CoarseGelu;  // of what is rounded to 8 bits next
+typedef Polynomial<9> CoarseGelu;  // of what is rounded to 8 bits next
