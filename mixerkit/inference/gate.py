@@ -23,7 +23,7 @@ from mixerkit.inference.eight_bits import (
     tried,
 )
 from mixerkit.inference.mixer_graph import PLAIN, EightBits, mixer_graph
-from mixerkit.inference.runtimes import Runtime, open_graph
+from mixerkit.inference.runtimes import NATIVE, Runtime, open_graph
 from mixerkit.inference.samples import Samples, spread
 from mixerkit.results import describe_machine
 from mixerkit.spec.mixer import MixerConfig
@@ -147,21 +147,23 @@ def unjudged(calibration: Calibration, setting: Setting) -> tuple[EightBits, Ver
 
 def speed_up(judge: Calibration, eight_bits: EightBits, runtimes: Sequence[Runtime]) -> Speed:
     """Seconds of a small batch in float, by the fastest of its two forms and of `runtimes`, over
-    those in 8 bits, all measured in turns, until most rounds agree whether it is enough."""
+    those in 8 bits, all measured in turns, until most rounds agree whether it is enough. Our own
+    code shares each image among threads or gives each thread images of its own, whichever is
+    faster."""
     images = judge.images_NIHW[:TIMED_BATCH]
-    about = (judge.config, judge.weights, None)
+    model = (judge.config, judge.weights, None)
     graphs = {
-        "float": mixer_graph(*about, PLAIN),
-        "float, right": mixer_graph(*about, RIGHT),
-        "8 bits": mixer_graph(*about, RIGHT, eight_bits),
+        "float": mixer_graph(*model, PLAIN),
+        "float, right": mixer_graph(*model, RIGHT),
+        "8 bits": mixer_graph(*model, RIGHT, eight_bits),
     }
-    calls: dict[str, Call] = {
-        f"{name} in {runtime}": partial(
-            open_graph(graph.SerializeToString(), runtime, "", judge.threads).run, images
-        )
-        for name, graph in graphs.items()
-        for runtime in runtimes
-    }
+    calls: dict[str, Call] = {}
+    for name, graph in graphs.items():
+        for runtime in runtimes:
+            for streams in (False, True) if runtime == NATIVE else (False,):
+                about = (graph.SerializeToString(), runtime, "", judge.threads)
+                run = open_graph(*about, streams=streams).run
+                calls[f"{name} in {runtime}{', images for each' * streams}"] = partial(run, images)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     while True:
         for name, own in interleave(calls, rounds=ROUNDS, least_turn=0.05).items():
@@ -173,9 +175,10 @@ def speed_up(judge: Calibration, eight_bits: EightBits, runtimes: Sequence[Runti
 
 def _speed(seconds: Mapping[str, list[float]], runtime: Runtime) -> tuple[float, Speed]:
     """The seconds in 8 bits in this runtime, and what that is beside the fastest float."""
-    own = f"8 bits in {runtime}"
-    floats = [name for name in seconds if name.startswith("float")]
-    rival = min(floats, key=lambda name: median(seconds[name]))
+    own, rival = (
+        min((name for name in seconds if name.startswith(kind)), key=lambda n: median(seconds[n]))
+        for kind in (f"8 bits in {runtime}", "float")
+    )
     beside = compare(seconds, rival)[own]
     return beside.seconds, Speed(beside.speedup, beside.low, beside.high, runtime)
 
