@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mixerkit.inference.export import Written
-    from mixerkit.inference.gate import Verdict
+    from mixerkit.inference.gate import Speed, Verdict
     from mixerkit.inference.mixer_graph import EightBits
     from mixerkit.inference.web_runtime import Taken
     from mixerkit.model.mixer import MlpMixer
@@ -232,7 +233,8 @@ def _written(
     if given.to == "web":
         return web_export(*what, runtime, title=title, half=half, rounded=rounded, force=force)
     form = Form(given.pixels, given.probabilities, half)
-    return export(*what, to=given.to, form=form, rounded=rounded, force=force)
+    more: dict[str, Any] = {"form": form, "rounded": rounded, "force": force}
+    return export(*what, to=given.to, **more, watch=partial(print, file=sys.stderr))
 
 
 def name_of(source: str) -> str:
@@ -275,7 +277,7 @@ def _text(
             ("setting", f"percentile {setting.percentile:g}, smoothing {setting.smooth:g}"),
             ("in float", ", ".join(verdict.in_float) or "the head alone"),
             ("same class", f"{percent(verdict.loss.agreement)} of {verdict.judged_on} images"),
-            ("speed", f"{speed.ratio:.2f} times float32's, in {speed.runtime}"),
+            ("speed", f"{speed.ratio:.2f} times float32's, in {speed.runtime}{_in_each(speed)}"),
         ]
     if found.forced:
         facts.append(("forced", "without --force it is refused; the file says so"))
@@ -285,6 +287,13 @@ def _text(
         for one in found.comparisons
     ]
     return f"{pairs(facts)}\n\n{table(rows)}"
+
+
+def _in_each(speed: "Speed") -> str:
+    """What 8 bits give to those who have another runtime only."""
+    others = {name: own for name, own in speed.in_each.items() if name != speed.runtime}
+    told = ", ".join(f"{own:.2f} in {name} alone" for name, own in others.items())
+    return f"; {told}" if told else ""
 
 
 def _taken(given: Export, model: "MlpMixer") -> str:

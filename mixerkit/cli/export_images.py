@@ -81,16 +81,17 @@ def rounded_on(samples: Samples, model: "MlpMixer", given: "Export") -> "tuple[E
     """How the model is computed in 8 bits, and what these images say of that."""
     from mixerkit.inference.export import weights_of
     from mixerkit.inference.gate import judged
-    from mixerkit.inference.readers import READERS, readers_of
+    from mixerkit.inference.readers import readers_of
+    from mixerkit.inference.runtimes import installed
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     assert model.preprocess
     about = (model.config, weights_of(model), model.preprocess)
-    here = readers_of("onnx" if given.to == "web" else given.to, model.config, True, say)
-    if given.to == "web":
-        here = [name for name in here if name in READERS["onnx"]]
+    here = list(installed())
+    if given.to != "web":
+        here = readers_of(given.to, model.config, True, say)
     settings = settings_of(given)
     return judged(*about, samples, here, say, settings=settings, sense=given.sensitivity)
 

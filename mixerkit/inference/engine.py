@@ -14,6 +14,8 @@ from mixerkit.data.decode import fit, upright
 from mixerkit.errors import UserError
 from mixerkit.inference.exported import as_logits, is_exported, normalised, softmax
 from mixerkit.inference.mixer_graph import EightBits
+from mixerkit.inference.native import check_computes
+from mixerkit.inference.native_compiler import native_library
 from mixerkit.inference.plan import Choice, kept_plan, sliced
 from mixerkit.inference.predictor import (
     BATCH_SIZE,
@@ -23,7 +25,7 @@ from mixerkit.inference.predictor import (
     predict_files,
 )
 from mixerkit.inference.readers import readers_of
-from mixerkit.inference.runtimes import NATIVE, RUNTIMES, Run, installed
+from mixerkit.inference.runtimes import NATIVE, RUNTIMES, Run, Runtime, installed
 from mixerkit.inference.ways import (
     COMPILED,
     Backend,
@@ -243,12 +245,15 @@ def _rounded(
     from mixerkit.inference.gate import judged, refuse_unless_good
     from mixerkit.inference.samples import parted
 
-    if not installed():
-        raise UserError(f"int8 needs a runtime: install {or_runtimes()}.")
-    every = readers_of("onnx", model.config, True, watch)
-    here = [name for name in every if backend in ("auto", name)]
     if backend == NATIVE:
-        here = [every[0], NATIVE]  # one of others finds the ranges
+        check_computes(model.config)
+        native_library(watch)
+        here: list[Runtime] = [NATIVE]
+    else:
+        every = readers_of("onnx", model.config, True, watch)
+        here = [name for name in every if backend in ("auto", name)]
+    if not installed() or not here:
+        raise UserError(f"int8 needs a runtime: install {or_runtimes()}.")
     if model.preprocess is None:
         raise UserError("int8 needs to know how images are prepared: set the model's preprocess.")
     _check_pixels(images_NIHW, model.config)

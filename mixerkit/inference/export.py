@@ -14,7 +14,7 @@ from mixerkit.checkpoint.files import check_new, check_place, new_files
 from mixerkit.data.sources import SOURCES
 from mixerkit.errors import Refused, UserError
 from mixerkit.inference.eager import Eager
-from mixerkit.inference.eight_bits import check_varied
+from mixerkit.inference.eight_bits import Watch, check_varied
 from mixerkit.inference.exported import Exported, open_exported, softmax
 from mixerkit.inference.gate import LEAST_AGREEMENT, Verdict, refuse_unless_good
 from mixerkit.inference.graph import onnx_module
@@ -67,18 +67,20 @@ def export(
     form: Form = PLAIN,
     rounded: tuple[EightBits, Verdict] | None = None,
     force: bool = False,
+    watch: Watch = lambda line: None,
 ) -> Written:
     """Write `model` to the file `out`, after all that can run it here gave what the eager model
     gives of the images `pixels_NIHW` (8 bits).
 
-    `rounded`: how it is computed in 8 bits, as `judged` found it; then the gate decides.
+    `rounded`: how it is computed in 8 bits, as `judged` found it; then the gate decides. `watch` is
+    told when our own code is compiled to be one of them.
 
     `UserError`: `out` exists, a package is missing, or the model's outputs are the same for all
     images, so that nothing can be compared. `Refused`: outputs differ by more than
     rounding can; with `force` it is written all the same, and says so itself.
     """
     check_free(out, to)
-    readers = readers_of(to, model.config, bool(rounded))
+    readers = readers_of(to, model.config, bool(rounded), watch)
     if not set(readers) & set(READERS[to]):
         needed = " or ".join(READERS[to])
         raise UserError(f"Nothing is exported that was not read back: install {needed}.")

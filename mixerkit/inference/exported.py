@@ -120,7 +120,7 @@ def _check_agree(config: MixerConfig, preprocess: Preprocess) -> None:
         raise UserError(f"{names} names for {classes} classes: export it again.")
 
 
-def about_of(text: str, path: Path) -> dict[str, Any]:
+def about_of(text: str, path: Path | str) -> dict[str, Any]:
     """What the file says of itself, or an error that names it."""
     try:
         about = json.loads(text) if text else None

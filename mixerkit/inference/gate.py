@@ -3,7 +3,7 @@
 Letters: N images, I image channels, H W image height and width, K classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from statistics import median
@@ -23,12 +23,12 @@ from mixerkit.inference.eight_bits import (
     tried,
 )
 from mixerkit.inference.mixer_graph import PLAIN, EightBits, mixer_graph
-from mixerkit.inference.runtimes import NATIVE, Runtime, open_graph
+from mixerkit.inference.runtimes import NATIVE, Runtime, installed, open_graph
 from mixerkit.inference.samples import Samples, spread
 from mixerkit.results import describe_machine
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
-from mixerkit.timer import Call, compare, interleave
+from mixerkit.timer import Call, Comparison, compare, interleave
 
 LEAST_AGREEMENT, LEAST_SPEED_UP = 0.99, 1.2
 SENSED = 64
@@ -38,12 +38,14 @@ TIMED_BATCH, ROUNDS, MOST_ROUNDS = 8, 7, 42
 
 @dataclass(frozen=True)
 class Speed:
-    """How many times as fast as in float: the median of rounds in turns, and their quartiles."""
+    """How many times as fast as in float: the median of rounds in turns, and their quartiles, in
+    the runtime that is fastest. `in_each`: what is gained by those who have that one only."""
 
     ratio: float
     low: float
     high: float
     runtime: Runtime
+    in_each: Mapping[Runtime, float] = field(default_factory=dict)
 
     @property
     def decided(self) -> bool:
@@ -92,11 +94,13 @@ def judged(
 ) -> tuple[EightBits, Verdict]:
     """The best way to compute the model in 8 bits that is found on some real images, and how it
     does on others. Products that cost agreement are left in float; with `sense` what each costs is
-    measured in any case. Of `runtimes` the first finds ranges; all are judged and timed."""
+    measured in any case. All `runtimes` are judged and timed; the first of others than our own code
+    finds ranges, or any that is installed."""
     about = (config, weights, preprocess)
+    finder = next(one for one in (*runtimes, *installed()) if one != NATIVE)
     watch(f"8 bits: ranges from {len(samples.learn)} images, judged by {len(samples.judge)} others")
-    learn = Calibration(*about, samples.learn, runtimes[0], threads)
-    judge = Calibration(*about, samples.judge, runtimes[0], threads)
+    learn = Calibration(*about, samples.learn, finder, threads)
+    judge = Calibration(*about, samples.judge, finder, threads)
     setting, eight_bits, known = tried(learn, watch, settings)[0]
     products, loss = set(eight_bits.ranges), _least(judge, eight_bits, runtimes)
     agrees = min(known.agreement, loss.agreement) >= LEAST_AGREEMENT
@@ -104,7 +108,7 @@ def judged(
     if sense or not agrees:
         watch("what does each product cost, alone in 8 bits?")
         some = samples.learn[spread(len(samples.learn), SENSED)]  # of all classes
-        few = Calibration(*about, some, runtimes[0], threads)
+        few = Calibration(*about, some, finder, threads)
         losses = sensitivity(few, eight_bits, watch)
     last: Loss | None = loss  # of `eight_bits`, where the judges have seen it
     for spared in sparing(eight_bits, losses) if not agrees else ():
@@ -147,9 +151,8 @@ def unjudged(calibration: Calibration, setting: Setting) -> tuple[EightBits, Ver
 
 def speed_up(judge: Calibration, eight_bits: EightBits, runtimes: Sequence[Runtime]) -> Speed:
     """Seconds of a small batch in float, by the fastest of its two forms and of `runtimes`, over
-    those in 8 bits, all measured in turns, until most rounds agree whether it is enough. Our own
-    code shares each image among threads or gives each thread images of its own, whichever is
-    faster."""
+    those in 8 bits, all measured in turns, until most rounds agree whether it is enough. Threads
+    share each image or have images of their own, whichever is faster."""
     images = judge.images_NIHW[:TIMED_BATCH]
     model = (judge.config, judge.weights, None)
     graphs = {
@@ -160,7 +163,9 @@ def speed_up(judge: Calibration, eight_bits: EightBits, runtimes: Sequence[Runti
     calls: dict[str, Call] = {}
     for name, graph in graphs.items():
         for runtime in runtimes:
-            for streams in (False, True) if runtime == NATIVE else (False,):
+            if runtime == NATIVE and name == "float, right":
+                continue  # to our own code it is the same
+            for streams in (False, True):
                 about = (graph.SerializeToString(), runtime, "", judge.threads)
                 run = open_graph(*about, streams=streams).run
                 calls[f"{name} in {runtime}{', images for each' * streams}"] = partial(run, images)
@@ -168,19 +173,25 @@ def speed_up(judge: Calibration, eight_bits: EightBits, runtimes: Sequence[Runti
     while True:
         for name, own in interleave(calls, rounds=ROUNDS, least_turn=0.05).items():
             seconds[name] += own
-        found = min((_speed(seconds, runtime) for runtime in runtimes), key=lambda one: one[0])[1]
+        runtime = min(runtimes, key=lambda one: _beside(seconds, one).seconds)
+        best = _beside(seconds, runtime)
+        in_each = {one: _beside(seconds, one, f" in {one}").speedup for one in runtimes}
+        found = Speed(best.speedup, best.low, best.high, runtime, in_each)
         if found.decided or len(seconds[next(iter(seconds))]) >= MOST_ROUNDS:
             return found
 
 
-def _speed(seconds: Mapping[str, list[float]], runtime: Runtime) -> tuple[float, Speed]:
-    """The seconds in 8 bits in this runtime, and what that is beside the fastest float."""
+def _beside(seconds: Mapping[str, list[float]], runtime: Runtime, rivals: str = "") -> Comparison:
+    """8 bits in this runtime beside the fastest float, of those with `rivals` in their names."""
     own, rival = (
-        min((name for name in seconds if name.startswith(kind)), key=lambda n: median(seconds[n]))
-        for kind in (f"8 bits in {runtime}", "float")
+        min((name for name in seconds if kind in name and where in name), key=_median(seconds))
+        for kind, where in (("8 bits", f" in {runtime}"), ("float", rivals))
     )
-    beside = compare(seconds, rival)[own]
-    return beside.seconds, Speed(beside.speedup, beside.low, beside.high, runtime)
+    return compare(seconds, rival)[own]
+
+
+def _median(seconds: Mapping[str, list[float]]) -> Callable[[str], float]:
+    return lambda name: median(seconds[name])
 
 
 def refuse_unless_good(verdict: Verdict) -> None:

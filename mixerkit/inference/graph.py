@@ -23,7 +23,9 @@ def onnx_module() -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise UserError(f"Exporting needs onnx: {how_to_install('onnx')}") from error
+        raise UserError(
+            f"Writing and reading graphs needs onnx: {how_to_install('onnx')}"
+        ) from error
     return onnx
 
 

@@ -17,21 +17,13 @@ import numpy as np
 
 from mixerkit.errors import UserError
 from mixerkit.inference.native_compiler import native_library
-from mixerkit.inference.native_constants import (
-    COARSE,
-    FINE,
-    TOKEN_LAYERS,
-    Fit,
-    Ready,
-    Widths,
-    aligned,
-    gelu_powers,
-    packed,
-)
+from mixerkit.inference.native_constants import LAYERS, Ready, Widths, aligned, packed
+from mixerkit.inference.native_gelu import COARSE, FINE, Fit, gelu_powers
+from mixerkit.inference.runtimes import RUNTIMES
 from mixerkit.inference.stem_graph import edges
 from mixerkit.spec.mixer import MixerConfig
 
-TOKEN_MIXERS = tuple(TOKEN_LAYERS)
+TOKEN_MIXERS = tuple(LAYERS)
 AT_ONCE, LEAST = 2**20, 2
 """Bytes that are worked on together, so that they stay in a core's cache; and images, so that large
 weights are not fetched for each."""
@@ -70,6 +62,15 @@ def computes(config: MixerConfig) -> bool:
     return config.token_mixer in TOKEN_MIXERS
 
 
+def check_computes(config: MixerConfig) -> None:
+    """`UserError` unless it has."""
+    if not computes(config):
+        raise UserError(
+            f"native computes the token mixers {' and '.join(TOKEN_MIXERS)}, found "
+            f"{config.token_mixer}: leave the backend out, or choose {' or '.join(RUNTIMES)}."
+        )
+
+
 def multiplies_eight_bits() -> bool:
     """Whether this processor has an operation for products in 8 bits; without one they are right,
     and slow. `UserError`: there is no compiler."""
@@ -78,14 +79,14 @@ def multiplies_eight_bits() -> bool:
 
 class Native:
     """A model that is ready to run: normalised images [B, I, H, W] → [B, K], or features [B, C]
-    where there is no head; several threads may call at once.
+    where there is no head, on the thread that calls; several may call at once.
 
-    `threads`: that compute each image together. `library`: our code, compiled already. `UserError`:
-    there is no compiler, or images have another shape. The configuration must be one that our code
-    `computes`.
+    `library`: our code, compiled already. `UserError`: there is no compiler, a tensor is missing or
+    has another shape than the configuration says, or images have. The configuration must be one
+    that our code `computes`. In 8 bits what is not a number becomes a small one.
     """
 
-    def __init__(self, model: Ready, library: ctypes.CDLL | None = None, threads: int = 1) -> None:
+    def __init__(self, model: Ready, library: ctypes.CDLL | None = None) -> None:
         config = model.config
         assert computes(config), config.token_mixer
         code = library or native_library()
@@ -94,24 +95,29 @@ class Native:
         assert bytes_there == ctypes.sizeof(Shape), "mixer.cpp and native.py differ in Shape"
         counts = (code.lanes, code.panel_columns, code.panel_columns_in_8_bits)
         widths = Widths(*(_typed(one, number)() for one in counts))
-        self._forward = _typed(code.forward, None, "pppnnnpp")
-        self._shape, self._threads = shape_of(config, bool(model.ranges)), threads
+        self._forward = _typed(code.forward, None, "pppnnnnpp")
+        self._shape = shape_of(config, bool(model.ranges))
         self._about = ctypes.addressof(self._shape)
         self._constants = packed(model, widths)
         self._place = self._constants.ctypes.data
         self._scratch = _typed(code.scratch_bytes, number, "pnn")
         self._at_once = max(LEAST, AT_ONCE // self._scratch(self._about, 1, 1))
-        self._working = _Working(self._scratch(self._about, self._at_once, threads))
         self._image = (config.in_channels, *config.image_hw)
         self._results = config.num_classes or config.width
         self._row = -(-self._results // widths.lanes) * widths.lanes
+        self._share(1, False)
 
-    def by(self, threads: int) -> "Native":
-        """The same, with so many threads for each image."""
+    def by(self, threads: int, images_of_its_own: bool = False) -> "Native":
+        """The same by so many threads, which compute each image together, or each of them a part of
+        the images."""
         other = copy(self)
-        other._threads = threads
-        other._working = _Working(self._scratch(self._about, self._at_once, threads))
+        other._share(threads, images_of_its_own)
         return other
+
+    def _share(self, threads: int, images_of_its_own: bool) -> None:
+        self._threads = threads, images_of_its_own
+        for_each, members = (threads, 1) if images_of_its_own else (1, threads)
+        self._working = _Working(for_each * self._scratch(self._about, self._at_once, members))
 
     def __call__(self, images_BIHW: np.ndarray) -> np.ndarray:
         if images_BIHW.shape[1:] != self._image:
@@ -127,7 +133,7 @@ class Native:
             images.ctypes.data,
             len(images),
             self._at_once,
-            self._threads,
+            *self._threads,
             out.ctypes.data,
             self._working.place,
         )

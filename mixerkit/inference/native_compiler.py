@@ -27,6 +27,11 @@ SECONDS = 120
 """After which a compiler is given up."""
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
+
+class NoCompiler(UserError):
+    """There is none, or none that can be used here."""
+
+
 _opened: dict[str, ctypes.CDLL] = {}
 _failed: dict[str, str] = {}
 """By name, so that nothing is compiled in vain twice in one process."""
@@ -36,10 +41,10 @@ def native_library(watch: Callable[[str], None] = lambda line: None) -> ctypes.C
     """The compiled code, opened. `watch` is told when it has to be compiled. `UserError`: there is
     no compiler, or it fails, or what it wrote cannot be opened or is not safe to."""
     if sys.platform == "win32":  # g++ there keeps long vectors where they must not be
-        raise UserError("Our own code is not for Windows: choose another backend.")
+        raise NoCompiler("Our own code is not for Windows: choose another backend.")
     command = cxx_compiler()
     if not command:
-        raise UserError(
+        raise NoCompiler(
             f"Our own code for this processor needs a C++ compiler, and neither "
             f"{' nor '.join(KNOWN)} is installed: install one, or name it in $CXX."
         )

@@ -1,42 +1,44 @@
 """A model's tensors as our own code reads them (`cpp/mixer.cpp`): all in one piece of memory, in
 the order in which the forward pass comes to them.
 
-Letters: C channels, M N rows and columns, O I outputs and inputs of a product.
+Letters: I image channels, C channels, M N rows and columns, O I outputs and inputs of a product.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.polynomial import chebyshev
 
+from mixerkit.errors import UserError
 from mixerkit.inference.graph import Range, rounded_steps
 from mixerkit.inference.mixer_graph import EightBits, folded, smoothed
-from mixerkit.inference.stem_graph import PIXELS, STEM, of_pixels
+from mixerkit.inference.stem_graph import PIXELS, STEM, can_be_rounded, of_pixels
 from mixerkit.spec.mixer import MixerConfig
-from mixerkit.spec.preprocess import Preprocess
 
 ALIGNED = 64
 """Bytes: no vector is longer."""
-FOUR = 4
-"""Numbers in 8 bits that are multiplied and added up together."""
-IN_FLOAT = (0.0, 0.0)
-"""In the place of a range's steps."""
-TOKEN_LAYERS = {"mlp": ("fc1", "fc2"), "linear": ("fc",)}
-CHANNEL_LAYERS = {"mlp": ("fc1", "fc2"), "linear": ("fc",)}
+LANE = 4
+"""Numbers in 8 bits that are multiplied and added up in one go."""
+MOST_INPUTS = 2**31 // (255 * 127)
+"""Of a product in 8 bits, whose sums are then exact."""
+LAYERS = {"mlp": ("fc1", "fc2"), "linear": ("fc",)}
+"""By the kind of a token or channel mixer."""
+Rounding = tuple[float, float]
+"""Steps in a unit, and the step that 0 is, as `cpp/product8.h` has them."""
+IN_FLOAT: Rounding = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Ready:
     """A model's tensors as its products take them: LayerNorms folded and smoothed, and the patch
-    embedding of pixels where that is in 8 bits. `ranges`: of the products in 8 bits. `preprocess`:
-    how pixels became the input."""
+    embedding of pixels where that is in 8 bits. `ranges`: of the products in 8 bits. `mean` and
+    `std`: by which pixels from 0 to 1 became the input, one number or one for each channel."""
 
     config: MixerConfig
     weights: Mapping[str, np.ndarray]
     ranges: Mapping[str, Range]
-    preprocess: Preprocess | None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
 
 def ready(
@@ -45,10 +47,11 @@ def ready(
     """A model's tensors as it has learned them, made ready."""
     about = eight_bits or EightBits()
     result = smoothed(config, folded(config, weights), about.smooth)
-    if STEM in about.ranges:
-        assert about.pixels, "how pixels became the model's input"
-        result = of_pixels(result, about.pixels)
-    return Ready(config, result, about.ranges, about.pixels)
+    if STEM not in about.ranges:
+        return Ready(config, result, about.ranges)
+    assert about.pixels, "how pixels became the model's input"
+    result = of_pixels(result, about.pixels)
+    return Ready(config, result, about.ranges, about.pixels.mean, about.pixels.std)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Widths:
 
 
 def packed(model: Ready, widths: Widths) -> np.ndarray:
-    """All constants, each filled up with zeros to whole vectors; uint8."""
+    """All constants, each filled up with zeros to whole vectors; uint8. `UserError`: a tensor is
+    not there, or has another shape than the configuration says."""
     parts = [np.ascontiguousarray(part) for part in _Parts(model, widths).all()]
     result = aligned(sum(_whole(part.nbytes, ALIGNED) for part in parts))
     result[:] = 0
@@ -76,95 +80,128 @@ class _Parts:
     """The constants, one after the other."""
 
     def __init__(self, model: Ready, widths: Widths) -> None:
-        self.config, self.weights, self.ranges = model.config, model.weights, model.ranges
-        self.preprocess, self.widths = model.preprocess, widths
+        self.model, self.config, self.widths = model, model.config, widths
+        self.ranges = model.ranges
 
     def all(self) -> Iterator[np.ndarray]:
         """In the order of the forward pass."""
+        config = self.config
+        width, tokens = config.width, config.tile_patches
         yield from self._stem()
-        for block in (f"blocks.{i}" for i in range(self.config.depth)):
-            tokens = [
-                f"{block}.token_mixing.{one}" for one in TOKEN_LAYERS[self.config.token_mixer]
-            ]
-            channels = [
-                f"{block}.channel_mixing.{one}" for one in CHANNEL_LAYERS[self.config.channel_mixer]
-            ]
-            steps = [self._steps(layers, i) for layers in (tokens, channels) for i in (0, 1)]
-            yield np.array(steps, np.float32)
+        for block in (f"blocks.{i}" for i in range(config.depth)):
+            along, over = (
+                [f"{block}.{part}.{layer}" for layer in LAYERS[kind]]
+                for part, kind in (
+                    ("token_mixing", config.token_mixer),
+                    ("channel_mixing", config.channel_mixer),
+                )
+            )
+            roundings = [self._rounding(layers, i) for layers in (along, over) for i in (0, 1)]
+            yield np.array(roundings, np.float32)
             yield from self._norm(f"{block}.token_norm")
-            for layer in tokens:
-                yield from self._along(layer)
+            for layer, *shape in _chain(along, tokens, config.token_width):
+                yield from self._along(layer, *shape)
             yield from self._norm(f"{block}.channel_norm")
-            for layer in channels:
-                yield from self._each_row(layer)
+            for layer, *shape in _chain(over, width, config.channel_width):
+                yield from self._each_row(layer, *shape)
         yield from self._norm("norm")
-        if self.config.num_classes:
-            yield from self._each_row("head")
+        if config.num_classes:
+            yield from self._each_row("head", config.num_classes, width)
 
     def _stem(self) -> Iterator[np.ndarray]:
-        of_channel_I2 = np.zeros((self.config.in_channels, 2), np.float32)
-        if STEM in self.ranges:
-            assert self.preprocess
-            of_channel_I2[:, 0] = 255 * np.array(self.preprocess.std)
-            of_channel_I2[:, 1] = 255 * np.array(self.preprocess.mean)
+        rounded, channels = STEM in self.ranges, self.config.in_channels
+        assert not rounded or can_be_rounded(self.config)
+        of_channel_I2 = np.zeros((channels, 2), np.float32)
+        if rounded:
+            of_channel_I2[:, 0] = 255 * np.array(self.model.std)
+            of_channel_I2[:, 1] = 255 * np.array(self.model.mean)
         yield of_channel_I2
-        yield np.array(_steps(PIXELS) if STEM in self.ranges else IN_FLOAT, np.float32)
-        yield from self._each_row(STEM)
+        yield np.array(_rounding(PIXELS) if rounded else IN_FLOAT, np.float32)
+        high, wide = self.config.patch_hw
+        yield from self._each_row(STEM, self.config.width, channels * high * wide)
 
-    def _steps(self, layers: list[str], index: int) -> tuple[float, float]:
-        """How the input of one of the layers is rounded."""
+    def _rounding(self, layers: list[str], index: int) -> Rounding:
+        """Of what goes into one of the layers."""
         known = index < len(layers) and layers[index] in self.ranges
-        return _steps(self.ranges[layers[index]]) if known else IN_FLOAT
+        return _rounding(self.ranges[layers[index]]) if known else IN_FLOAT
 
     def _norm(self, name: str) -> Iterator[np.ndarray]:
         if self.config.norm:
-            yield self._float(f"{name}.weight")
-            yield self._float(f"{name}.bias")
+            yield self._vector(f"{name}.weight", self.config.width)
+            yield self._vector(f"{name}.bias", self.config.width)
 
-    def _float(self, name: str) -> np.ndarray:
-        return np.asarray(self.weights[name], np.float32)
+    def _vector(self, name: str, size: int) -> np.ndarray:
+        return self._shaped(name, (size,))
 
-    def _matrix(self, name: str) -> np.ndarray:
-        """[O, I]."""
-        weight = self._float(f"{name}.weight")
-        return weight.reshape(len(weight), -1)
+    def _matrix(self, name: str, outputs: int, inputs: int) -> np.ndarray:
+        """[O, I]; the kernel of the patch embedding has more axes."""
+        return self._shaped(f"{name}.weight", (outputs, inputs))
 
-    def _along(self, name: str) -> Iterator[np.ndarray]:
+    def _shaped(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        tensor = self.model.weights.get(name)
+        if tensor is None or tensor.shape[:1] != shape[:1] or tensor.size != np.prod(shape):
+            found = "none" if tensor is None else f"one of shape {list(tensor.shape)}"
+            raise UserError(
+                f"Expected a tensor {name} of shape {list(shape)}, as the model's configuration "
+                f"says, found {found}: export the model again."
+            )
+        return np.asarray(tensor, np.float32).reshape(shape)
+
+    def _along(self, name: str, outputs: int, inputs: int) -> Iterator[np.ndarray]:
         """A matrix on the left of its product."""
+        matrix_OI, bias_O = (
+            self._matrix(name, outputs, inputs),
+            self._vector(f"{name}.bias", outputs),
+        )
         if name not in self.ranges:
-            yield self._matrix(name)
-            yield self._float(f"{name}.bias")
+            yield matrix_OI
+            yield bias_O
             return
-        steps_OI, *others = self._rounded(name)
-        yield _filled(steps_OI, 1, FOUR)
+        steps_OI, *others = self._rounded(name, matrix_OI, bias_O)
+        yield _filled(steps_OI, 1, LANE)
         yield from others
 
-    def _each_row(self, name: str) -> Iterator[np.ndarray]:
+    def _each_row(self, name: str, outputs: int, inputs: int) -> Iterator[np.ndarray]:
         """A matrix on the right of its product, in panels of columns."""
+        matrix_OI, bias_O = (
+            self._matrix(name, outputs, inputs),
+            self._vector(f"{name}.bias", outputs),
+        )
         if name not in self.ranges:
-            filled_IO = _filled(self._matrix(name).T, 1, self.widths.lanes)
-            yield _in_panels(filled_IO, self.widths.panel)
-            yield self._float(f"{name}.bias")
+            yield _in_panels(_filled(matrix_OI.T, 1, self.widths.lanes), self.widths.panel)
+            yield bias_O
             return
-        steps_OI, *others = self._rounded(name)
-        filled_OI = _filled(_filled(steps_OI, 1, FOUR), 0, self.widths.lanes)
-        fours_NO4 = filled_OI.reshape(len(filled_OI), -1, FOUR).transpose(1, 0, 2)
-        yield _in_panels(fours_NO4, self.widths.panel8)
+        steps_OI, *others = self._rounded(name, matrix_OI, bias_O)
+        filled_OI = _filled(_filled(steps_OI, 1, LANE), 0, self.widths.lanes)
+        lanes_NO4 = filled_OI.reshape(len(filled_OI), -1, LANE).transpose(1, 0, 2)
+        yield _in_panels(lanes_NO4, self.widths.panel8)
         yield from others
 
-    def _rounded(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _rounded(
+        self, name: str, matrix_OI: np.ndarray, bias_O: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Its steps, and by what a sum of products of steps is multiplied, and what is added, for
         each output."""
+        assert matrix_OI.shape[1] <= MOST_INPUTS
         own: Range = self.ranges[name]
-        steps_OI, scale_O = rounded_steps(self._matrix(name))
+        steps_OI, scale_O = rounded_steps(matrix_OI)
         per_step_O = scale_O * own.scale
         of_zero_O = own.zero_point * steps_OI.sum(axis=1, dtype=np.int64)
-        bias_O = self.weights[f"{name}.bias"] - per_step_O * of_zero_O
-        return steps_OI, per_step_O.astype(np.float32), bias_O.astype(np.float32)
+        return (
+            steps_OI,
+            per_step_O.astype(np.float32),
+            (bias_O - per_step_O * of_zero_O).astype(np.float32),
+        )
 
 
-def _steps(own: Range) -> tuple[float, float]:
-    """As `Steps` of `cpp/product8.h`."""
+def _chain(layers: list[str], width: int, hidden: int) -> list[tuple[str, int, int]]:
+    """Each layer with its outputs and inputs: one map, or to the hidden width and back."""
+    if len(layers) == 1:
+        return [(layers[0], width, width)]
+    return [(layers[0], hidden, width), (layers[1], width, hidden)]
+
+
+def _rounding(own: Range) -> Rounding:
     return 1 / own.scale, own.zero_point
 
 
@@ -176,7 +213,7 @@ def _filled(array_MN: np.ndarray, axis: int, unit: int) -> np.ndarray:
 
 
 def _in_panels(matrix_MN: np.ndarray, panel: int) -> np.ndarray:
-    """Panels of columns, one after the other; the last may be narrower. Of any numbers of axes
+    """Panels of columns, one after the other; the last may be narrower. There may be more axes
     after the first two."""
     columns = range(0, matrix_MN.shape[1], panel)
     return np.concatenate([matrix_MN[:, first : first + panel].ravel() for first in columns])
@@ -191,37 +228,3 @@ def aligned(size: int) -> np.ndarray:
 
 def _whole(count: int, unit: int) -> int:
     return -(-count // unit) * unit
-
-
-# -- GELU -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Beyond `limits`, for either flavour, GELU is taken to be 0 or its input; inside it is a
-    polynomial of that degree."""
-
-    degree: int
-    limits: Mapping[str, float]
-
-
-FINE = Fit(16, {"erf": 5.6, "tanh": 5.2})
-"""To what float32 can say."""
-COARSE = Fit(9, {"erf": 4.5, "tanh": 4.4})
-"""To 2e-5: of what is rounded to 8 bits next."""
-
-
-def gelu_powers(flavour: str, fit: Fit = FINE) -> tuple[float, ...]:
-    """P of gelu(x) = x/2 · (1 + x·P(x²)) for |x| up to the flavour's limit, as a polynomial in
-    2x²/limit² - 1, its highest power first: both flavours are such a function, and a processor adds
-    and multiplies faster than it divides."""
-    limit, nodes = fit.limits[flavour], chebyshev.chebpts1(128)
-    x = limit * np.sqrt((nodes + 1) / 2)
-    odd = np.vectorize(math.erf if flavour == "erf" else math.tanh)
-    inside = x * math.sqrt(0.5) if flavour == "erf" else _of_tanh(x)
-    fitted = chebyshev.chebfit(nodes, odd(inside) / x, fit.degree, w=x)
-    return tuple(chebyshev.cheb2poly(fitted)[::-1])
-
-
-def _of_tanh(x: np.ndarray) -> np.ndarray:
-    return math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from mixerkit.download import cache_folder
+from mixerkit.errors import UserError
 from mixerkit.inference.runtimes import Run
 from mixerkit.results import describe_machine, describe_versions
 from mixerkit.spec.strict import from_dict
@@ -101,7 +102,7 @@ def kept_plan(
         if len(candidates) > 1
         else "measuring how many images at once are fastest here, once …"
     )
-    plan = fastest(candidates, images)
+    plan = fastest(candidates, images, watch)
     _keep(path, plan)
     watch(f"single images: {_told(plan.one)}")
     watch(f"several: {_told(plan.many)}, {plan.many.slice} at once")
@@ -130,18 +131,29 @@ class _Entrant:
 
 
 def fastest(
-    candidates: Mapping[str, Callable[[], Run]], images: Callable[[int], np.ndarray]
+    candidates: Mapping[str, Callable[[], Run]],
+    images: Callable[[int], np.ndarray],
+    watch: Callable[[str], None] = lambda line: None,
 ) -> Plan:
-    """Least seconds an image. Ways are opened one after another and measured in turns with the best
+    """Least seconds an image. A way that cannot be opened is left out, if there is another, and
+    `watch` is told. Ways are opened one after another and measured in turns with the best
     so far, so that few are open at once; the best for many are tried with each size of slice."""
     alone: Sequence[_Entrant] = ()
     together: Sequence[_Entrant] = ()
     few = 0
+    failed: list[UserError] = []
     for name, make in candidates.items():
-        entrant = _Entrant(name, make())
+        try:
+            entrant = _Entrant(name, make())
+        except UserError as error:
+            watch(f"{name} is left out: {error}")
+            failed.append(error)
+            continue
         few = few or _few(entrant.run, images)
         alone = _contest(alone, entrant, images(1))[:1]
         together = _contest(together, entrant, images(few))[:FINALISTS]
+    if not alone:
+        raise failed[0]
     one = Choice(alone[0].name, 1, alone[0].seconds)
     return Plan(one, _best_slice(together, images))
 

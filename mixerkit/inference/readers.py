@@ -4,10 +4,9 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Literal
 
-from mixerkit.compiler import cxx_compiler
 from mixerkit.errors import UserError
 from mixerkit.inference.native import computes, multiplies_eight_bits
-from mixerkit.inference.native_compiler import native_library
+from mixerkit.inference.native_compiler import NoCompiler, native_library
 from mixerkit.inference.runtimes import NATIVE, Runtime, installed
 from mixerkit.spec.mixer import MixerConfig
 
@@ -42,8 +41,9 @@ def native_runs(
         return False
     try:
         native_library(watch)
+    except NoCompiler:
+        return False
     except UserError as error:
-        if cxx_compiler():
-            watch(f"our own code is left out: {error}")
+        watch(f"our own code is left out: {error}")
         return False
     return not eight_bits or multiplies_eight_bits()

@@ -5,23 +5,24 @@ Letters: B batch, K classes.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mixerkit.errors import UserError
 from mixerkit.inference.exported import Exported, open_exported
 from mixerkit.inference.mixer_graph import EightBits, Form, mixer_graph
-from mixerkit.inference.native import TOKEN_MIXERS, Native, computes
+from mixerkit.inference.native import Native, check_computes
 from mixerkit.inference.native_compiler import native_library
 from mixerkit.inference.native_constants import ready
-from mixerkit.inference.readers import native_runs, readers_of
+from mixerkit.inference.native_graph import NativeGraph
+from mixerkit.inference.readers import native_runs
 from mixerkit.inference.runtimes import (
     NATIVE,
     RUNTIMES,
     InFloat,
     Run,
     Runtime,
-    by_threads,
     computes_bfloat16,
     installed,
     open_graph,
@@ -65,23 +66,26 @@ def ways_of_file(
     readers = [
         name for name in _runtimes(backend, kind) if name == "openvino" or path.suffix != ".xml"
     ]
-    if backend == NATIVE:
+    may_be_ours = kind == "float32" and path.suffix == ".onnx" and bool(find_spec("onnx"))
+    if backend == NATIVE or (may_be_ours and not readers):
         readers = [NATIVE]
         native_library(watch)
     if not readers:
         raise UserError(f"Nothing that is installed runs {path}: install {or_runtimes()}.")
+    shared = cache(lambda: NativeGraph(path))
 
     def opened(runtime: Runtime, count: int, streams: bool) -> Run:
+        if runtime == NATIVE:
+            return shared().run(count, streams)
         return open_exported(path, runtime, count, kind, streams).run
 
     settings = _settings(readers, threads)
     first, (runtime, count, _) = next(iter(settings.items()))
     exported = open_exported(path, runtime, count, kind)
     check_precision(exported, precision)
-    if backend == "auto" and kind == "float32" and path.suffix == ".onnx":
-        rounded = bool(exported.about.get("eight_bits"))
-        every = readers_of("onnx", exported.config, rounded, watch)
-        settings |= _settings([name for name in every if name == NATIVE], threads)
+    rounded = bool(exported.about.get("eight_bits"))
+    if backend == "auto" and may_be_ours and native_runs(exported.config, rounded, watch):
+        settings |= _settings([NATIVE], threads)
     ways: Ways = {name: partial(opened, *how) for name, how in settings.items()}
     ways[first] = lambda: exported.run  # it is open already
     return ways, exported
@@ -118,10 +122,9 @@ def ways_of_model(
         ours = _in_native(model, backend, threads, eight_bits, watch)
     if eight_bits and not (runtimes or ours):
         raise UserError(f"int8 needs a runtime: install {or_runtimes()}.")
-    if eight_bits and not runtimes:
-        return ours
     if not runtimes:
-        return ours if backend == NATIVE else _in_pytorch(model, kind, backend, threads) | ours
+        alone = eight_bits or backend == NATIVE
+        return ours if alone else _in_pytorch(model, kind, backend, threads) | ours
     weights = weights_of(model)
     forms: Mapping[str, Form] = IN_EIGHT_BITS if eight_bits else FORMS
 
@@ -159,11 +162,7 @@ def _in_native(
     if backend not in ("auto", NATIVE):
         return {}
     if backend == NATIVE:
-        if not computes(model.config):
-            raise UserError(
-                f"native computes the token mixers {' and '.join(TOKEN_MIXERS)}, found "
-                f"{model.config.token_mixer}: leave the backend out, or choose {or_runtimes()}."
-            )
+        check_computes(model.config)
         native_library(watch)
     elif not native_runs(model.config, bool(eight_bits), watch):
         return {}
@@ -171,9 +170,7 @@ def _in_native(
     shared = cache(lambda: Native(ready(model.config, weights, eight_bits)))
 
     def opened(_: Runtime, count: int, streams: bool) -> Run:
-        if streams:
-            return by_threads(shared(), count or usable_cores())
-        return shared().by(count)
+        return shared().by(count or usable_cores(), streams)
 
     return {name: partial(opened, *how) for name, how in _settings([NATIVE], threads).items()}
 
@@ -202,7 +199,9 @@ def _runtimes(backend: Backend, kind: InFloat) -> list[Runtime]:
 
 
 def _settings(runtimes: Sequence[Runtime], threads: int) -> dict[str, tuple[Runtime, int, bool]]:
-    """Each runtime with numbers of threads, and with a part of the images for each core."""
+    """Each runtime with numbers of threads, and with a part of the images for each core. Our own
+    code is tried with one thread in any case: of a small image, a second costs more than it
+    does."""
     cores = usable_cores()
     counts = [threads] if threads else sorted({1, max(1, cores // 2), cores}, reverse=True)
     found: dict[str, tuple[Runtime, int, bool]] = {}

@@ -189,8 +189,8 @@ def test_the_runtime_that_said_what_a_file_is_goes_with_it(
     monkeypatch.setattr(ways_module, "open_exported", noting)
     monkeypatch.setattr(module, "kept_plan", last)
     predictor = Predictor(path)
-    assert [runtime for runtime, _ in opened] == ["onnxruntime", "native"]
-    assert [run() is not None for _, run in opened] == [False, True]
+    assert [runtime for runtime, _ in opened] == ["onnxruntime"]
+    assert [run() for _, run in opened] == [None] and "native" in names[-1]
     assert predictor.logits(pixels()).shape == (11, 4)
 
 
@@ -220,8 +220,22 @@ def test_8_bits_are_judged_in_the_runtimes_that_may_answer(
     for backend in ("auto", "openvino", "native"):
         with pytest.raises(Refused, match="seen"):
             Predictor(model, "int8", images=pixels(200), backend=backend, threads=2)  # type: ignore[arg-type]
-    first = RUNTIMES[0]  # finds the ranges
-    assert seen == [([*RUNTIMES, *OURS], 2), (["openvino"], 2), ([first, "native"], 2)]
+    assert seen == [([*RUNTIMES, *OURS], 2), (["openvino"], 2), (["native"], 2)]
+
+
+def test_8_bits_that_cannot_be_are_told_before_anything_is_measured(
+    model: MlpMixer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = "mixerkit.inference.gate.judged"
+    monkeypatch.setattr(judge, lambda *given: pytest.fail("measured"))
+    other = MlpMixer(replace(CONFIG, token_mixer="pool"))
+    other.preprocess = model.preprocess
+    with pytest.raises(UserError, match="mlp and linear, found pool"):
+        Predictor(other, "int8", images=pixels(200), backend="native")
+    monkeypatch.setattr(module, "installed", lambda: ("onnxruntime",))
+    monkeypatch.setattr("mixerkit.inference.readers.installed", lambda: ("onnxruntime",))
+    with pytest.raises(UserError, match="int8 needs a runtime"):
+        Predictor(model, "int8", images=pixels(200), backend="openvino")
 
 
 def test_the_second_predictor_measures_nothing(

@@ -26,7 +26,8 @@ from mixerkit.errors import UserError
 from mixerkit.inference.export import weights_of
 from mixerkit.inference.native import Native, computes
 from mixerkit.inference.native_compiler import compile_native, native_library
-from mixerkit.inference.native_constants import FINE, gelu_powers, ready
+from mixerkit.inference.native_constants import ready
+from mixerkit.inference.native_gelu import FINE, gelu_powers
 from mixerkit.inference.ways import ways_of_model
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig, variant
@@ -331,8 +332,13 @@ def test_a_compiler_that_is_named_and_not_there(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler -O1")
-    with pytest.raises(UserError, match=r"\$CXX names no-such-compiler, which is not installed"):
+    says = r"\$CXX names no-such-compiler, which is not installed"
+    with pytest.raises(UserError, match=says):
         native_library()
+    told = list[str]()
+    ways = ways_of_model(moved(SMALL), "auto", "auto", 0, watch=told.append)
+    assert not [name for name in ways if "native" in name]
+    assert len(told) == 1 and "left out: $CXX names" in told[0]
 
 
 @pytest.mark.parametrize(

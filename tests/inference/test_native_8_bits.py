@@ -1,6 +1,8 @@
 """Our own code in 8 bits: against ONNX's own reference of the same graph, in all its mixtures."""
 
 import ctypes
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +18,14 @@ from onnx.reference import ReferenceEvaluator
 import mixerkit.inference.native as native_module
 from mixerkit.errors import UserError
 from mixerkit.inference.eight_bits import RIGHT
+from mixerkit.inference.engine import Predictor
 from mixerkit.inference.exported import normalised, softmax
 from mixerkit.inference.graph import Range
 from mixerkit.inference.mixer_graph import EightBits, Form, followed, mixer_graph
 from mixerkit.inference.native import Native, multiplies_eight_bits
-from mixerkit.inference.native_constants import COARSE, FINE, gelu_powers, ready
-from mixerkit.inference.native_graph import open_native
+from mixerkit.inference.native_constants import ready
+from mixerkit.inference.native_gelu import COARSE, FINE, gelu_powers
+from mixerkit.inference.native_graph import NativeGraph
 from mixerkit.inference.runtimes import open_graph
 from mixerkit.inference.stem_graph import PIXELS, STEM, can_be_rounded
 from mixerkit.model.mixer import MlpMixer
@@ -48,7 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def preprocess_of(config: MixerConfig) -> Preprocess:
-    mean, std = (0.3, 0.5, 0.7)[: config.in_channels], (0.4, 0.5, 0.2)[: config.in_channels]
+    mean, std = (0.3, 0.5, 0.7, 0.2), (0.4, 0.5, 0.2, 0.3)
+    mean, std = mean[: config.in_channels], std[: config.in_channels]
     return Preprocess(config.image_size, config.in_channels, mean=mean, std=std)
 
 
@@ -99,7 +104,7 @@ def assert_rounds_as_the_graph(
     """Its noise is the graph's: of the few numbers halfway between two steps some go the other
     way."""
     config, images = model.config, images_for(model.config, count)
-    ours = Native(ready(config, weights_of(model), eight_bits), code, threads)
+    ours = Native(ready(config, weights_of(model), eight_bits), code).by(threads)
     found, wanted = ours(images), reference(model, eight_bits, images)
     with torch.inference_mode():
         exact = model(torch.from_numpy(images)).numpy()
@@ -144,7 +149,7 @@ def test_each_product_alone_and_each_left_out(config: MixerConfig) -> None:
 
 @pytest.mark.parametrize("config", [SMALL, COLOURED, WIDE], ids=["small", "coloured", "wide"])
 @pytest.mark.parametrize("eight", [True, False])
-def test_a_team_gives_what_one_thread_gives(config: MixerConfig, eight: bool) -> None:
+def test_several_threads_give_what_one_gives(config: MixerConfig, eight: bool) -> None:
     model = moved(config)
     about = in_8_bits(config, products_of(config)) if eight else None
     native = Native(ready(config, weights_of(model), about))
@@ -153,6 +158,7 @@ def test_a_team_gives_what_one_thread_gives(config: MixerConfig, eight: bool) ->
         wanted = native(images)
         for threads in (2, 3, 40):
             np.testing.assert_array_equal(native.by(threads)(images), wanted)
+            np.testing.assert_array_equal(native.by(threads, True)(images), wanted)
 
 
 def test_pixels_are_exact_and_sums_are_whole() -> None:
@@ -212,14 +218,18 @@ FORMS = {
     "half": Form(half=True),
     "all": Form(pixels=True, probabilities=True, half=True, left_of_tokens=False),
 }
-SQUARE = replace(SMALL, token_mixer="linear", channel_mixer="linear", in_channels=3, pad=False)
+MORE = {
+    "square": replace(SMALL, token_mixer="linear", channel_mixer="linear", in_channels=3),
+    "two channels": replace(SMALL, in_channels=2),
+    "four channels": replace(SMALL, in_channels=4),
+}
 
 
-@pytest.mark.parametrize("name", [*OURS, "square"])
+@pytest.mark.parametrize("name", [*OURS, *MORE])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("eight", [True, False], ids=["int8", "float"])
 def test_a_graph_is_read(name: str, form: str, eight: bool) -> None:
-    config = OURS.get(name, SQUARE)
+    config = (OURS | MORE)[name]
     model, how = moved(config), FORMS[form]
     eight_bits = in_8_bits(config, products_of(config)) if eight else None
     about = (preprocess_of(config), how, eight_bits)
@@ -247,14 +257,74 @@ def test_a_graph_is_read(name: str, form: str, eight: bool) -> None:
 )
 def test_what_is_no_graph_of_ours_is_told(content: bytes, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        open_native(content, "", 1, False)
+        NativeGraph(content)
 
 
 def test_other_token_mixers_are_told() -> None:
     model = moved(replace(SMALL, token_mixer="pool"))
     graph = mixer_graph(model.config, weights_of(model)).SerializeToString()
-    with pytest.raises(UserError, match="does not compute the token mixer pool"):
-        open_native(graph, "", 1, False)
+    with pytest.raises(UserError, match="mlp and linear, found pool"):
+        NativeGraph(graph)
+
+
+def changed_about(graph: Any, **sizes: int) -> None:
+    (entry,) = graph.metadata_props
+    about = json.loads(entry.value)
+    about["model"] |= sizes
+    entry.value = json.dumps(about)
+
+
+def renamed(graph: Any, name: str) -> None:
+    next(one for one in graph.graph.initializer if one.name == name).name = "something/else"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda graph: changed_about(graph, token_width=4096), r"fc1.weight of shape \[4096, 35\]"),
+        (lambda graph: changed_about(graph, depth=3), "blocks.2.* of shape .*, found none"),
+        (lambda graph: changed_about(graph, in_channels=2), "stem.weight of shape"),
+        (lambda graph: renamed(graph, "stem/bias"), "stem.bias of shape .* found none"),
+        (lambda graph: renamed(graph, "blocks.1.channel_mixing.fc2/scales"), "no constant blocks"),
+        (lambda graph: renamed(graph, "blocks.0.token_mixing.fc1/scale"), "no constant blocks"),
+    ],
+)
+@pytest.mark.parametrize("pixels", [True, False])
+def test_a_graph_that_is_not_what_it_says_is_never_computed(
+    change: Any, says: str, pixels: bool
+) -> None:
+    eight_bits = in_8_bits(SMALL, products_of(SMALL))
+    about = (preprocess_of(SMALL), Form(pixels=pixels), eight_bits)
+    graph = mixer_graph(SMALL, weights_of(moved(SMALL)), *about)
+    change(graph)
+    with pytest.raises(UserError, match=says if not pixels else "export the model again"):
+        NativeGraph(graph.SerializeToString())
+
+
+def test_a_file_that_our_code_cannot_read_is_run_by_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    graph = mixer_graph(SMALL, weights_of(moved(SMALL)), preprocess_of(SMALL))
+    changed_about(graph, channel_width=47)
+    path, told = tmp_path / "a.onnx", list[str]()
+    path.write_bytes(graph.SerializeToString())
+    predictor = Predictor(path, watch=told.append)
+    assert "native" not in predictor.plan.one.backend + predictor.plan.many.backend
+    assert [line for line in told if "native" in line and "left out" in line]
+    with pytest.raises(UserError, match=r"channel_mixing\.fc1\.weight of shape"):
+        Predictor(path, backend="native")
+
+
+def test_without_the_package_that_reads_graphs_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.onnx"
+    graph = mixer_graph(SMALL, weights_of(moved(SMALL)), preprocess_of(SMALL))
+    path.write_bytes(graph.SerializeToString())
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match=r"reading graphs needs onnx: .*pip install"):
+        Predictor(path, backend="native")
 
 
 def test_what_this_processor_can_is_known(folder: Path) -> None:

@@ -4,7 +4,7 @@
 
 #include "vectors.h"
 
-// x/2 · (1 + x·P(x²)) inside ±limit, where P is given by native.py for either flavour of GELU as a
+// x/2 · (1 + x·P(x²)) inside ±limit, where P is given by native_gelu.py for either flavour of GELU as a
 // polynomial in 2x²/limit² - 1, its highest power first; 0 and x beyond.
 template <int DEGREE>
 struct Polynomial {
@@ -35,4 +35,4 @@ struct Polynomial {
 };
 
 typedef Polynomial<16> Gelu;
-typedef Polynomial<9> CoarseGelu;  // of what is rounded to 8 bits next
+typedef Polynomial<9> CoarseGelu;  // of the results of products in 8 bits

@@ -23,7 +23,6 @@ struct Rows {
     const float* data;
     long apart;
 };
-constexpr long IN_PANELS = 0;  // apart: panels of columns one after the other, as native.py packs
 
 // result [rows, columns] = left [rows, depth] · right [depth, columns] + bias.
 struct Product {

@@ -1,11 +1,12 @@
 // Products of matrices in 8 bits: of the steps of numbers, 0 to 255, with weights from -127 to 127.
 //
-// What goes into a product is rounded to steps as it is written; each sum is a whole number, and
-// exact.
+// What goes into a product is rounded to steps as it is written. Each sum is a whole number, and
+// exact, of up to 2^31 / (255 · 127) numbers, which are 66 thousand.
 
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 
 #include "gelu.h"
 #include "vectors.h"
@@ -22,16 +23,20 @@ constexpr long ROWS8 = 8, VECTORS8 = 3;  // 24 of 32 registers are sums
 constexpr long ROWS8 = 4, VECTORS8 = 2;  // 8 of 16
 #endif
 constexpr long PANEL8 = LANES * VECTORS8;  // columns of a product that are computed together
-constexpr long DEPTH8 = 128;               // of a product, in one go, so that a panel stays near
+constexpr long LANE = 4;                   // bytes, which are multiplied and added up in one go
+constexpr long DEPTH8 = 128;               // lanes of a product in one go: a panel stays near
 constexpr long LINE = 64;                  // bytes that come from memory together
-constexpr long FOUR = 4;                   // bytes of a lane, multiplied and added up in one go
+
+// So many numbers in 8 bits take as many lanes.
+inline long lanes_of(long numbers) { return (numbers + LANE - 1) / LANE; }
 
 typedef int32_t Whole __attribute__((vector_size(4 * LANES)));
 typedef int32_t WholeInMemory __attribute__((vector_size(4 * LANES), aligned(1), may_alias));
 typedef uint8_t Bytes __attribute__((vector_size(LANES)));
 typedef uint8_t BytesInMemory __attribute__((vector_size(LANES), aligned(1), may_alias));
 
-// Whether the processor has an operation for `dot`.
+// Sums + the products of the four steps and the four weights in each lane; `DOTS`: whether the
+// processor has an operation for that.
 #if defined(__AVX512VNNI__)
 constexpr bool DOTS = true;
 inline Whole dot(Whole sums, Whole steps, Whole weights) {
@@ -56,102 +61,105 @@ inline Whole dot(Whole sums, Whole steps, Whole weights) {
 }
 #endif
 
-// How numbers are rounded: a step is `per_unit` · number + `zero`. `per_unit` 0: they are not.
-struct Steps {
+// How numbers become steps: the nearest to `per_unit` · number + `zero`. `per_unit` 0: not at all.
+struct Rounding {
     float per_unit, zero;
 
     explicit operator bool() const { return per_unit != 0; }
 
-    // The nearest step of each number; what is not a number becomes 0.
-    inline Whole of(Vector x) const {
+    // What is beyond the steps becomes the last one, and what is not a number step 0.
+    inline Whole steps(Vector x) const {
         const Vector place = x * all(per_unit) + zero;
         const Vector from_0 = place > 0.0f ? place : Vector{};
         const Vector to_255 = from_0 < 255.0f ? from_0 : all(255);
-        return (Whole)(to_255 + float(1 << 23)) & 255;  // whose last bit is 1
+        return (Whole)(to_255 + float(1 << 23)) & 255;  // where a float's last bit stands for 1
     }
 };
 
-// A row of steps.
-inline void to_row(Steps to, long columns, const float* from, uint8_t* row) {
+// A row of steps; whole vectors of it are written.
+inline void to_row(Rounding rounding, long columns, const float* from, uint8_t* row) {
     for (long c = 0; c < columns; c += LANES)
         *reinterpret_cast<BytesInMemory*>(row + c) =
-            __builtin_convertvector(to.of(load(from + c)), Bytes);
+            __builtin_convertvector(rounding.steps(load(from + c)), Bytes);
 }
 
 // Just so many steps: nothing beyond them is read or written.
-inline void to_steps(Steps to, long count, const float* from, uint8_t* steps) {
+inline void to_steps(Rounding rounding, long count, const float* from, uint8_t* steps) {
     const long full = count / LANES * LANES;
-    to_row(to, full, from, steps);
+    to_row(rounding, full, from, steps);
     float rest[LANES] = {};
-    uint8_t of_rest[LANES];
+    uint8_t steps_of_rest[LANES];
     std::memcpy(rest, from + full, (count - full) * sizeof(float));
-    to_row(to, LANES, rest, of_rest);
-    std::memcpy(steps + full, of_rest, count - full);
+    to_row(rounding, LANES, rest, steps_of_rest);
+    std::memcpy(steps + full, steps_of_rest, count - full);
 }
 
-// Matrices on the right of a product, [depth / 4, columns, 4] bytes, are in panels of columns, one
-// after the other: where four numbers of each column, the k-th in its depth, begin.
+// A matrix on the right of a product is in panels of columns, one after the other: [depth, columns]
+// lanes, each of four numbers of a column. Where in it the k-th lane of a column begins.
 inline long in_panels(long columns, long depth, long k, long column) {
     const long first = column / PANEL8 * PANEL8;
-    return FOUR * (first * depth + k * std::min(PANEL8, whole(columns) - first) + column - first);
+    return LANE * (first * depth + k * std::min(PANEL8, whole(columns) - first) + column - first);
 }
 
-// Four rows become one of a matrix on the right, four steps of each column side by side.
-inline Whole four_steps(Steps to, const float* from, long apart, long rows) {
+// Of up to four rows the steps of each column, side by side in its lane.
+inline Whole side_by_side(Rounding rounding, const float* from, long apart, long rows) {
     Whole four = {};
-    for (long i = 0; i < FOUR; i++)  // a row that is not there meets weights that are 0
-        four |= to.of(load(from + std::min(i, rows - 1) * apart)) << int(8 * i);
+    for (long i = 0; i < LANE; i++)  // a row that is not there meets weights that are 0
+        four |= rounding.steps(load(from + std::min(i, rows - 1) * apart)) << int(8 * i);
     return four;
 }
 
-inline void put(uint8_t* to, Whole four) { *reinterpret_cast<WholeInMemory*>(to) = four; }
+inline void put(uint8_t* to, Whole lanes) { *reinterpret_cast<WholeInMemory*>(to) = lanes; }
 
-// Of these columns of some rows.
-inline void to_panels(Steps to, long rows, long columns, Span span, const float* from, long apart,
-                      long k, long depth, uint8_t* panels) {
+// Up to four rows, of these columns, become the k-th lanes of panels.
+inline void to_panels(Rounding rounding, long rows, long columns, Span span, const float* from,
+                      long apart, long k, long depth, uint8_t* panels) {
     for (long c = span.begin; c < span.end; c += LANES)
-        put(panels + in_panels(columns, depth, k, c), four_steps(to, from + c, apart, rows));
+        put(panels + in_panels(columns, depth, k, c), side_by_side(rounding, from + c, apart, rows));
 }
 
-// result [rows, columns] = scale · (left [rows, depth · 4] · right [depth · 4, columns]) + bias.
+// result [rows, columns] = scale · (left [rows, depth lanes] · right [depth lanes, columns]) + bias.
 struct Product8 {
     long rows, columns, depth;
-    bool steps_on_left;        // and weights on the right; or else the other way round
+    bool steps_on_left;  // and weights on the right; or else the other way round
     const uint8_t* left;
-    long left_apart;
-    const uint8_t* right;      // in panels
-    const float *scale, *bias; // of each output of the weights
+    long left_apart;             // bytes from row to row
+    const uint8_t* right;        // in panels
+    const float *scale, *bias;   // of each output of the weights
     const CoarseGelu* gelu = nullptr;
-    float* result = nullptr;   // or:
+
+    // Either the result is rows of floats, or the steps of that are wanted instead.
+    float* result = nullptr;
     long apart;
-    bool added = false;        // to what the result holds
-    uint8_t* steps = nullptr;  // of the result
-    Steps to;
-    long steps_apart;          // from row to row, or IN_PANELS
-    int32_t* partial;          // memory for sums of the first part of the depth, [rows, PANEL8]
+    bool added = false;  // to what the result holds
+    uint8_t* steps = nullptr;
+    Rounding rounding;
+    long steps_apart;  // from row to row, or IN_PANELS
+
+    int32_t* partial;  // memory for sums over the depth so far, [rows, PANEL8]
 
     template <bool STEPS_ON_LEFT, int HIGH, int WIDE>
     inline void tile(long row, long column, Span part) const {
         Whole sums[HIGH][WIDE] = {};
-        WholeInMemory(*before)[VECTORS8] =
+        WholeInMemory(*so_far)[VECTORS8] =
             reinterpret_cast<WholeInMemory(*)[VECTORS8]>(partial + row * PANEL8);
         if (part.begin)
 #pragma GCC unroll 8
             for (int i = 0; i < HIGH; i++)
 #pragma GCC unroll 8
-                for (int j = 0; j < WIDE; j++) sums[i][j] = before[i][j];
-        const uint8_t* x = left + row * left_apart + part.begin * FOUR;
-        const uint8_t* y = right + FOUR * (column * depth + part.begin * LANES * WIDE);
-        for (long k = part.size(); k > 0; k--, x += FOUR, y += FOUR * LANES * WIDE) {
+                for (int j = 0; j < WIDE; j++) sums[i][j] = so_far[i][j];
+        const uint8_t* x = left + row * left_apart + part.begin * LANE;
+        const uint8_t* y = right + LANE * (column * depth + part.begin * LANES * WIDE);
+        for (long k = part.size(); k > 0; k--, x += LANE, y += LANE * LANES * WIDE) {
             Whole columns[WIDE];
 #pragma GCC unroll 8
             for (int j = 0; j < WIDE; j++)
-                columns[j] = *reinterpret_cast<const WholeInMemory*>(y + j * FOUR * LANES);
+                columns[j] = *reinterpret_cast<const WholeInMemory*>(y + j * LANE * LANES);
 #pragma GCC unroll 8
             for (int i = 0; i < HIGH; i++) {
-                int32_t four;
-                std::memcpy(&four, x + i * left_apart, FOUR);
-                const Whole same = four + Whole{};
+                int32_t lane;
+                std::memcpy(&lane, x + i * left_apart, LANE);
+                const Whole same = lane + Whole{};
 #pragma GCC unroll 8
                 for (int j = 0; j < WIDE; j++)
                     sums[i][j] = STEPS_ON_LEFT ? dot(sums[i][j], same, columns[j])
@@ -162,52 +170,52 @@ struct Product8 {
 #pragma GCC unroll 8
             for (int i = 0; i < HIGH; i++)
 #pragma GCC unroll 8
-                for (int j = 0; j < WIDE; j++) before[i][j] = sums[i][j];
+                for (int j = 0; j < WIDE; j++) so_far[i][j] = sums[i][j];
             return;
         }
-        Vector out[HIGH][WIDE];
+        Vector numbers[HIGH][WIDE];
 #pragma GCC unroll 8
         for (int i = 0; i < HIGH; i++) {
 #pragma GCC unroll 8
             for (int j = 0; j < WIDE; j++) {
                 const long c = column + j * LANES;
-                const Vector own = __builtin_convertvector(sums[i][j], Vector);
-                out[i][j] = STEPS_ON_LEFT ? own * load(scale + c) + load(bias + c)
-                                          : own * all(scale[row + i]) + bias[row + i];
+                const Vector sum = __builtin_convertvector(sums[i][j], Vector);
+                numbers[i][j] = STEPS_ON_LEFT ? sum * load(scale + c) + load(bias + c)
+                                              : sum * all(scale[row + i]) + bias[row + i];
             }
-            if (gelu) gelu->over<WIDE>(reinterpret_cast<float*>(out[i]));
+            if (gelu) gelu->over<WIDE>(reinterpret_cast<float*>(numbers[i]));
         }
-        deliver<HIGH, WIDE>(row, column, out);
+        deliver<HIGH, WIDE>(row, column, numbers);
     }
 
     template <int HIGH, int WIDE>
-    inline void deliver(long row, long column, Vector (&out)[HIGH][WIDE]) const {
-        const float* rows_out = reinterpret_cast<const float*>(out);
+    inline void deliver(long row, long column, Vector (&numbers)[HIGH][WIDE]) const {
+        const float* first = reinterpret_cast<const float*>(numbers);
         if (result) {
             for (int i = 0; i < HIGH; i++)
                 for (int j = 0; j < WIDE; j++) {
                     float* at = result + (row + i) * apart + column + j * LANES;
-                    store(at, added ? load(at) + out[i][j] : out[i][j]);
+                    store(at, added ? load(at) + numbers[i][j] : numbers[i][j]);
                 }
-        } else if (steps_apart) {
+        } else if (steps_apart != IN_PANELS) {
             for (int i = 0; i < HIGH; i++)
-                to_row(to, WIDE * LANES, rows_out + i * WIDE * LANES,
+                to_row(rounding, WIDE * LANES, first + i * WIDE * LANES,
                        steps + (row + i) * steps_apart + column);
         } else {
-            const long fours = (rows + FOUR - 1) / FOUR;
-            for (int i = 0; i < HIGH; i += FOUR)
+            for (int i = 0; i < HIGH; i += LANE)
                 for (int j = 0; j < WIDE; j++)
-                    put(steps + in_panels(columns, fours, (row + i) / FOUR, column + j * LANES),
-                        four_steps(to, rows_out + (i * WIDE + j) * LANES, WIDE * LANES,
-                                   std::min(FOUR, long(HIGH) - i)));
+                    put(steps + in_panels(columns, lanes_of(rows), (row + i) / LANE,
+                                          column + j * LANES),
+                        side_by_side(rounding, first + (i * WIDE + j) * LANES, WIDE * LANES,
+                                     std::min(LANE, long(HIGH) - i)));
         }
     }
 
     // Asks for a share of the weights after these, so that all of them are near by then.
     template <int WIDE>
     void fetch_next(long row, long column, Span part) const {
-        const long line = FOUR * WIDE * LANES, lines = part.size() * line / LINE;
-        const uint8_t* next = right + FOUR * column * depth + part.end * line;
+        const long lanes = LANE * WIDE * LANES, lines = part.size() * lanes / LINE;
+        const uint8_t* next = right + LANE * column * depth + part.end * lanes;
         const long end = lines * (row + ROWS8) / rows;
         for (long i = lines * row / rows; i < end; i++) __builtin_prefetch(next + i * LINE, 0, 2);
     }

@@ -1,4 +1,4 @@
-// Threads that compute one image together.
+// Threads that compute together.
 
 #pragma once
 
@@ -10,7 +10,16 @@
 
 #include "vectors.h"
 
-// Where all wait until the last has come. They wait by looking: it is never long.
+// Says to the processor that this core is waiting, and its other thread may go on.
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Where all wait until the last has come. They wait by looking, as their shares are about equal.
 class Meeting {
     long size;
     std::atomic<long> there{0}, number{0};
@@ -25,8 +34,10 @@ class Meeting {
             number.store(this_one + 1, std::memory_order_release);
             return;
         }
-        for (long looks = 1; number.load(std::memory_order_acquire) == this_one; looks++)
-            if (looks % 4096 == 0) std::this_thread::yield();  // somebody else has the core
+        for (long looks = 1; number.load(std::memory_order_acquire) == this_one; looks++) {
+            relax();
+            if (looks % 1024 == 0) std::this_thread::yield();  // somebody else has the core
+        }
     }
 };
 
@@ -59,6 +70,7 @@ void in_team(long size, Work work) {
         while (!(of = members.load(std::memory_order_acquire))) std::this_thread::yield();
         work(Member{index, of, meeting});
     };
+    threads.reserve(size - 1);
     try {
         for (long index = 1; index < size; index++) threads.emplace_back(begin, index);
     } catch (const std::system_error&) {
