@@ -6,7 +6,7 @@ shown to the gate, which has to refuse it.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from mixerkit.inference.exported import open_exported
 from mixerkit.inference.gate import Verdict, judged, refuse_unless_good
 from mixerkit.inference.mixer_graph import EightBits
 from mixerkit.inference.module import ExportedModel
-from mixerkit.inference.runtimes import RUNTIMES
+from mixerkit.inference.readers import readers_of
+from mixerkit.inference.runtimes import Runtime
 from mixerkit.inference.samples import Samples, samples_of
 from mixerkit.insight.canvas import can_draw
 from mixerkit.model.mixer import MlpMixer
@@ -56,12 +57,12 @@ def study(out: Path, say: Say, quick: bool = False, model: str = MODEL) -> Rows:
         raise UserError(f"{data.source} has no test images to measure on.")
     samples = samples_of(splits, loaded.preprocess, QUICK_IMAGES if quick else IMAGES)
     about = (loaded.config, weights_of(loaded), loaded.preprocess)
-    runtimes = list(RUNTIMES)
+    runtimes = readers_of("onnx", loaded.config, True, say)
     settings = tried(Calibration(*about, samples.learn, runtimes[0]), say)
     rows = [{"kind": "setting"} | asdict(one) | asdict(loss) for one, _, loss in settings]
     found = judged(*about, samples, runtimes, say, settings=[settings[0][0]], sense=True)
     test = splits.test.subset(range(QUICK_TEST)) if quick else splits.test
-    rows += _accuracies(loaded, found, samples, test, say)
+    rows += _accuracies(loaded, found, samples, test, runtimes, say)
     rows += [
         {"kind": "product", "product": name, "signal_to_noise": decibels}
         for name, decibels in found[1].costs.items()
@@ -88,6 +89,7 @@ def _accuracies(
     rounded: tuple[EightBits, Verdict],
     samples: Samples,
     test: ImageSplit,
+    runtimes: Sequence[Runtime],
     say: Say,
 ) -> Rows:
     """Test accuracy in PyTorch, and of exported files in each runtime."""
@@ -99,7 +101,7 @@ def _accuracies(
         for precision, how in (("float32", None), ("int8", rounded)):
             path = Path(temporary) / f"{precision}.onnx"
             export(model, path, samples.judge, rounded=how, force=True)
-            for runtime in RUNTIMES:
+            for runtime in runtimes:
                 answers_N, _ = _answers(ExportedModel(open_exported(path, runtime)), loader)
                 rows.append(_accuracy(precision, runtime, answers_N, reference_N, labels_N))
     for row in rows:
