@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mixerkit.inference.export import Written
-    from mixerkit.inference.gate import Speed, Verdict
+    from mixerkit.inference.gate import Verdict
     from mixerkit.inference.mixer_graph import EightBits
     from mixerkit.inference.web_runtime import Taken
     from mixerkit.model.mixer import MlpMixer
@@ -277,8 +277,10 @@ def _text(
             ("setting", f"percentile {setting.percentile:g}, smoothing {setting.smooth:g}"),
             ("in float", ", ".join(verdict.in_float) or "the head alone"),
             ("same class", f"{percent(verdict.loss.agreement)} of {verdict.judged_on} images"),
-            ("speed", f"{speed.ratio:.2f} times float32's, in {speed.runtime}{_in_each(speed)}"),
+            ("speed", f"{speed.ratio:.2f} times float32's, in {speed.runtime}{speed.elsewhere}"),
         ]
+        if speed.runtime == "native" and speed.in_each:
+            facts.append(("to run it so", f"mixer predict --backend auto --model {found.files[0]}"))
     if found.forced:
         facts.append(("forced", "without --force it is refused; the file says so"))
     rows = [("compared with PyTorch", "largest difference", "same likeliest class")]
@@ -287,13 +289,6 @@ def _text(
         for one in found.comparisons
     ]
     return f"{pairs(facts)}\n\n{table(rows)}"
-
-
-def _in_each(speed: "Speed") -> str:
-    """What 8 bits give to those who have another runtime only."""
-    others = {name: own for name, own in speed.in_each.items() if name != speed.runtime}
-    told = ", ".join(f"{own:.2f} in {name} alone" for name, own in others.items())
-    return f"; {told}" if told else ""
 
 
 def _taken(given: Export, model: "MlpMixer") -> str:

@@ -53,11 +53,11 @@ class Predict:
     tiles: int = 0
     """Look at the whole photograph in overlapping tiles, so many along its short side; 0 looks at
     the centre, as in training."""
-    backend: Literal["own", "auto", "pytorch", "compiled", "native", "onnxruntime", "openvino"] = (
-        "own"
-    )
+    backend: Literal[
+        "default", "auto", "pytorch", "compiled", "native", "onnxruntime", "openvino"
+    ] = "default"
     """What computes: PyTorch its models, and an exported one the first installed runtime that reads
-    it (own; in bfloat16 what is fastest); or what is fastest here (auto), which is measured for
+    it (default; in bfloat16 what is fastest); or what is fastest here (auto), which is measured for
     some seconds and remembered. native is our own code, compiled for this processor."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What products are computed in: that of an exported file, else float32 (auto); bfloat16 needs
@@ -124,7 +124,7 @@ def _opened(given: Predict) -> "tuple[MlpMixer | Classifier, tuple[str, ...]]":
             f"{given.model} is exported for one image size: leave --image-size out, or export the "
             f"model with it."
         )
-    measures = given.backend != "own" or given.precision == "bfloat16"
+    measures = given.backend != "default" or given.precision == "bfloat16"
     if given.again and not measures:
         raise UserError("Nothing is measured unless a --backend is given: leave --again out.")
     if measures:
@@ -133,7 +133,7 @@ def _opened(given: Predict) -> "tuple[MlpMixer | Classifier, tuple[str, ...]]":
         predictor = Predictor(
             given.model,
             given.precision,
-            backend="auto" if given.backend == "own" else given.backend,
+            backend="auto" if given.backend == "default" else given.backend,
             image_size=given.image_size,
             again=given.again,
             watch=_say,

@@ -81,9 +81,11 @@ class Predictor:
         again: bool = False,
         watch: Watch = lambda line: None,
     ) -> None:
-        _check(precision, backend, threads, images)
+        is_file = isinstance(source, str | Path) and is_exported(str(source))
+        _check(precision, backend, threads, images, is_file)
         self._prepare: Callable[[np.ndarray], np.ndarray]
-        if isinstance(source, str | Path) and is_exported(str(source)):
+        if is_file:
+            assert isinstance(source, str | Path)
             if image_size is not None:
                 raise UserError(f"{source} is exported for one image size: leave image_size out.")
             ways, exported = ways_of_file(Path(source), precision, backend, threads, watch)
@@ -145,6 +147,8 @@ class Predictor:
         """The likeliest classes of an image in memory, as (name, probability)."""
         if self.preprocess is None or not self.config.num_classes:
             raise UserError(f"{self!r} cannot name classes: it has no head, or no preprocessing.")
+        if isinstance(image, str | Path):
+            raise UserError(f"Expected an image in memory, found {str(image)!r}: `predict` it.")
         pixels_1IHW = fit(upright(image.copy()), self.preprocess)[None]
         return likeliest(self, self.logits(pixels_1IHW), top)[0]
 
@@ -197,7 +201,9 @@ def _opened(ways: Ways, choices: Sequence[Choice]) -> dict[str, Run]:
     return {name: ways[name]() for name in dict.fromkeys(one.backend for one in choices)}
 
 
-def _check(precision: str, backend: str, threads: int, images: np.ndarray | None) -> None:
+def _check(
+    precision: str, backend: str, threads: int, images: np.ndarray | None, is_file: bool
+) -> None:
     for name, value, known in (
         ("precision", precision, get_args(Precision)),
         ("backend", backend, get_args(Backend)),
@@ -214,10 +220,13 @@ def _check(precision: str, backend: str, threads: int, images: np.ndarray | None
         raise UserError(
             f"int8 is for the backends {NATIVE}, {' and '.join(RUNTIMES)}, found {backend}."
         )
-    if (precision == "int8") != (images is not None):
+    if is_file and images is not None:
+        raise UserError("An exported file keeps how it is rounded: leave `images` out.")
+    if not is_file and (precision == "int8") != (images is not None):
         raise UserError(
-            "int8 of a model finds how to round on images: give `images`, uint8 [N, I, H, W], with "
-            "it and with nothing else. What `mixer export --precision int8` wrote needs none."
+            "int8 of a model finds how to round on images: give `images`, uint8 [images, channels, "
+            "height, width], with it and with nothing else. What `mixer export --precision int8` "
+            "wrote needs none."
         )
 
 
@@ -259,11 +268,13 @@ def _rounded(
     _check_pixels(images_NIHW, model.config)
     about = (model.config, weights_of(model), model.preprocess)
     found, verdict = judged(*about, parted(images_NIHW), here, watch, threads)
-    refuse_unless_good(verdict)
+    refuse_unless_good(verdict, "Leave the precision out to compute in float32.")
     return found
 
 
 def _normalised(preprocess: Preprocess | None, pixels_BIHW: np.ndarray) -> np.ndarray:
     if preprocess is None:
-        raise UserError("This model does not say how images are prepared for it.")
+        raise UserError(
+            "This model does not say how images are prepared for it: set its preprocess."
+        )
     return normalised(pixels_BIHW, preprocess)

@@ -48,6 +48,12 @@ class Speed:
     in_each: Mapping[Runtime, float] = field(default_factory=dict)
 
     @property
+    def elsewhere(self) -> str:
+        """In words, what is gained in the others."""
+        others = {name: own for name, own in self.in_each.items() if name != self.runtime}
+        return "".join(f"; {own:.2f} in {name} alone" for name, own in others.items())
+
+    @property
     def decided(self) -> bool:
         """Whether most rounds say the same of `LEAST_SPEED_UP`."""
         return self.low >= LEAST_SPEED_UP or self.high < LEAST_SPEED_UP
@@ -104,6 +110,7 @@ def judged(
     setting, eight_bits, known = tried(learn, watch, settings)[0]
     products, loss = set(eight_bits.ranges), _least(judge, eight_bits, runtimes)
     agrees = min(known.agreement, loss.agreement) >= LEAST_AGREEMENT
+    watch(f"all but the head in 8 bits: {_judged(loss, samples)}")
     times, losses = 1, dict[str, Loss]()
     if sense or not agrees:
         watch("what does each product cost, alone in 8 bits?")
@@ -117,7 +124,7 @@ def judged(
             continue
         loss, times = _least(judge, spared, runtimes), times + 1
         last = loss
-        watch(f"{len(products - set(spared.ranges))} in float: agreement {loss.agreement:.2%}")
+        watch(f"{len(products - set(spared.ranges))} in float: {_judged(loss, samples)}")
         if loss.agreement >= LEAST_AGREEMENT:
             break
     watch(f"how fast is it in float and in 8 bits, in {' and '.join(runtimes)}?")
@@ -125,7 +132,7 @@ def judged(
         setting=setting,
         in_float=tuple(sorted(products - set(eight_bits.ranges))),
         loss=last or _least(judge, eight_bits, runtimes),
-        speed=speed_up(judge, eight_bits, runtimes),
+        speed=speed_up(judge, eight_bits, runtimes, watch),
         calibrated_on=len(samples.learn),
         judged_on=len(samples.judge),
         judged_times=times,
@@ -149,7 +156,17 @@ def unjudged(calibration: Calibration, setting: Setting) -> tuple[EightBits, Ver
     return eight_bits, Verdict(setting, (), loss, speed, count, count)
 
 
-def speed_up(judge: Calibration, eight_bits: EightBits, runtimes: Sequence[Runtime]) -> Speed:
+def _judged(loss: Loss, samples: Samples) -> str:
+    count = len(samples.judge)
+    return f"the {count} others agree to {loss.agreement:.2%}, expected {LEAST_AGREEMENT:.0%}"
+
+
+def speed_up(
+    judge: Calibration,
+    eight_bits: EightBits,
+    runtimes: Sequence[Runtime],
+    watch: Watch = lambda line: None,
+) -> Speed:
     """Seconds of a small batch in float, by the fastest of its two forms and of `runtimes`, over
     those in 8 bits, all measured in turns, until most rounds agree whether it is enough. Threads
     share each image or have images of their own, whichever is faster."""
@@ -179,6 +196,9 @@ def speed_up(judge: Calibration, eight_bits: EightBits, runtimes: Sequence[Runti
         found = Speed(best.speedup, best.low, best.high, runtime, in_each)
         if found.decided or len(seconds[next(iter(seconds))]) >= MOST_ROUNDS:
             return found
+        watch(
+            f"half of the rounds say {found.low:.2f} to {found.high:.2f} times, so more are run …"
+        )
 
 
 def _beside(seconds: Mapping[str, list[float]], runtime: Runtime, rivals: str = "") -> Comparison:
@@ -194,8 +214,11 @@ def _median(seconds: Mapping[str, list[float]]) -> Callable[[str], float]:
     return lambda name: median(seconds[name])
 
 
-def refuse_unless_good(verdict: Verdict) -> None:
-    """The gate: `Refused` with the figures that were measured."""
+FORCE = "Give --precision float32, or --force to keep it all the same."
+
+
+def refuse_unless_good(verdict: Verdict, instead: str = FORCE) -> None:
+    """The gate: `Refused` with the figures that were measured, and what can be done `instead`."""
     if verdict.passes:
         return
     speed = verdict.speed
@@ -208,7 +231,7 @@ def refuse_unless_good(verdict: Verdict) -> None:
     raise Refused(
         f"Not kept in 8 bits: the likeliest class is the same as in float for "
         f"{verdict.loss.agreement:.2%} of {verdict.judged_on} images (expected at least "
-        f"{LEAST_AGREEMENT:.0%}), and it is {speed.ratio:.2f} times as fast in "
-        f"{speed.runtime} on this machine (expected at least {LEAST_SPEED_UP:g}).{doubt} Give "
-        f"--precision float32, or --force to keep it all the same."
+        f"{LEAST_AGREEMENT:.0%}), and {TIMED_BATCH} images at once are {speed.ratio:.2f} times as "
+        f"fast in {speed.runtime} on this machine (expected at least "
+        f"{LEAST_SPEED_UP:g}){speed.elsewhere}.{doubt} {instead}"
     )

@@ -117,10 +117,11 @@ def compile_native(line: tuple[str, ...], library: Path) -> None:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UserError(f"{line[0]} does not compile our own code: {error}") from error
-        if done.returncode:
-            said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
-            why = next((one for one in said if "error" in one), said[-1])
-            raise UserError(f"{line[0]} does not compile our own code: {why}")
+        if done.returncode or not draft.is_file():
+            nothing = f"it ended with {done.returncode}" if done.returncode else "it wrote nothing"
+            said = done.stderr.strip().splitlines() or [nothing]
+            why = next((one for one in said if "error" in one), said[0]).strip().rstrip(".")
+            raise UserError(f"{line[0]} does not compile our own code: {why}.")
 
 
 def _made_of(line: tuple[str, ...]) -> str:

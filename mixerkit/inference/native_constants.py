@@ -65,8 +65,14 @@ class Widths:
 
 def packed(model: Ready, widths: Widths) -> np.ndarray:
     """All constants, each filled up with zeros to whole vectors; uint8. `UserError`: a tensor is
-    not there, or has another shape than the configuration says."""
-    parts = [np.ascontiguousarray(part) for part in _Parts(model, widths).all()]
+    not there, or has another shape than the configuration says, or there is one too many."""
+    order = _Parts(model, widths)
+    parts = [np.ascontiguousarray(part) for part in order.all()]
+    if more := sorted(set(model.weights) - order.taken):
+        raise UserError(
+            f"Expected no tensor {more[0]}, as the model's configuration says: export the model "
+            f"again."
+        )
     result = aligned(sum(_whole(part.nbytes, ALIGNED) for part in parts))
     result[:] = 0
     place = 0
@@ -82,6 +88,7 @@ class _Parts:
     def __init__(self, model: Ready, widths: Widths) -> None:
         self.model, self.config, self.widths = model, model.config, widths
         self.ranges = model.ranges
+        self.taken: set[str] = set()
 
     def all(self) -> Iterator[np.ndarray]:
         """In the order of the forward pass."""
@@ -139,6 +146,7 @@ class _Parts:
 
     def _shaped(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         tensor = self.model.weights.get(name)
+        self.taken.add(name)
         if tensor is None or tensor.shape[:1] != shape[:1] or tensor.size != np.prod(shape):
             found = "none" if tensor is None else f"one of shape {list(tensor.shape)}"
             raise UserError(

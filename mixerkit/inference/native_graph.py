@@ -40,12 +40,15 @@ class NativeGraph:
         self.metadata = {one.key: one.value for one in model.metadata_props}
         name = "the graph" if isinstance(graph, bytes) else str(graph)
         about = about_of(self.metadata.get(METADATA, ""), name)
-        config = from_dict(MixerConfig, about["model"])
-        check_computes(config)
         given = about["preprocess"]
-        self._preprocess = from_dict(Preprocess, given) if given else None
         self._takes, self._gives = about["input"], about["output"]
-        self._native = Native(_Read(model).ready(config, self._preprocess, self._takes))
+        try:
+            config = from_dict(MixerConfig, about["model"])
+            check_computes(config)
+            self._preprocess = from_dict(Preprocess, given) if given else None
+            self._native = Native(_Read(model).ready(config, self._preprocess, self._takes))
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
 
     def run(self, threads: int, streams: bool) -> Run:
         """As `runtimes.open_graph` has it."""

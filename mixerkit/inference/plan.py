@@ -146,7 +146,8 @@ def fastest(
         try:
             entrant = _Entrant(name, make())
         except UserError as error:
-            watch(f"{name} is left out: {error}")
+            if str(error) not in map(str, failed):  # with any number of threads
+                watch(f"{name} is left out: {error}")
             failed.append(error)
             continue
         few = few or _few(entrant.run, images)

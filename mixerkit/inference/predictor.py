@@ -191,7 +191,13 @@ def _class_names(model: Classifier) -> tuple[str, ...]:
 def likeliest(
     model: Classifier, logits_BK: np.ndarray, top: int
 ) -> list[tuple[tuple[str, float], ...]]:
-    """(name, probability) of the `top` classes of each image; equal ones in label order."""
+    """(name, probability) of the `top` classes of each image; equal ones in label order.
+    `UserError`: the model gives what is no number."""
+    if np.isnan(logits_BK).any():
+        raise UserError(
+            "The model gives outputs that are no numbers: its weights are damaged, or it was "
+            "trained until it diverged."
+        )
     names, p_BK = _class_names(model), softmax(logits_BK)
     labels_BK = np.argsort(-p_BK, axis=1, kind="stable")[:, :top]
     values_BK = np.take_along_axis(p_BK, labels_BK, axis=1)

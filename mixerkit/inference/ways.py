@@ -51,13 +51,10 @@ def ways_of_file(
 ) -> tuple[Ways, Exported]:
     """How an exported file can be run; and the file, opened, to say what it is."""
     if backend in ("pytorch", COMPILED):
+        others = "openvino" if path.suffix == ".xml" else f"{NATIVE}, {or_runtimes()}"
         raise UserError(
-            f"{path} is exported and {backend} does not read it: choose {NATIVE}, "
-            f"{or_runtimes()}, or give the model that was exported."
-        )
-    if precision == "int8":
-        raise UserError(
-            f"{path} is exported and keeps its precision: `mixer export SOURCE --precision int8`."
+            f"{path} is exported and {backend} does not read it: choose {others}, or give the "
+            f"model that was exported."
         )
     kind = in_float(precision)
     if backend in ("onnxruntime", NATIVE) and path.suffix == ".xml":
@@ -92,8 +89,14 @@ def ways_of_file(
 
 
 def check_precision(exported: Exported, precision: Precision) -> None:
-    """`UserError` where a file in 8 bits is asked for another precision."""
-    if precision != "auto" and exported.about.get("eight_bits"):
+    """`UserError` where a file in 8 bits is asked for another precision, or the other way round."""
+    rounded = bool(exported.about.get("eight_bits"))
+    if precision == "int8" and not rounded:
+        raise UserError(
+            f"{exported.source} is exported in float and keeps that: `mixer export SOURCE "
+            f"--precision int8`."
+        )
+    if precision not in ("auto", "int8") and rounded:
         raise UserError(
             f"{exported.source} is exported in 8 bits and not computed in {precision}: leave the "
             f"precision out, or export the model again."

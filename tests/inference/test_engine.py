@@ -17,9 +17,11 @@ from PIL import Image
 from mixerkit.errors import Refused, UserError
 from mixerkit.inference import engine as module, plan as plan_module, ways as ways_module
 from mixerkit.inference.eager import SIZES
+from mixerkit.inference.eight_bits import Calibration, Setting
 from mixerkit.inference.engine import Predictor
 from mixerkit.inference.export import eager_logits, export, weights_of
 from mixerkit.inference.exported import Exported
+from mixerkit.inference.gate import unjudged
 from mixerkit.inference.graph import Range
 from mixerkit.inference.mixer_graph import EightBits, Form, mixer_graph
 from mixerkit.inference.native import multiplies_eight_bits
@@ -223,6 +225,38 @@ def test_8_bits_are_judged_in_the_runtimes_that_may_answer(
     assert seen == [([*RUNTIMES, *OURS], 2), (["openvino"], 2), (["native"], 2)]
 
 
+def test_a_file_in_8_bits_may_be_asked_for_them(model: MlpMixer, tmp_path: Path) -> None:
+    about = weights_of(model), model.preprocess, model.config
+    calibration = Calibration(about[2], *about[:2], pixels(), "onnxruntime")
+    rounded = unjudged(calibration, Setting())
+    (path,) = export(model, tmp_path / "8.onnx", pixels(), rounded=rounded, force=True).files
+    (other,) = export(model, tmp_path / "f.onnx", pixels()).files
+    for backend in ("auto", "native", "onnxruntime"):
+        predictor = Predictor(path, "int8", backend=backend)  # type: ignore[arg-type]
+        wanted = eager_logits(model, pixels())
+        assert rms(predictor.logits(pixels()) - wanted) < 0.1 * rms(wanted)
+    with pytest.raises(UserError, match="is exported in float and keeps that"):
+        Predictor(other, "int8")
+    with pytest.raises(UserError, match="leave `images` out"):
+        Predictor(path, "int8", images=pixels())
+
+
+def rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.square(x).mean()))
+
+
+def test_what_is_no_number_is_no_answer(model: MlpMixer, tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(image)
+    with torch.no_grad():
+        model.head.bias[1] = float("nan")
+    predictor = Predictor(model)
+    with pytest.raises(UserError, match="outputs that are no numbers"):
+        list(predictor.predict(image))
+    with pytest.raises(UserError, match=r"found 'a\.png'"):
+        predictor.classes("a.png")  # type: ignore[arg-type]
+
+
 def test_8_bits_that_cannot_be_are_told_before_anything_is_measured(
     model: MlpMixer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,7 +388,7 @@ def test_bad_images_and_files(model: MlpMixer, tmp_path: Path) -> None:
         Predictor(path, backend="pytorch")
     with pytest.raises(UserError, match="exported for one image size"):
         Predictor(path, image_size=32)
-    with pytest.raises(UserError, match="keeps its precision"):
+    with pytest.raises(UserError, match="leave `images` out"):
         Predictor(path, "int8", images=pixels())
     path.with_suffix(".xml").touch()
     with pytest.raises(UserError, match="OpenVINO's and ONNX Runtime cannot read it"):

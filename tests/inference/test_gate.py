@@ -91,6 +91,7 @@ def test_the_speed_is_beside_the_fastest_float_until_rounds_agree(
     assert found.runtime == "openvino" and found.ratio == pytest.approx(2.0)
     assert found.decided and not turns, "the first seven rounds decide nothing"
     assert found.in_each == pytest.approx({"onnxruntime": 2.5 / 1.5, "openvino": 2.0})
+    assert found.elsewhere == "; 1.67 in onnxruntime alone"
 
 
 def test_our_own_code_is_timed_beside_the_runtimes() -> None:

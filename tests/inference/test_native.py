@@ -348,6 +348,8 @@ def test_a_compiler_that_is_named_and_not_there(
         ('for last; do :; done; echo half > "$last"; exit 4', "it ended with 4"),
         (r"printf 'error: \374' >&2; exit 1", "error: \ufffd"),
         ("exec sleep 60", "timed out"),
+        ("true", "it wrote nothing"),
+        (r"printf '\tusage\nof it\n' >&2; exit 1", "usage."),
     ],
 )
 def test_a_compiler_that_fails_leaves_nothing(
