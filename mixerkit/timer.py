@@ -30,14 +30,18 @@ def interleave(
     rounds: int,
     warmup: int = 2,
     least_turn: float = 0.02,
+    rest: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds per call in every round. A turn repeats a fast function until about `least_turn`
-    seconds have passed; `warmup` calls of each come first and are thrown away."""
+    seconds have passed; `warmup` calls of each come first and are thrown away. With a `rest` before
+    each turn, threads that the one before left waiting by computing take no core from the next."""
     repeats = {name: _repeats(call, warmup, least_turn, clock) for name, call in functions.items()}
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, call in functions.items():
+            if rest:
+                time.sleep(rest)
             start = clock()
             for _ in range(repeats[name]):
                 call()

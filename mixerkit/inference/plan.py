@@ -35,6 +35,8 @@ model as many as take so many seconds, or what it costs to give each core a part
 ROUNDS, FINALISTS = 5, 2
 """Turns of each way, of which the median counts: what slow moments do to a way is its own, too. A
 stream for each core loses less by them than threads that wait for each other."""
+REST = 0.01
+"""Seconds before each turn: of another way's threads, which wait by computing for a while."""
 HOPELESS, LOOKS = 1.5, 2
 """Times the best way's seconds: what takes longer at so many looks gets no further turns."""
 LEAST_LOOK = 0.01
@@ -175,7 +177,7 @@ def _contest(
         return known
     all_of_them = {one.name: one for one in (*known, entrant)}
     calls: dict[str, Call] = {name: partial(one.run, images_B) for name, one in all_of_them.items()}
-    seconds = interleave(calls, rounds=ROUNDS, warmup=1, least_turn=0.01)
+    seconds = interleave(calls, rounds=ROUNDS, warmup=1, least_turn=0.01, rest=REST)
     measured = [replace(one, seconds=median(seconds[name])) for name, one in all_of_them.items()]
     return sorted(measured, key=lambda one: one.seconds)
 
@@ -190,7 +192,7 @@ def _best_slice(finalists: Sequence[_Entrant], images: Callable[[int], np.ndarra
             if each[-1] * size > SECONDS or _gained_nothing(each):
                 break
     named = {f"{name}:{size}": call for (name, size), call in calls.items()}
-    taken = interleave(named, rounds=ROUNDS, warmup=1, least_turn=0.01)
+    taken = interleave(named, rounds=ROUNDS, warmup=1, least_turn=0.01, rest=REST)
     choices = [Choice(name, size, median(taken[f"{name}:{size}"]) / size) for name, size in calls]
     return min(choices, key=lambda choice: choice.seconds)
 

@@ -158,11 +158,33 @@ def test_what_is_not_a_number_stays_with_its_image() -> None:
 
 
 def test_several_threads_may_ask_at_once() -> None:
-    run, images = Native(ready(SMALL, weights_of(moved(SMALL)))), images_for(SMALL, 200)
-    wanted = run(images)
-    with ThreadPoolExecutor(8) as pool:
-        parts = list(pool.map(run, np.array_split(images, 40)))
-    np.testing.assert_array_equal(np.concatenate(parts), wanted)
+    native, images = Native(ready(SMALL, weights_of(moved(SMALL)))), images_for(SMALL, 200)
+    wanted = native(images)
+    for run in (native, native.by(2), native.by(3, True)):
+        with ThreadPoolExecutor(8) as pool:
+            parts = list(pool.map(run, np.array_split(images, 40)))
+        np.testing.assert_array_equal(np.concatenate(parts), wanted)
+
+
+def test_a_process_that_is_forked_off_has_threads_of_its_own() -> None:
+    """Those of the other process are not there: waiting for them would never end."""
+    script = """
+import os, sys
+import numpy as np
+from mixerkit.inference.native import Native
+from mixerkit.inference.native_constants import ready
+from tests.inference.test_native import SMALL, images_for, moved, weights_of
+native = Native(ready(SMALL, weights_of(moved(SMALL)))).by(3)
+images = images_for(SMALL, 4)
+wanted = native(images)
+child = os.fork()
+same = bool((native(images) == wanted).all())
+if not child:
+    os._exit(0 if same else 1)
+sys.exit(0 if same and os.waitpid(child, 0)[1] == 0 else 1)
+"""
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", script], cwd=root, timeout=120).returncode == 0
 
 
 # -- GELU -------------------------------------------------------------------------------------

@@ -281,7 +281,7 @@ void forward(const Shape* shape, const char* constants, const float* images, int
     const long image = shape->channels * shape->height * shape->width;
     const long result = whole(shape->classes ? shape->classes : shape->model_width);
     const long apart = scratch_bytes(shape, at_once, 1);
-    in_team(images_of_its_own ? std::min(threads, count) : threads, [=](Member member) {
+    the_crew->together(images_of_its_own ? std::min(threads, count) : threads, [=](Member member) {
         const Span own = images_of_its_own ? member.part(count) : Span{0, long(count)};
         char* own_memory = memory + (images_of_its_own ? member.index * apart : 0);
         if (images_of_its_own) member = {0, 1, nullptr};

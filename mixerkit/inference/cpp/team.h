@@ -2,11 +2,15 @@
 
 #pragma once
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
 #include <system_error>
 #include <thread>
-#include <vector>
 
 #include "vectors.h"
 
@@ -58,27 +62,57 @@ struct Member {
     }
 };
 
-// `work` of each member, on threads of their own; on fewer, if the system has no more.
-template <typename Work>
-void in_team(long size, Work work) {
-    if (size <= 1) return work(Member{0, 1, nullptr});
-    std::vector<std::thread> threads;
-    std::atomic<long> members{0};
+// Threads that sleep until somebody brings work, and do it together with them. A thread that is
+// woken gets its core at once; one that is new waits behind whoever is computing there.
+class Crew {
+    std::mutex in_use, mutex;
+    std::condition_variable wake, done;
+    long threads = 0;  // besides whoever brings the work
+    long job = 0, of = 0, busy = 0;
+    const std::function<void(Member)>* work = nullptr;
     Meeting* meeting = nullptr;
-    const auto begin = [&](long index) {
-        long of;
-        while (!(of = members.load(std::memory_order_acquire))) std::this_thread::yield();
-        work(Member{index, of, meeting});
-    };
-    threads.reserve(size - 1);
-    try {
-        for (long index = 1; index < size; index++) threads.emplace_back(begin, index);
-    } catch (const std::system_error&) {
+
+    void serve(long index, long seen) {
+        std::unique_lock<std::mutex> lock(mutex);
+        while (true) {
+            wake.wait(lock, [&] { return job != seen; });
+            seen = job;
+            if (index >= of) continue;
+            const Member member = {index, of, meeting};
+            lock.unlock();
+            (*work)(member);
+            lock.lock();
+            if (--busy == 0) done.notify_one();
+        }
     }
-    const long of = long(threads.size()) + 1;
-    Meeting all_of_them(of);
-    meeting = &all_of_them;
-    members.store(of, std::memory_order_release);
-    begin(0);
-    for (std::thread& one : threads) one.join();
-}
+
+    void hire(long wanted) {
+        try {
+            for (; threads < wanted; threads++)
+                std::thread(&Crew::serve, this, threads + 1, job).detach();
+        } catch (const std::system_error&) {  // the system has no more: fewer will do
+        }
+    }
+
+  public:
+    // `task` of each of so many members, or of fewer; of one, where others are at work already.
+    void together(long members, const std::function<void(Member)>& task) {
+        std::unique_lock<std::mutex> mine(in_use, std::defer_lock);
+        if (members > 1 && mine.try_lock()) hire(members - 1);
+        const long size = mine ? std::min(members, threads + 1) : 1;
+        if (size <= 1) return task(Member{0, 1, nullptr});
+        Meeting all_of_them(size);
+        {
+            std::lock_guard<std::mutex> lock(mutex);
+            work = &task, meeting = &all_of_them, of = size, busy = size - 1, job++;
+        }
+        wake.notify_all();
+        task(Member{0, size, &all_of_them});
+        std::unique_lock<std::mutex> lock(mutex);
+        done.wait(lock, [&] { return busy == 0; });
+    }
+};
+
+// One for the process; a process that is forked off has none of its threads, and gets another.
+inline Crew* the_crew = new Crew;
+inline const int renewed = pthread_atfork(nullptr, nullptr, [] { the_crew = new Crew; });
