@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -33,6 +32,8 @@ from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig, variant
 from tests.inference.test_mixer_graph import CONFIGS, SMALL, moved
 
+pytestmark = pytest.mark.usefixtures("cache_of_these_tests")
+
 OURS = {name: config for name, config in CONFIGS.items() if computes(config)}
 OURS["N/7"] = variant("N/7", num_classes=10)
 TARGETS = {"native": "", "x86-64-v3": "avx2", "x86-64": "sse2"}
@@ -52,18 +53,6 @@ def library(target: str, folder: Path) -> ctypes.CDLL:
 
 def processor() -> str:
     return Path("/proc/cpuinfo").read_text(encoding="utf-8")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("libraries")
 
 
 def images_for(config: MixerConfig, count: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 import ctypes
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,21 +33,11 @@ from mixerkit.spec.preprocess import Preprocess
 from tests.inference.test_mixer_graph import SMALL, moved, weights_of
 from tests.inference.test_native import OURS, TARGETS, configs, library
 
+pytestmark = pytest.mark.usefixtures("cache_of_these_tests")
+
 COLOURED = replace(SMALL, image_size=(24, 16), in_channels=3, width=33, token_width=13)
 WIDE = replace(SMALL, width=144, token_width=30, channel_width=600, depth=1)
 """Deep enough for a product in several parts, and several panels."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("libraries")
 
 
 def preprocess_of(config: MixerConfig) -> Preprocess:
