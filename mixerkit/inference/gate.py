@@ -179,12 +179,12 @@ def speed_up(
     }
     calls: dict[str, Call] = {}
     for name, graph in graphs.items():
+        content = graph.SerializeToString()
         for runtime in runtimes:
             if runtime == NATIVE and name == "float, right":
                 continue  # to our own code it is the same
             for streams in (False, True):
-                about = (graph.SerializeToString(), runtime, "", judge.threads)
-                run = open_graph(*about, streams=streams).run
+                run = open_graph(content, runtime, "", judge.threads, streams=streams).run
                 calls[f"{name} in {runtime}{', images for each' * streams}"] = partial(run, images)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     while True:

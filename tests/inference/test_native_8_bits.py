@@ -317,6 +317,6 @@ def test_without_the_package_that_reads_graphs_it_is_said(
         Predictor(path, backend="native")
 
 
-def test_what_this_processor_can_is_known(folder: Path) -> None:
+def test_what_this_processor_can_is_known() -> None:
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     assert multiplies_eight_bits() == ("avx512_vnni" in flags or "avx_vnni" in flags)
