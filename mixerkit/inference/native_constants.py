@@ -140,9 +140,11 @@ class _Parts:
     def _vector(self, name: str, size: int) -> np.ndarray:
         return self._shaped(name, (size,))
 
-    def _matrix(self, name: str, outputs: int, inputs: int) -> np.ndarray:
-        """[O, I]; the kernel of the patch embedding has more axes."""
-        return self._shaped(f"{name}.weight", (outputs, inputs))
+    def _layer(self, name: str, outputs: int, inputs: int) -> tuple[np.ndarray, np.ndarray]:
+        """Its matrix [O, I], which may have more axes where it is the patch embedding's, and its
+        bias [O]."""
+        matrix_OI = self._shaped(f"{name}.weight", (outputs, inputs))
+        return matrix_OI, self._vector(f"{name}.bias", outputs)
 
     def _shaped(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         tensor = self.model.weights.get(name)
@@ -157,10 +159,7 @@ class _Parts:
 
     def _along(self, name: str, outputs: int, inputs: int) -> Iterator[np.ndarray]:
         """A matrix on the left of its product."""
-        matrix_OI, bias_O = (
-            self._matrix(name, outputs, inputs),
-            self._vector(f"{name}.bias", outputs),
-        )
+        matrix_OI, bias_O = self._layer(name, outputs, inputs)
         if name not in self.ranges:
             yield matrix_OI
             yield bias_O
@@ -171,10 +170,7 @@ class _Parts:
 
     def _each_row(self, name: str, outputs: int, inputs: int) -> Iterator[np.ndarray]:
         """A matrix on the right of its product, in panels of columns."""
-        matrix_OI, bias_O = (
-            self._matrix(name, outputs, inputs),
-            self._vector(f"{name}.bias", outputs),
-        )
+        matrix_OI, bias_O = self._layer(name, outputs, inputs)
         if name not in self.ranges:
             yield _in_panels(_filled(matrix_OI.T, 1, self.widths.lanes), self.widths.panel)
             yield bias_O
