@@ -29,6 +29,7 @@ from mixerkit.inference.native_constants import ready
 from mixerkit.inference.native_gelu import FINE, gelu_powers
 from mixerkit.inference.ways import ways_of_model
 from mixerkit.model.mixer import MlpMixer
+from mixerkit.results import usable_cores
 from mixerkit.spec.mixer import MixerConfig, variant
 from tests.inference.test_mixer_graph import CONFIGS, SMALL, moved
 
@@ -157,23 +158,52 @@ def test_several_threads_may_ask_at_once() -> None:
 
 def test_a_process_that_is_forked_off_has_threads_of_its_own() -> None:
     """Those of the other process are not there: waiting for them would never end."""
-    script = """
-import os, sys
-import numpy as np
-from mixerkit.inference.native import Native
-from mixerkit.inference.native_constants import ready
-from tests.inference.test_native import SMALL, images_for, moved, weights_of
-native = Native(ready(SMALL, weights_of(moved(SMALL)))).by(3)
-images = images_for(SMALL, 4)
+    in_a_new_process("""
 wanted = native(images)
 child = os.fork()
 same = bool((native(images) == wanted).all())
 if not child:
     os._exit(0 if same else 1)
-sys.exit(0 if same and os.waitpid(child, 0)[1] == 0 else 1)
-"""
+assert same and os.waitpid(child, 0)[1] == 0
+""")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems choose for us")
+@pytest.mark.skipif(usable_cores() < 2, reason="there is one core for all")
+def test_other_threads_keep_off_the_core_of_the_one_that_asks() -> None:
+    """A system that saves cores would let them take turns on one."""
+    in_a_new_process("""
+core = ctypes.CDLL(None).sched_getcpu
+all_of_them, threads = os.sched_getaffinity(0), set(os.listdir("/proc/self/task"))
+native(images)
+others = set(os.listdir("/proc/self/task")) - threads
+assert len(others) == 2, others
+while True:
+    here = core()
+    native(images)
+    if core() == here:
+        break
+for one in others:
+    assert os.sched_getaffinity(int(one)) == all_of_them - {here}
+assert os.sched_getaffinity(0) == all_of_them
+""")
+
+
+def in_a_new_process(lines: str) -> None:
+    """Lines of Python about `native`, by three threads, and `images` for it."""
+    script = f"""
+import ctypes, os
+from mixerkit.inference.native import Native
+from mixerkit.inference.native_constants import ready
+from tests.inference.test_native import SMALL, images_for, moved, weights_of
+native = Native(ready(SMALL, weights_of(moved(SMALL)))).by(3)
+images = images_for(SMALL, 4)
+{lines}"""
     root = Path(__file__).parents[2]
-    assert subprocess.run([sys.executable, "-c", script], cwd=root, timeout=120).returncode == 0
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, timeout=120, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # -- GELU -------------------------------------------------------------------------------------

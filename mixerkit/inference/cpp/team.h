@@ -3,6 +3,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
@@ -11,6 +12,7 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 #include "vectors.h"
 
@@ -67,7 +69,8 @@ struct Member {
 class Crew {
     std::mutex in_use, mutex;
     std::condition_variable wake, done;
-    long threads = 0;  // besides whoever brings the work
+    std::vector<std::thread> threads;  // besides whoever brings the work
+    int kept_off = -1;                 // the core that they may not use
     long job = 0, of = 0, busy = 0;
     const std::function<void(Member)>* work = nullptr;
     Meeting* meeting = nullptr;
@@ -88,10 +91,28 @@ class Crew {
 
     void hire(long wanted) {
         try {
-            for (; threads < wanted; threads++)
-                std::thread(&Crew::serve, this, threads + 1, job).detach();
+            while (long(threads.size()) < wanted) {
+                threads.emplace_back(&Crew::serve, this, long(threads.size()) + 1, job);
+                kept_off = -1;
+            }
         } catch (const std::system_error&) {  // the system has no more: fewer will do
         }
+    }
+
+    // Keeps them off the core of whoever brings the work. Systems that save cores, as virtual
+    // machines do, wake a thread on the core that woke it, and both would take turns there.
+    void keep_off_this_core() {
+#ifdef __linux__
+        const int here = sched_getcpu();
+        cpu_set_t cores;
+        if (here < 0 || here == kept_off) return;
+        if (pthread_getaffinity_np(pthread_self(), sizeof(cores), &cores)) return;
+        CPU_CLR(here, &cores);
+        if (!CPU_COUNT(&cores)) return;
+        for (auto& thread : threads)
+            pthread_setaffinity_np(thread.native_handle(), sizeof(cores), &cores);
+        kept_off = here;
+#endif
     }
 
   public:
@@ -99,8 +120,9 @@ class Crew {
     void together(long members, const std::function<void(Member)>& task) {
         std::unique_lock<std::mutex> mine(in_use, std::defer_lock);
         if (members > 1 && mine.try_lock()) hire(members - 1);
-        const long size = mine ? std::min(members, threads + 1) : 1;
+        const long size = mine ? std::min(members, long(threads.size()) + 1) : 1;
         if (size <= 1) return task(Member{0, 1, nullptr});
+        keep_off_this_core();
         Meeting all_of_them(size);
         {
             std::lock_guard<std::mutex> lock(mutex);
