@@ -31,7 +31,8 @@ SECONDS = 0.5
 """Of one call, beyond which larger slices are not tried."""
 FEW, WORTH_A_CALL = 8, 0.01
 """Images at once by which ways for many are told apart, where that takes no longer; and of a small
-model as many as take so many seconds, or what it costs to give each core a part would decide."""
+model as many as take so many seconds, or what it costs to give each core a part would decide.
+Slices grow up to these seconds in any case."""
 ROUNDS, FINALISTS = 5, 2
 """Turns of each way, of which the median counts: what slow moments do to a way is its own, too. A
 stream for each core loses less by them than threads that wait for each other."""
@@ -189,11 +190,12 @@ def _best_slice(finalists: Sequence[_Entrant], images: Callable[[int], np.ndarra
         for size in SLICES:
             call = calls[one.name, size] = partial(one.run, images(size))
             each.append(_seconds(call) / size)
-            if each[-1] * size > SECONDS or _gained_nothing(each):
+            taken = each[-1] * size
+            if taken > SECONDS or (taken > WORTH_A_CALL and _gained_nothing(each)):
                 break
     named = {f"{name}:{size}": call for (name, size), call in calls.items()}
-    taken = interleave(named, rounds=ROUNDS, warmup=1, least_turn=0.01, rest=REST)
-    choices = [Choice(name, size, median(taken[f"{name}:{size}"]) / size) for name, size in calls]
+    turns = interleave(named, rounds=ROUNDS, warmup=1, least_turn=0.01, rest=REST)
+    choices = [Choice(name, size, median(turns[f"{name}:{size}"]) / size) for name, size in calls]
     return min(choices, key=lambda choice: choice.seconds)
 
 
