@@ -133,8 +133,8 @@ def test_slices_grow_while_that_is_faster() -> None:
 
 def test_slices_of_a_small_model_grow_in_any_case() -> None:
     """Two doublings that gain nothing say little of calls that take no time."""
-    run = sleeping(lambda n: 0.0002 * n if n < 32 else 0.0001 * n)
-    assert fastest(opened(only=run), images).many.slice >= 32
+    run = sleeping(lambda n: {1: 0.0005, 2: 0.0012, 4: 0.0024}.get(n, 0.0003 * n))
+    assert fastest(opened(only=run), images).many.slice >= 8
 
 
 def test_slow_models_are_not_tried_with_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
