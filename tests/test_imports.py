@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "mixerkit"
 FOUNDATION = {
     "launch": set(), "timer": set(), "errors": {"launch"}, "spec": {"errors"},
     "results": {"errors"}, "download": {"errors"}, "device": {"errors"},
-    "compiler": {"errors"},
+    "compiler": {"errors"}, "other_programs": set(),
 }  # fmt: skip
 PARTS = {
     "model": set(),
@@ -43,6 +43,7 @@ WITHOUT_TORCH = (
     "errors.py",
     "launch.py",
     "timer.py",
+    "other_programs.py",
     "results.py",
     "download/",
     "model/cost.py",

@@ -38,6 +38,7 @@ from mixerkit.inference.exported import normalised
 from mixerkit.inference.runtimes import Run
 from mixerkit.model.cost import cost
 from mixerkit.model.mixer import MlpMixer
+from mixerkit.other_programs import OtherPrograms
 from mixerkit.results import write_results
 from mixerkit.spec.preprocess import plain_preprocess
 from mixerkit.timer import Call
@@ -63,7 +64,7 @@ Seconds = Mapping[Key, Rounds]
 def study(out: Path, say: Say, quick: bool, model: str) -> list[dict[str, Any]]:
     """A row for each contender, batch size and input, written to `out`. `RunFailed`: one of them
     gives wrong outputs, and the others' rows are written; or nobody can be measured."""
-    measured = prepared(model)
+    measured, others = prepared(model), OtherPrograms()
     rows: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     batches = batches_of(measured, quick)
@@ -90,6 +91,7 @@ def study(out: Path, say: Say, quick: bool, model: str) -> list[dict[str, Any]]:
             "parameters": cost(measured.config).parameters,
             "threads": torch.get_num_threads(),
             "left_out": contenders.left_out,
+            "other_programs": others.share(),
             "ceilings": found,
             "memory_bytes_per_second": memory_bandwidth(),
             "alone": {"images": batches[1], "rows": alone},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from mixerkit.cli.arguments import Flag, Word, parse, shown_as
 from mixerkit.cli.text import pairs, percent, size, table
 from mixerkit.errors import EXIT_DONE, UserError, how_to_install
-from mixerkit.spec.mixer import Size
+from mixerkit.spec.mixer import Size, is_variant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -238,7 +238,10 @@ def _written(
 
 
 def name_of(source: str) -> str:
-    """A name for a file of the model `source`: "zoo:fashion-demo" gives "fashion-demo"."""
+    """A name for a file of the model `source`: "zoo:fashion-demo" gives "fashion-demo", and "B/16"
+    "B-16"."""
+    if is_variant(source):
+        return source.replace("/", "-")
     last = Path(source.rpartition(":")[2]).name
     known = (".npz", ".safetensors", ".pth", ".pt", ".bin")
     stem = last.removesuffix(next((end for end in known if last.endswith(end)), ""))

@@ -168,7 +168,8 @@ def test_predict_reads_what_export_wrote(
         ("runs/photos@best", "photos-best"),
         ("folder/Mixer-B_16.npz", "Mixer-B_16"),
         ("hf://timm/mixer_b16_224.goog_in21k", "mixer_b16_224.goog_in21k"),
-        ("B/16", "16"),
+        ("B/16", "B-16"),
+        ("article", "article"),
     ],
 )
 def test_names_of_files(source: str, name: str) -> None:
