@@ -58,7 +58,8 @@ class Predict:
     ] = "default"
     """What computes: PyTorch its models, and an exported one the first installed runtime that reads
     it (default; in bfloat16 what is fastest); or what is fastest here (auto), which is measured for
-    some seconds and remembered. native is our own code, compiled for this processor."""
+    some seconds, or minutes where the model is large, and remembered. native is our own code,
+    compiled for this processor."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What products are computed in: that of an exported file, else float32 (auto); bfloat16 needs
     a GPU, or OpenVINO and a processor that has it. For 8 bits export the model."""

@@ -13,10 +13,11 @@ import numpy as np
 from mixerkit.data.decode import fit, upright
 from mixerkit.errors import UserError
 from mixerkit.inference.exported import as_logits, is_exported, normalised, softmax
+from mixerkit.inference.kept_plan import kept_plan
 from mixerkit.inference.mixer_graph import EightBits
 from mixerkit.inference.native import check_computes
 from mixerkit.inference.native_compiler import native_library
-from mixerkit.inference.plan import Choice, kept_plan, sliced
+from mixerkit.inference.plan import Choice, sliced
 from mixerkit.inference.predictor import (
     BATCH_SIZE,
     Prediction,
@@ -53,10 +54,10 @@ class Predictor:
     """A model ready to predict on this machine.
 
     `source`: a model, or anything that names one (a run folder, a file of weights, `zoo:NAME`, an
-    exported file). `backend` "auto" measures for some seconds which of our own code and the
-    installed runtimes is fastest, with how many threads, for a single image and for many, and
-    remembers it; `again` measures anew; `threads` 0 tries several. `watch` is told what is measured
-    and found.
+    exported file). `backend` "auto" measures which of our own code and the installed runtimes is
+    fastest, with how many threads, for a single image and for many, and remembers it; that takes
+    some seconds, or minutes for a large model. `again` measures anew; `threads` 0 tries several.
+    `watch` is told what is measured and found.
 
     `precision`: "auto" is that of an exported file, else float32. "bfloat16" computes products so,
     on a GPU, or in OpenVINO on processors that can. "int8" finds how to round on `images`, 8-bit

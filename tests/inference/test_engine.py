@@ -275,10 +275,10 @@ def test_8_bits_that_cannot_be_are_told_before_anything_is_measured(
 def test_the_second_predictor_measures_nothing(
     model: MlpMixer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mixerkit.inference import plan
+    from mixerkit.inference import kept_plan
 
     first = Predictor(model).plan
-    monkeypatch.setattr(plan, "fastest", lambda *given: pytest.fail("measured again"))
+    monkeypatch.setattr(kept_plan, "fastest", lambda *given: pytest.fail("measured again"))
     assert Predictor(model).plan == first
 
 
