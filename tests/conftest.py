@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from mixerkit.other_programs import OtherPrograms
+
 # Shells let what they start in the background ignore Ctrl-C, and its children with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -52,6 +54,12 @@ def seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nobody else computed here: how to compute is measured once."""
+    monkeypatch.setattr(OtherPrograms, "share", lambda self: 0.0)
 
 
 @pytest.fixture

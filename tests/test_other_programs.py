@@ -13,6 +13,11 @@ from mixerkit.other_programs import OtherPrograms
 LINE = "cpu  {user} 10 20 {idle} 50 0 5 {steal} 7 7\ncpu0 1 2 3\n"
 
 
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    """Not here."""
+
+
 @pytest.fixture
 def stat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the system says."""

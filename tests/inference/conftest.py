@@ -1,17 +1,9 @@
-"""Fixtures of the tests of inference."""
+"""Fixtures of the tests of our own compiled code."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from mixerkit.other_programs import OtherPrograms
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if nobody else computed here: plans that are measured are kept."""
-    monkeypatch.setattr(OtherPrograms, "share", lambda self: 0.0)
 
 
 @pytest.fixture(scope="module")
