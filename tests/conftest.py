@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from mixerkit.inference import plan
 from mixerkit.other_programs import OtherPrograms
 
 # Shells let what they start in the background ignore Ctrl-C, and its children with it.
@@ -60,6 +61,13 @@ def seeds() -> None:
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if nobody else computed here: how to compute is measured once."""
     monkeypatch.setattr(OtherPrograms, "share", lambda self: 0.0)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How to compute is measured by few turns: that the best is found, tests of plans ask."""
+    for name, value in {"ROUNDS": 1, "LOOKS": 1, "LEAST_LOOK": 1e-3, "REST": 0, "FINAL": 0}.items():
+        monkeypatch.setattr(plan, name, value)
 
 
 @pytest.fixture

@@ -7,20 +7,24 @@ from mixerkit.study.figures import COLOURS, MARKS
 
 
 def figure(products: list[dict[str, Any]]) -> bytes:
-    """Signal to noise of the logits by block, a line for each product of a block."""
+    """Signal to noise of the logits by block, a line for each product of a block, and one for the
+    patch embedding, which comes before them."""
     known = {row["product"]: row["signal_to_noise"] for row in products}
-    parts = sorted({name.partition(".")[2].partition(".")[2] for name in known})
+    of_blocks = [name for name in known if name.startswith("blocks.")]
+    parts = sorted({name.split(".", 2)[2] for name in of_blocks})
     with style():
         canvas = new_figure(6.4, 3.2)
         panel = canvas.subplots()
         for number, part in enumerate(parts):
-            blocks = sorted(int(name.split(".")[1]) for name in known if name.endswith(f".{part}"))
+            blocks = sorted(int(one.split(".")[1]) for one in of_blocks if one.endswith(f".{part}"))
             panel.plot(
                 [block + 1 for block in blocks],
                 [known[f"blocks.{block}.{part}"] for block in blocks],
                 color=COLOURS[number], marker=MARKS[number], markersize=4.5, label=_called(part),
             )  # fmt: skip
             panel.set_xticks([block + 1 for block in blocks])
+        if "stem" in known:
+            panel.axhline(known["stem"], color="0.4", linestyle="--", label="patch embedding")
         panel.set(title="One product in 8 bits, all others in float", xlabel="block")
         panel.set_ylabel("signal to noise of the logits, dB")
         canvas.legend(loc="outside right center")

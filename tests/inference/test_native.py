@@ -268,8 +268,11 @@ def test_the_polynomial_needs_its_degree(flavour: str) -> None:
 
 @pytest.fixture
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nothing is compiled yet; the cache's folder."""
+    """Nothing is compiled yet; the cache's folder. What is compiled is slow, and soon there."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    hasty = tuple("-O0" if flag == "-O3" else flag for flag in compiler_module.FLAGS)
+    assert hasty != compiler_module.FLAGS
+    monkeypatch.setattr(compiler_module, "FLAGS", hasty)
     forget(monkeypatch)
     return tmp_path / "mixerkit" / "native"
 

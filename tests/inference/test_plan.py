@@ -12,6 +12,11 @@ from mixerkit.inference.plan import fastest, sliced
 from mixerkit.inference.runtimes import Run
 
 
+@pytest.fixture(autouse=True)
+def hasty() -> None:
+    """Not here."""
+
+
 def images(count: int) -> np.ndarray:
     return np.arange(3 * count, dtype=np.float32).reshape(count, 3)
 
@@ -160,6 +165,7 @@ def test_slow_models_are_not_tried_with_many_images(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROUNDS", 1)
     ways = {f"{i}": sleeping(lambda n: 0.001) for i in range(3)}
     told: list[str] = []
     fastest(opened(**ways), images, told.append)
