@@ -111,9 +111,10 @@ def fastest(
         few = few or _few(entrant.run, images)
         alone = _contest(alone, entrant, images(1))[:1]
         together = _contest(together, entrant, images(few))[:FINALISTS]
-        expected = (time.monotonic() - start) / number * len(candidates)
-        if number == 2 and expected > LONG:
-            watch(f"that takes about {expected:.0f} s")
+        if number == 2:
+            expected = (time.monotonic() - start) / number * len(candidates)
+            if expected > LONG:
+                watch(f"that takes about {expected:.0f} s")
     if not alone:
         raise failed[0]
     one = Choice(alone[0].name, 1, alone[0].seconds)
@@ -144,6 +145,8 @@ def _contest(
 
 def _best_slice(finalists: Sequence[_Entrant], images: Callable[[int], np.ndarray]) -> Choice:
     best_of_each = [_best_size(one, images) for one in finalists]
+    if len(best_of_each) == 1:
+        return best_of_each[0]
     taken = sum(max(best.seconds * best.slice, LEAST_LOOK) + REST for best in best_of_each)
     rounds = max(ROUNDS, min(MOST_ROUNDS, int(FINAL / taken)))
     return min(
