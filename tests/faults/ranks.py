@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 
@@ -97,21 +98,18 @@ def start(folder: Path, strategy: str, count: int, restarts: int = 0) -> Togethe
 
 @dataclass(frozen=True)
 class Alone:
-    """Runs of two processes that nothing happened to, by strategy; `seconds`, of the longest."""
+    """A run of two processes that nothing happened to, in `folder`, and how long it took."""
 
-    folders: dict[str, Path]
+    folder: Path
     seconds: float
 
 
-def undisturbed(folder: Path) -> Alone:
-    """The runs that all trials are compared with."""
-    seconds = 0.0
-    for strategy in RECIPES:
-        started = time.perf_counter()
-        together = start(folder / strategy, strategy, 2)
-        assert together.wait() == 0, together.said()
-        seconds = max(seconds, time.perf_counter() - started)
-    return Alone({strategy: folder / strategy for strategy in RECIPES}, seconds)
+def undisturbed(folder: Path, strategy: str) -> Alone:
+    """The run that trials of a strategy are compared with."""
+    started = time.perf_counter()
+    together = start(folder / strategy, strategy, 2)
+    assert together.wait() == 0, together.said()
+    return Alone(folder / strategy, time.perf_counter() - started)
 
 
 def one_killed(folder: Path, strategy: str, alone: Alone, random: Random) -> None:
@@ -126,7 +124,7 @@ def one_killed(folder: Path, strategy: str, alone: Alone, random: Random) -> Non
         assert together.wait() == 0, together.said()
     finally:
         together.end()
-    assert_same_end(folder / "run", alone.folders[strategy] / "run")
+    assert_same_end(folder / "run", alone.folder / "run")
 
 
 def launcher_killed(folder: Path, strategy: str, alone: Alone, random: Random) -> None:
@@ -142,7 +140,7 @@ def launcher_killed(folder: Path, strategy: str, alone: Alone, random: Random) -
     finally:
         together.end()
     _finish(folder, strategy, 2)
-    assert_same_end(folder / "run", alone.folders[strategy] / "run", shifted=True)
+    assert_same_end(folder / "run", alone.folder / "run", shifted=True)
 
 
 def other_numbers(folder: Path, strategy: str, alone: Alone, random: Random) -> None:
@@ -152,8 +150,8 @@ def other_numbers(folder: Path, strategy: str, alone: Alone, random: Random) -> 
         _wait_for(together, random.uniform(0.3, 1) * alone.seconds)
         together.end()
     _finish(folder, strategy, 2)
-    assert seen(folder) == seen(alone.folders[strategy])
-    found, expected = losses(folder), losses(alone.folders[strategy])
+    assert seen(folder) == seen(alone.folder)
+    found, expected = losses(folder), losses(alone.folder)
     assert len(found) == STEPS and found == pytest.approx(expected, rel=WITHIN)
 
 
@@ -199,7 +197,7 @@ def killed_together(trial: Trial) -> None:
     """One kind of trial after the other, of both strategies."""
     kind = KINDS[trial.number % len(KINDS)]
     strategy = sorted(RECIPES)[trial.number // len(KINDS) % len(RECIPES)]
-    kind(trial.folder, strategy, trial.shared, trial.random)
+    kind(trial.folder, strategy, trial.shared(strategy), trial.random)
 
 
 FAULTS = (
@@ -212,6 +210,6 @@ FAULTS = (
         trials=30,
         short=2,
         run=killed_together,
-        prepare=undisturbed,
+        prepare=lambda folder: cache(partial(undisturbed, folder)),
     ),
 )
