@@ -23,7 +23,8 @@ from mixerkit.timer import Call, interleave
 
 SLICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SECONDS = 0.5
-"""Of one call, beyond which larger slices are not tried."""
+"""Of one call, beyond which larger slices are not tried, but for those that each core has a part
+of."""
 FEW, WORTH_A_CALL = 8, 0.01
 """Images at once by which ways for many are told apart, where that takes no longer; and of a small
 model as many as take so many seconds, or what it costs to give each core a part would decide.
@@ -118,7 +119,7 @@ def fastest(
     if not alone:
         raise failed[0]
     one = Choice(alone[0].name, 1, alone[0].seconds)
-    return Plan(one, _best_slice(together, images))
+    return Plan(one, _best_slice(together, images, few))
 
 
 def _few(run: Run, images: Callable[[int], np.ndarray]) -> int:
@@ -143,8 +144,10 @@ def _contest(
     return sorted(measured, key=lambda one: one.seconds)
 
 
-def _best_slice(finalists: Sequence[_Entrant], images: Callable[[int], np.ndarray]) -> Choice:
-    best_of_each = [_best_size(one, images) for one in finalists]
+def _best_slice(
+    finalists: Sequence[_Entrant], images: Callable[[int], np.ndarray], few: int
+) -> Choice:
+    best_of_each = [_best_size(one, images, few) for one in finalists]
     if len(best_of_each) == 1:
         return best_of_each[0]
     taken = sum(max(best.seconds * best.slice, LEAST_LOOK) + REST for best in best_of_each)
@@ -154,14 +157,15 @@ def _best_slice(finalists: Sequence[_Entrant], images: Callable[[int], np.ndarra
     )
 
 
-def _best_size(one: _Entrant, images: Callable[[int], np.ndarray]) -> Choice:
-    """Sizes grow while that gains anything; the best of them in turns."""
+def _best_size(one: _Entrant, images: Callable[[int], np.ndarray], few: int) -> Choice:
+    """Sizes grow while that gains anything, and to `few` in any case: of less, some cores would get
+    nothing. The best of them in turns."""
     tried: list[Choice] = []
     for size in SLICES:
         taken = _seconds(partial(one.run, images(size)))
         tried.append(Choice(one.name, size, taken / size))
         gained = not _gained_nothing([choice.seconds for choice in tried])
-        if taken > SECONDS or (taken > WORTH_A_CALL and not gained):
+        if size >= few and (taken > SECONDS or (taken > WORTH_A_CALL and not gained)):
             break
     found = _in_slices([one], tried, images, ROUNDS)
     return min(found, key=lambda choice: choice.seconds)

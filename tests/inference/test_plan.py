@@ -91,6 +91,18 @@ def test_ways_for_many_are_told_apart_by_images_that_cores_can_share(
     assert found.one.backend != "parts" and found.many.backend == "parts"
 
 
+def test_each_core_gets_an_image_of_a_large_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image takes longer than larger slices are tried; by it alone one of two cores would
+    rest."""
+    monkeypatch.setattr(module, "usable_cores", lambda: 2)
+    monkeypatch.setattr(module, "SECONDS", 0.01)
+    together = sleeping(lambda n: 0.015 * n)
+    parts = sleeping(lambda n: 0.024 * -(-n // 2))
+    for ways in (opened(parts=parts), opened(together=together, parts=parts)):
+        many = fastest(ways, images).many
+        assert (many.backend, many.slice) == ("parts", 2)
+
+
 def test_few_ways_are_open_at_once() -> None:
     """A large model in a dozen ways would not fit into memory."""
     kept: list[weakref.ref[Run]] = []
