@@ -23,8 +23,7 @@ from mixerkit.timer import Call, interleave
 
 SLICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SECONDS = 0.5
-"""Of one call, beyond which larger slices are not tried, but for those that each core has a part
-of."""
+"""Of one call, beyond which larger slices are not tried, once each core has a part of them."""
 FEW, WORTH_A_CALL = 8, 0.01
 """Images at once by which ways for many are told apart, where that takes no longer; and of a small
 model as many as take so many seconds, or what it costs to give each core a part would decide.
