@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mixerkit.benchmark.peer_settings import KINDS
 from mixerkit.cli.text import short
 from mixerkit.results import read_results
 from mixerkit.study.arms import ranked_by
@@ -120,10 +121,10 @@ def of_int8(results: Results) -> str:
 
 
 def of_inference(results: Results) -> str:
-    """One line for each contender and input: images a second for each batch size, times as fast as
-    the best peer in the same precision with its quartiles, and the share of that precision's
-    ceiling."""
-    measured = results["rows"]
+    """One line for each contender and input, by precision: images a second for each batch size,
+    times as fast as the best peer in the same precision with its quartiles, and the share of that
+    precision's ceiling."""
+    measured = sorted(results["rows"], key=lambda row: KINDS.index(row["kind"]))
     batches = list(dict.fromkeys(row["batch"] for row in measured))
     rows = []
     for name, timed in dict.fromkeys((row["contender"], row["input"]) for row in measured):

@@ -1,5 +1,8 @@
 """Who takes part in the bench of inference: our engine in each precision, and timm's model in every
 runtime that is installed, each with the setting that is fastest for the batch.
+
+Only those of one precision are open at once: each has the weights in an order of its own, often
+twice, which of a large model is more memory than a machine has.
 """
 
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ from mixerkit.benchmark.cold_start import timed
 from mixerkit.benchmark.deployed import PEERS, Peer, absent, not_installed, open_peer
 from mixerkit.benchmark.peer_files import peer_file, quietly
 from mixerkit.benchmark.peer_pytorch import nothing_compiled_yet
-from mixerkit.benchmark.peer_settings import Kind, Setting, settings_of
+from mixerkit.benchmark.peer_settings import KINDS, Kind, Setting, settings_of
 from mixerkit.benchmark.workload import Say
 from mixerkit.errors import UserError
 from mixerkit.inference.eight_bits import Calibration, Setting as Rounding
@@ -40,33 +43,29 @@ PRECISIONS: dict[Kind, Precision] = {"float32": "float32", "bfloat16": "bfloat16
 @dataclass(frozen=True)
 class Contender:
     """`run` takes images as the model does, `from_pixels` as decoders give them, both [B, I, H, W];
-    `setting`: with which it runs; `seconds`: about what a call takes."""
+    `setting`: with which it runs; `slice`: images that are computed at once; `seconds`: about what
+    a call takes."""
 
     name: str
     kind: Kind
     run: Run
     from_pixels: Run
     setting: str
+    slice: int
     seconds: float
 
 
 @dataclass(frozen=True)
 class Ours:
-    """Our engine on the model, and the exported file that is deployed."""
+    """What our engine is opened on, and the exported file that is deployed."""
 
     kind: Kind
-    predictor: Predictor
+    source: MlpMixer | Path
     file: Path
 
-    def setting(self, batch: int) -> str:
-        """What the engine found to be the fastest."""
-        choice = self.predictor.plan.for_batch(batch)
-        return f"{choice.backend}, {min(choice.slice, batch)} at once"
-
-    def timed(self, images: np.ndarray) -> Chosen:
-        """What runs them, with the seconds that it takes."""
-        run = self.predictor.outputs
-        return best_setting([self.setting(len(images))], lambda _: run, images)
+    def opened(self, again: bool = False) -> Predictor:
+        """How it runs is measured `again`, or known."""
+        return Predictor(self.source, PRECISIONS[self.kind], again=again)
 
 
 class Contenders:
@@ -80,30 +79,35 @@ class Contenders:
         self.wrong: dict[str, str] = {}
         self.peers: dict[str, Path] = {}
         self.ours: dict[str, Ours] = {}
-        self._chosen: dict[tuple[str, int], str] = {}  # settings by name and batch
+        self._chosen: dict[tuple[str, int], str] = {}  # settings of peers by name and batch
         for name in QUICK_PEERS if quick else PEERS:
             self._add_peer(name, PEERS[name])
         for kind in PRECISIONS:
             self._add_ours(f"mixerkit {kind}", kind)
 
-    def at(self, pixels_BIHW: np.ndarray) -> list[Contender]:
-        """Each as it is fastest on so many images."""
+    def kinds(self) -> list[Kind]:
+        """Those of which anybody takes part."""
+        here = {PEERS[name].kind for name in self.peers}
+        here |= {ours.kind for ours in self.ours.values()}
+        return [kind for kind in KINDS if kind in here]
+
+    def at(self, pixels_BIHW: np.ndarray, kind: Kind) -> list[Contender]:
+        """Those that compute in that precision, each as it is fastest on so many images."""
         assert self.model.preprocess
         prepare = partial(normalised, preprocess=self.model.preprocess)
         images, batch = prepare(pixels_BIHW), len(pixels_BIHW)
         found = []
         with nothing_compiled_yet():
             for name, file in self.peers.items():
-                chosen = self._best(name, file, images)
-                self._chosen[name, batch] = chosen.setting
-                from_pixels = partial(_prepared, prepare, chosen.run)
-                about = chosen.setting, chosen.seconds
-                found.append(Contender(name, PEERS[name].kind, chosen.run, from_pixels, *about))
-        for name, ours in self.ours.items():
-            chosen = ours.timed(images)
-            about = chosen.setting, chosen.seconds
-            found.append(Contender(name, ours.kind, chosen.run, ours.predictor.logits, *about))
-        return found
+                if PEERS[name].kind == kind:
+                    chosen = self._best(name, file, images)
+                    self._chosen[name, batch] = chosen.setting
+                    from_pixels = partial(_prepared, prepare, chosen.run)
+                    about = chosen.setting, batch, chosen.seconds
+                    found.append(Contender(name, kind, chosen.run, from_pixels, *about))
+        return found + [
+            _ready(name, ours, images) for name, ours in self.ours.items() if ours.kind == kind
+        ]
 
     def dismiss(self, name: str, why: str) -> None:
         """It takes part no longer, as what it gives is wrong."""
@@ -164,9 +168,9 @@ class Contenders:
             return self._leave_out(name, "this processor does not multiply in bfloat16")
         with quietly():
             file = _exported(self.model, kind, self.folder)
-            source = file if kind == "int8" else self.model
-            predictor = Predictor(source, PRECISIONS[kind], again=True)  # in today's conditions
-            self.ours[name] = Ours(kind, predictor, file)
+            ours = Ours(kind, file if kind == "int8" else self.model, file)
+            ours.opened(again=True)  # in today's conditions
+            self.ours[name] = ours
         self.say(f"ready: {name}")
 
     def _leave_out(self, name: str, why: str) -> None:
@@ -186,6 +190,17 @@ class Contenders:
     def _settings(self, name: str, batch: int) -> dict[str, Setting]:
         macs = cost(self.model.config).macs * batch
         return settings_of(PEERS[name].runtime, PEERS[name].kind, macs, usable_cores())
+
+
+def _ready(name: str, ours: Ours, images: np.ndarray) -> Contender:
+    """Our engine, opened as it found to be the fastest for so many images."""
+    predictor, batch = ours.opened(), len(images)
+    choice = predictor.plan.for_batch(batch)
+    at_once = min(choice.slice, batch)
+    setting = f"{choice.backend}, {at_once} at once"
+    chosen = best_setting([setting], lambda _: predictor.outputs, images)
+    about = setting, at_once, chosen.seconds
+    return Contender(name, ours.kind, chosen.run, predictor.logits, *about)
 
 
 def _prepared(prepare: Run, run: Run, pixels_BIHW: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
 """`mixer bench inference`: images a second of our engine beside timm's model in every runtime.
 
-All contenders have the same weights and run in turns, batch by batch, together with the machine's
-own ceilings: the model's matrix products and nothing else. What computes in float32, in bfloat16
-and in 8 bits is compared with its own kind; the share of a ceiling says what is left to win.
+All contenders have the same weights. What computes in float32, in bfloat16 and in 8 bits is
+compared with its own kind: batch by batch those of one kind run in turns, together with the
+machine's own ceilings, the model's matrix products and nothing else. The share of a ceiling says
+what is left to win.
 
 Letters: B batch, I image channels, H W image height and width.
 """
@@ -20,7 +21,7 @@ from torch import nn
 from mixerkit.benchmark.answers import signal_of, wrong
 from mixerkit.benchmark.ceilings import Ceiling, ceilings, memory_bandwidth, rates
 from mixerkit.benchmark.contenders import Contender, Contenders
-from mixerkit.benchmark.peer_settings import KINDS, Kind
+from mixerkit.benchmark.peer_settings import Kind
 from mixerkit.benchmark.turns import (
     LEAST_CALLS,
     TURN,
@@ -41,15 +42,14 @@ from mixerkit.model.mixer import MlpMixer
 from mixerkit.other_programs import OtherPrograms
 from mixerkit.results import write_results
 from mixerkit.spec.preprocess import plain_preprocess
-from mixerkit.timer import Call
 
 BATCHES, SMALL_BATCHES, QUICK_BATCHES = (1, 8, 32), (1, 32, 256), (1, 4)
 SMALL = 10**9
 """Multiply-adds of a model, below which preparing images is no small part of the time."""
 QUICK_ROUNDS = 3
 FEWEST_ROUNDS, ROUNDS, MOST_ROUNDS = 3, 7, 41
-SECONDS, LONGEST = 60.0, 240.0
-"""Of one batch size, about: as many rounds as fit, and for `ROUNDS` of them longer."""
+SECONDS, LONGEST = 30.0, 300.0
+"""Of one batch size and kind, about: as many rounds as fit, and for `ROUNDS` of them longer."""
 REFERENCE = 8
 """Images at least whose outputs say how much outputs differ."""
 SEED = 0
@@ -71,12 +71,13 @@ def study(out: Path, say: Say, quick: bool, model: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as temporary:
         contenders = Contenders(measured, Path(temporary), say, quick)
         for batch in batches:
-            say(f"batch {batch}: the best setting of each, then all in turns …")
-            own, machine = _batch(measured, contenders, batch, quick)
-            if not own:
+            for kind in contenders.kinds():
+                say(f"batch {batch}, {kind}: the best setting of each, then all in turns …")
+                own, machine = _batch(measured, contenders, batch, kind, quick)
+                rows, found = rows + own, found + machine
+                say(_lines(own))
+            if not contenders.kinds():
                 raise RunFailed(f"Nobody is left to measure. {_told(contenders.left_out)}")
-            rows, found = rows + own, found + machine
-            say(_lines(batch, own))
         say(f"each in processes of its own, {batches[1]} images:")
         config = measured.config
         alone = contenders.alone((batches[1], config.in_channels, *config.image_hw))
@@ -144,10 +145,10 @@ class Kept:
 
 
 def _batch(
-    model: MlpMixer, contenders: Contenders, batch: int, quick: bool
+    model: MlpMixer, contenders: Contenders, batch: int, kind: Kind, quick: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of all contenders and of all ceilings, on so many images, in turns. What turns out to
-    give other outputs than the model is dismissed."""
+    """Rows of all contenders of that kind and of all ceilings, on so many images, in turns. What
+    turns out to give other outputs than the model is dismissed."""
     assert model.preprocess
     shape = (max(batch, REFERENCE), model.config.in_channels, *model.config.image_hw)
     pixels = np.random.default_rng(SEED).integers(0, 256, shape, np.uint8)
@@ -155,11 +156,11 @@ def _batch(
     with torch.inference_mode():
         wanted = model(torch.from_numpy(images)).numpy()
     pixels, images = pixels[:batch], images[:batch]
-    ready = contenders.at(pixels)
+    ready = contenders.at(pixels, kind)
     calls = {(one.name, ALONE): Kept(one.run, images) for one in ready}
     if is_small(model):
         calls |= {(one.name, PREPARED): Kept(one.from_pixels, pixels) for one in ready}
-    products = _ceilings(model, contenders, batch, {one.kind for one in ready})
+    products = ceilings(model.config, kind, [batch, *(one.slice for one in ready)])
     rounds = QUICK_ROUNDS if quick else _rounds(ready, is_small(model), len(products))
     seconds = in_turns({**calls, **products}, rounds)
     found = rates(model.config, {one: seconds[one] for one in products})
@@ -167,7 +168,7 @@ def _batch(
     own: Seconds = {key: seconds[key] for key in calls}
     rows = [
         _row(one, timed, batch, own, ready)
-        | _share(model, one.kind, batch / median(all_calls(own[one.name, timed])), found)
+        | _share(model, batch / median(all_calls(own[one.name, timed])), found)
         | {"largest_difference": _difference(calls[one.name, timed].result, wanted[:batch])}
         for timed in dict.fromkeys(timed for _, timed in calls)
         for one in ready
@@ -199,21 +200,6 @@ def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(found - wanted).max())
 
 
-def _ceilings(
-    model: MlpMixer, contenders: Contenders, batch: int, kinds: set[Kind]
-) -> dict[Ceiling, Call]:
-    """Of whole batches, and of slices as our engine makes them in that precision."""
-    found: dict[Ceiling, Call] = {}
-    for kind in (kind for kind in KINDS if kind in kinds):
-        slices = [
-            min(batch, ours.predictor.plan.for_batch(batch).slice)
-            for ours in contenders.ours.values()
-            if ours.kind == kind
-        ]
-        found |= ceilings(model.config, kind, [batch, *slices])
-    return found
-
-
 def _rounds(ready: Sequence[Contender], small: bool, products: int) -> int:
     """As many as fit into `SECONDS`, and `ROUNDS` if they fit into `LONGEST`."""
     inputs = 2 if small else 1
@@ -225,13 +211,11 @@ def _rounds(ready: Sequence[Contender], small: bool, products: int) -> int:
 def _row(
     one: Contender, timed: str, batch: int, seconds: Seconds, ready: Sequence[Contender]
 ) -> dict[str, Any]:
-    """What was measured of a contender. Its best peer is the fastest that computes in the same
-    precision, on the same input; it is compared by rounds, with their quartiles."""
+    """What was measured of a contender. Its best peer is the fastest of those that are `ready`, on
+    the same input; it is compared by rounds, with their quartiles."""
     own = seconds[one.name, timed]
     single = all_calls(own)
-    peers = [
-        other.name for other in ready if other.name.startswith("timm") and other.kind == one.kind
-    ]
+    peers = [other.name for other in ready if other.name.startswith("timm")]
     best = min(peers, key=lambda name: median(all_calls(seconds[name, timed])), default=None)
     beside = times_as_fast(own, seconds[best, timed]) if best else None
     return {
@@ -251,20 +235,20 @@ def _row(
 
 
 def _share(
-    model: MlpMixer, kind: Kind, images_per_second: float, found: Mapping[Ceiling, float]
+    model: MlpMixer, images_per_second: float, found: Mapping[Ceiling, float]
 ) -> dict[str, Any]:
     """The operations a second that a contender comes to, as a share of the best that was measured
-    of bare products in that precision."""
-    ceiling = max((one for one in found if one.kind == kind), key=found.__getitem__)
+    of bare products."""
+    ceiling = max(found, key=found.__getitem__)
     rate = 2 * cost(model.config).macs * images_per_second
     return {"share_of_ceiling": rate / found[ceiling], "ceiling": str(ceiling)}
 
 
-def _lines(batch: int, rows: Sequence[Mapping[str, Any]]) -> str:
-    """What was found of one batch size."""
+def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What was found of one batch size and kind."""
     lines = []
     for timed in dict.fromkeys(row["input"] for row in rows):
-        lines.append(f"batch {batch}, {timed}, {rows[0]['rounds']} rounds")
+        lines.append(f"{timed}, {rows[0]['rounds']} rounds")
         lines += [_line(row) for row in rows if row["input"] == timed]
     return "\n".join(lines)
 

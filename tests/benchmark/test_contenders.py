@@ -1,11 +1,17 @@
-"""A contender in processes of its own: the median of trials in turns, and one that fails."""
+"""Who is open when; a contender in processes of its own: the median of trials in turns, and one
+that fails.
+"""
 
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mixerkit.benchmark import contenders as module
 from mixerkit.benchmark.contenders import Contenders
+from mixerkit.benchmark.inference import prepared
+from mixerkit.inference.plan import Choice, Plan
 
 
 def alone(monkeypatch: pytest.MonkeyPatch, **seconds: list[float]) -> tuple[list, list, list]:
@@ -39,3 +45,36 @@ def test_one_that_fails_has_no_row_and_the_others_have(monkeypatch: pytest.Monke
     rows, said, _ = alone(monkeypatch, a=[], b=[1.0, 1.0, 1.0])
     assert [row["contender"] for row in rows] == ["b"]
     assert said[0] == "  a: A contender failed: no memory"
+
+
+def test_only_one_kind_is_open_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How each runs is measured in the beginning, and known in its turns."""
+    alive: weakref.WeakSet = weakref.WeakSet()
+    asked: list[bool] = []
+
+    class Engine:
+        plan = Plan(Choice("native", 1, 1.0), Choice("native", 2, 1.0))
+
+        def __init__(self, source: object, precision: str, again: bool) -> None:
+            alive.add(self)
+            asked.append(again)
+
+        def outputs(self, images: np.ndarray) -> np.ndarray:
+            return images
+
+        logits = outputs
+
+    monkeypatch.setattr(module, "PEERS", {})
+    monkeypatch.setattr(module, "Predictor", Engine)
+    monkeypatch.setattr(module, "absent", lambda *_: [])
+    monkeypatch.setattr(module, "computes_bfloat16", lambda: True)
+    monkeypatch.setattr(module, "_exported", lambda *_: Path("model.onnx"))
+    found = Contenders(prepared("zoo:fashion-demo"), Path(), lambda line: None)
+    assert found.kinds() == ["float32", "bfloat16", "int8"] and asked == [True] * 3
+    for kind in found.kinds():
+        assert not alive
+        (ready,) = found.at(np.zeros((3, 1, 28, 28), np.uint8), kind)
+        assert (ready.name, ready.kind, ready.slice) == (f"mixerkit {kind}", kind, 2)
+        assert ready.setting == "native, 2 at once" and len(alive) == 1
+        del ready
+    assert asked[3:] == [False] * 3
