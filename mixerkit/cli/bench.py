@@ -24,21 +24,21 @@ EXAMPLES = """\
 
 Study = Literal[
     "speed",
+    "inference",
+    "int8",
+    "parity",
+    "cold-start",
     "throughput",
     "token-mixing",
     "optimizers",
     "time-to-accuracy",
-    "loading",
-    "surgery",
     "training-memory",
+    "loading",
     "loader",
-    "regularisation",
-    "transfer",
     "whole-path",
-    "inference",
-    "parity",
-    "cold-start",
-    "int8",
+    "surgery",
+    "transfer",
+    "regularisation",
 ]
 FOLDER = Path("results")
 OF_A_MODEL = {
@@ -49,46 +49,62 @@ OF_A_MODEL = {
 
 # Each module has `study(out, say, quick) -> rows`; those of a model take that as well.
 STUDIES = {
-    "speed": "mixerkit.benchmark.speed",
-    "throughput": "mixerkit.study.throughput",
-    "token-mixing": "mixerkit.benchmark.token_mixing",
-    "loading": "mixerkit.benchmark.loading",
-    "optimizers": "mixerkit.study.optimizers",
-    "time-to-accuracy": "mixerkit.study.time_to_accuracy",
-    "surgery": "mixerkit.study.surgery",
-    "training-memory": "mixerkit.study.training_memory",
-    "loader": "mixerkit.study.loader",
-    "regularisation": "mixerkit.study.regularisation",
-    "transfer": "mixerkit.study.new_classes",
-    "whole-path": "mixerkit.study.whole_path",
-    "inference": "mixerkit.benchmark.inference",
-    "parity": "mixerkit.study.parity",
-    "cold-start": "mixerkit.benchmark.cold_start",
-    "int8": "mixerkit.study.int8",
+    "speed": ("mixerkit.benchmark.speed", "passes of our models against timm's of the same shape"),
+    "inference": (
+        "mixerkit.benchmark.inference",
+        "our engine against timm's model in every runtime that is installed",
+    ),
+    "int8": ("mixerkit.study.int8", "what computing in 8 bits does to a trained model"),
+    "parity": ("mixerkit.study.parity", "what exported models give beside PyTorch"),
+    "cold-start": ("mixerkit.benchmark.cold_start", "seconds from starting Python to an answer"),
+    "throughput": (
+        "mixerkit.study.throughput",
+        "the paper's Mixers beside ViT, ResNet and others; and by the number of patches",
+    ),
+    "token-mixing": ("mixerkit.benchmark.token_mixing", "ways to compute it inside a model"),
+    "optimizers": (
+        "mixerkit.study.optimizers",
+        "seconds of an update by Muon, ours against PyTorch's",
+    ),
+    "time-to-accuracy": (
+        "mixerkit.study.time_to_accuracy",
+        "seconds of training to an accuracy, against timm's Mixer",
+    ),
+    "training-memory": (
+        "mixerkit.study.training_memory",
+        "memory and seconds of a step of B/16, against timm's",
+    ),
+    "loading": ("mixerkit.benchmark.loading", "seconds and memory for the weights of B/16"),
+    "loader": ("mixerkit.study.loader", "JPEG files a second, against timm's loader"),
+    "whole-path": (
+        "mixerkit.study.whole_path",
+        "evaluation and fine-tuning of B/16 from JPEG files to figures",
+    ),
+    "surgery": (
+        "mixerkit.study.surgery",
+        "accuracy of a model moved to other image and patch sizes",
+    ),
+    "transfer": (
+        "mixerkit.study.new_classes",
+        "accuracy on classes that a model has never seen, from few images",
+    ),
+    "regularisation": (
+        "mixerkit.study.regularisation",
+        "accuracy with the paper's regularisation and without",
+    ),
 }
+"""The module of each, and what it measures."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure on this machine: the `speed` of our models against timm's of the same shape, our
-    `inference` engine against timm's model in every runtime that is installed, what exported models
-    give beside PyTorch (`parity`), seconds from starting Python to an answer (`cold-start`), the
-    `throughput` of the paper's Mixers beside ViT, ResNet and others and by the number of patches,
-    ways to compute `token-mixing`, the `optimizers`, the training `time-to-accuracy` against timm's
-    Mixer, the time and memory of `loading` B/16, what `surgery` to other image sizes costs in
-    accuracy, the memory and time of a training step of B/16 against timm's (`training-memory`),
-    the speed of the `loader` of JPEG files against timm's, evaluation and fine-tuning of B/16 from
-    JPEG files to figures (`whole-path`); or, in accuracy, how what was learned
-    helps with classes never seen (`transfer`), what `regularisation` does with few images, and what
-    computing in 8 bits does to a trained model (`int8`).
+    """Measure something on this machine, and write the figures down.
 
     Close other programs first: the figures are only as quiet as the machine.
     """
 
     study: Annotated[tyro.conf.Positional[Study], shown_as("STUDY")]
-    """speed, throughput, token-mixing, optimizers, time-to-accuracy, loading, surgery,
-    training-memory, loader, regularisation, transfer, whole-path, inference, parity, cold-start,
-    int8."""
+    """What is measured: one of those below."""
     model: Annotated[str, shown_as("MODEL")] = ""
     """For inference: a variant with fresh weights (B/16 if not given), a run or zoo:NAME; for int8:
     a run or zoo:NAME (zoo:fashion-best if not given)."""
@@ -103,7 +119,7 @@ class Bench:
 
 def main(words: list[str]) -> int:
     """Run `mixer bench` with `words`."""
-    given = parse(Bench, words, command="bench", examples=EXAMPLES)
+    given = parse(Bench, words, command="bench", examples=f"{EXAMPLES}\n{_studies()}")
     console = sys.stderr if given.json else sys.stdout
 
     def say(line: str) -> None:
@@ -114,11 +130,18 @@ def main(words: list[str]) -> int:
     if out.exists():
         say(f"{out} is there already: what is measured now takes its place.")
     with measuring():
-        rows = import_module(STUDIES[given.study]).study(out, say, given.quick, **options)
+        rows = import_module(STUDIES[given.study][0]).study(out, say, given.quick, **options)
     say(f"written: {out}")
     if given.json:
         print(json.dumps(rows))
     return EXIT_DONE
+
+
+def _studies() -> str:
+    """What can be measured, a line for each."""
+    wide = max(map(len, STUDIES))
+    lines = (f"  {name:{wide}}  {about}" for name, (_, about) in STUDIES.items())
+    return "\n".join(["Studies:", *lines])
 
 
 def _model(given: Bench) -> dict[str, str]:

@@ -159,7 +159,8 @@ def _next(settings: Recipe, folder: Path) -> list[str]:
     photos = Path(settings.data.source)
     has_files = photos.is_dir() and not has_shards(photos) and not has_parquet(photos)
     predict = [command("predict", photos, "--model", folder)] if has_files else []
-    return [command("evaluate", folder), *predict, command("info", folder)]
+    others = [command("export", folder), command("info", folder)]
+    return [command("evaluate", folder), *predict, *others]
 
 
 def _parse(words: list[str]) -> Train:

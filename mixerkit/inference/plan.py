@@ -8,6 +8,7 @@ more images at once.
 Letters: B batch, K classes.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ Slices grow up to these seconds in any case. Always a multiple of the cores, whi
 ROUNDS, FINALISTS = 5, 2
 """Turns of each way, of which the median counts: what slow moments do to a way is its own, too. A
 stream for each core loses less by them than threads that wait for each other."""
+CONTEST, FEWEST_ROUNDS = 8.0, 3
+"""Seconds of the turns of a few ways, about, so that a large model gets fewer; but not less."""
 REST = 0.01
 """Seconds before each turn: of another way's threads, which wait by computing for a while."""
 FINAL, MOST_ROUNDS = 5.0, 25
@@ -133,14 +136,26 @@ def _contest(
     known: Sequence[_Entrant], entrant: _Entrant, images_B: np.ndarray
 ) -> Sequence[_Entrant]:
     """All of them, the fastest first; a hopeless entrant is not among them."""
-    looks = (_seconds(partial(entrant.run, images_B)) for _ in range(LOOKS))
-    if known and all(seconds > HOPELESS * known[0].seconds for seconds in looks):
+    best = known[0].seconds if known else math.inf
+    look = _look(partial(entrant.run, images_B), best)
+    if look > HOPELESS * best:
         return known
     all_of_them = {one.name: one for one in (*known, entrant)}
     calls: dict[str, Call] = {name: partial(one.run, images_B) for name, one in all_of_them.items()}
-    seconds = interleave(calls, rounds=ROUNDS, warmup=1, least_turn=LEAST_LOOK, rest=REST)
+    affordable = int(CONTEST / (look + sum(one.seconds for one in known)))
+    rounds = min(ROUNDS, max(FEWEST_ROUNDS, affordable))
+    seconds = interleave(calls, rounds=rounds, warmup=1, least_turn=LEAST_LOOK, rest=REST)
     measured = [replace(one, seconds=median(seconds[name])) for name, one in all_of_them.items()]
     return sorted(measured, key=lambda one: one.seconds)
+
+
+def _look(call: Call, best: float) -> float:
+    """Seconds of its fastest call; another look where that seems hopeless beside the `best`."""
+    seconds = _seconds(call)
+    for _ in range(LOOKS - 1):
+        if seconds > HOPELESS * best:
+            seconds = min(seconds, _seconds(call))
+    return seconds
 
 
 def _best_slice(

@@ -67,7 +67,7 @@ CASES = {
     "list with a name": (("recipes", "list", "tiny.yaml"), "say `show`"),
     "runs of a missing folder": (("runs", "list", "nowhere"), "No folder nowhere"),
     "report of no run": (("runs", "report", "photos"), "is not a run folder"),
-    "unknown study": (("bench", "sped"), "one of speed, throughput, "),
+    "unknown study": (("bench", "sped"), "one of speed, inference, "),
     "name that no disk takes": (("train", "a" * 300), "File name too long"),
     "name on many pages": (("runs", "list", "a" * 9_000), "File name too long"),
 }

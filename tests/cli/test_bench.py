@@ -1,11 +1,12 @@
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from mixerkit import results
 from mixerkit.benchmark import inference
-from mixerkit.cli.bench import OF_A_MODEL
+from mixerkit.cli.bench import OF_A_MODEL, STUDIES, Study
 from mixerkit.study import int8, time_to_accuracy
 
 
@@ -117,3 +118,10 @@ def test_a_file_names_the_commit_at_which_measuring_began(mixer, here, monkeypat
     assert mixer("bench", "time-to-accuracy")[0] == 0
     (file,) = (here / "results").iterdir()
     assert results.read_results(file)["commit"] == "before"
+
+
+def test_the_help_has_a_line_for_every_study(mixer):
+    code, printed, _ = mixer("bench", "--help")
+    _, _, listed = printed.partition("Studies:\n")
+    assert code == 0 and [line.split()[0] for line in listed.splitlines()] == list(STUDIES)
+    assert get_args(Study) == tuple(STUDIES)

@@ -60,7 +60,8 @@ def test_a_run_from_start_to_report(mixer, tiny, here):
     run = here / "runs" / "tiny"
     assert recipe(str(run)).name == "tiny" and (run / "report.html").is_file()
     assert "of 8 held-out images" in out and "runs/tiny/report.html" in out
-    assert "mixer" in out and "evaluate runs/tiny" in out
+    for words in ("evaluate", "predict photos --model", "export", "info"):
+        assert f"mixer {words} runs/tiny\n" in out.partition("Next:\n")[2]
 
     code, out, err = mixer("train", "tiny.yaml", "--json")  # the name is taken: the next one
     assert code == 0 and "epoch" in err

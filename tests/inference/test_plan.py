@@ -186,3 +186,22 @@ def test_what_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONG", 0.0)
     fastest(opened(**ways), images, told.append)
     assert len(told) == 1 and told[0].startswith("that takes about ")
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(1.0, 5), (0.095, 4), (0.001, 3)])
+def test_a_large_model_gets_fewer_turns(
+    seconds: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two ways that take 20 ms together; never less than three, and no more than five."""
+    monkeypatch.setattr(module, "CONTEST", seconds)
+    asked: list[int] = []
+    plain = module.interleave
+
+    def counted(calls, rounds, **options):
+        asked.extend([rounds] * (len(calls) > 1))
+        return plain(calls, rounds=rounds, **options)
+
+    monkeypatch.setattr(module, "interleave", counted)
+    known = module._contest((), module._Entrant("a", sleeping(lambda n: 0.01)), images(1))
+    module._contest(known, module._Entrant("b", sleeping(lambda n: 0.0095)), images(1))
+    assert asked == [rounds]
