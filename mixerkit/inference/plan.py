@@ -24,23 +24,26 @@ from mixerkit.timer import Call, interleave
 
 SLICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SECONDS = 0.5
-"""Of one call, beyond which larger slices are not tried, once each core has a part of them."""
-FEW, WORTH_A_CALL = 8, 0.01
-"""Images at once by which ways for many are told apart, where that takes no longer; and of a small
-model as many as take so many seconds, or what it costs to give each core a part would decide.
-Slices grow up to these seconds in any case. Always a multiple of the cores, which share them."""
+"""Of one call, beyond which no slices above `FEW` are tried."""
+FEW, FEW_FOR_EACH, WORTH_A_CALL = 8, 2, 0.01
+"""Images at once by which ways for many are told apart, where that takes no longer, but some for
+each core in any case: weights that were fetched serve them all. Of a small model it is as many as
+take `WORTH_A_CALL` seconds, or what it costs to give each core a part would decide. Slices grow to
+`FEW` and to these seconds in any case. Always a multiple of the cores, which share them."""
 ROUNDS, FINALISTS = 5, 2
 """Turns of each way, of which the median counts: what slow moments do to a way is its own, too. A
 stream for each core loses less by them than threads that wait for each other."""
-CONTEST, FEWEST_ROUNDS = 8.0, 3
-"""Seconds of the turns of a few ways, about, so that a large model gets fewer; but not less."""
+CONTEST, FEWEST_ROUNDS = 10.0, 3
+"""Seconds of a contest, about, before the last: of calls that take long there are fewer turns, as
+no slow moment is as long."""
 REST = 0.01
 """Seconds before each turn: of another way's threads, which wait by computing for a while."""
 FINAL, MOST_ROUNDS = 5.0, 25
 """Seconds of the last contest, about, between the best size of each finalist, as all before was
 decided by few turns; and how many it takes at most, which is at least as many as before."""
-HOPELESS, LOOKS = 1.5, 2
-"""Times the best way's seconds: what takes longer at so many looks gets no further turns."""
+HOPELESS, LOOKS, LONG_CALL = 1.5, 2, 1.0
+"""Times the best way's seconds: what takes longer at so many looks gets no further turns. Of calls
+beyond `LONG_CALL` seconds, one look says it."""
 LONG = 20.0
 """Seconds that it may take without saying how long it will."""
 LEAST_LOOK = 0.01
@@ -129,7 +132,7 @@ def _few(run: Run, images: Callable[[int], np.ndarray]) -> int:
     each = _seconds(partial(run, images(1)))
     wanted = max(FEW, min(SLICES[-1], int(WORTH_A_CALL / each)))
     cores = usable_cores()
-    return cores * max(1, min(wanted, int(SECONDS / each)) // cores)
+    return cores * max(FEW_FOR_EACH, min(wanted, int(SECONDS / each)) // cores)
 
 
 def _contest(
@@ -142,18 +145,30 @@ def _contest(
         return known
     all_of_them = {one.name: one for one in (*known, entrant)}
     calls: dict[str, Call] = {name: partial(one.run, images_B) for name, one in all_of_them.items()}
-    affordable = int(CONTEST / (look + sum(one.seconds for one in known)))
-    rounds = min(ROUNDS, max(FEWEST_ROUNDS, affordable))
-    seconds = interleave(calls, rounds=rounds, warmup=1, least_turn=LEAST_LOOK, rest=REST)
+    rounds = _rounds(look + sum(one.seconds for one in known))
+    seconds = _turns(calls, rounds)
     measured = [replace(one, seconds=median(seconds[name])) for name, one in all_of_them.items()]
     return sorted(measured, key=lambda one: one.seconds)
 
 
+def _rounds(seconds: float) -> int:
+    """How many turns each gets, if one round takes so long."""
+    return min(ROUNDS, max(FEWEST_ROUNDS, int(CONTEST / seconds)))
+
+
+def _turns(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every call, by turns. Where those are fewer than usual, calls take long and have
+    just been made, so that none is made in vain."""
+    warmup = 1 if rounds >= ROUNDS else 0
+    return interleave(calls, rounds=rounds, warmup=warmup, least_turn=LEAST_LOOK, rest=REST)
+
+
 def _look(call: Call, best: float) -> float:
-    """Seconds of its fastest call; another look where that seems hopeless beside the `best`."""
+    """Seconds of its fastest call; another look where that seems hopeless beside the `best`, unless
+    it took so long that no slow moment can be why."""
     seconds = _seconds(call)
     for _ in range(LOOKS - 1):
-        if seconds > HOPELESS * best:
+        if HOPELESS * best < seconds < LONG_CALL:
             seconds = min(seconds, _seconds(call))
     return seconds
 
@@ -172,16 +187,17 @@ def _best_slice(
 
 
 def _best_size(one: _Entrant, images: Callable[[int], np.ndarray], few: int) -> Choice:
-    """Sizes grow while that gains anything, and to `few` in any case: of less, some cores would get
-    nothing. The best of them in turns."""
+    """Sizes grow while that gains anything, and to `few` and `FEW` in any case: of less, some cores
+    would get nothing. The best of them in turns."""
     tried: list[Choice] = []
     for size in SLICES:
         taken = _seconds(partial(one.run, images(size)))
         tried.append(Choice(one.name, size, taken / size))
         gained = not _gained_nothing([choice.seconds for choice in tried])
-        if size >= few and (taken > SECONDS or (taken > WORTH_A_CALL and not gained)):
+        if size >= max(few, FEW) and (taken > SECONDS or (taken > WORTH_A_CALL and not gained)):
             break
-    found = _in_slices([one], tried, images, ROUNDS)
+    rounds = _rounds(sum(choice.seconds * choice.slice for choice in tried))
+    found = _in_slices([one], tried, images, rounds)
     return min(found, key=lambda choice: choice.seconds)
 
 
@@ -197,7 +213,7 @@ def _in_slices(
         f"{choice.backend}:{choice.slice}": partial(runs[choice.backend], images(choice.slice))
         for choice in choices
     }
-    turns = interleave(calls, rounds=rounds, warmup=1, least_turn=LEAST_LOOK, rest=REST)
+    turns = _turns(calls, rounds)
     return [
         replace(choice, seconds=median(turns[f"{choice.backend}:{choice.slice}"]) / choice.slice)
         for choice in choices

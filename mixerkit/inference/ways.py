@@ -4,7 +4,7 @@ Letters: B batch, K classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -131,14 +131,17 @@ def ways_of_model(
     weights = weights_of(model)
     forms: Mapping[str, Form] = IN_EIGHT_BITS if eight_bits else FORMS
 
+    @lru_cache(maxsize=1)  # ways of one form follow one another
+    def graph(form: Form) -> bytes:
+        return mixer_graph(model.config, weights, None, form, eight_bits).SerializeToString()
+
     def opened(form: Form, runtime: Runtime, count: int, streams: bool) -> Run:
-        graph = mixer_graph(model.config, weights, None, form, eight_bits).SerializeToString()
-        return open_graph(graph, runtime, "", count, kind, streams).run
+        return open_graph(graph(form), runtime, "", count, kind, streams).run
 
     return {
         f"{how}{which}": partial(opened, form, *setting)
-        for how, setting in _settings(runtimes, threads).items()
         for which, form in forms.items()
+        for how, setting in _settings(runtimes, threads).items()
     } | ours
 
 

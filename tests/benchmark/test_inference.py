@@ -1,16 +1,18 @@
 """The bench of inference: its rows and shares add up, each precision has peers of its own."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mixerkit.benchmark import inference
+from mixerkit.benchmark import best_setting, inference
 from mixerkit.benchmark.ceilings import Ceiling
 from mixerkit.benchmark.contenders import Contender, Contenders
 from mixerkit.benchmark.inference import ALONE, PREPARED, batches_of, prepared
+from mixerkit.benchmark.turns import in_turns
 from mixerkit.cli.bench import main
 from mixerkit.errors import RunFailed, UserError
 from mixerkit.inference.exported import normalised
@@ -157,6 +159,7 @@ def replaced(monkeypatch: pytest.MonkeyPatch, **changed: Run) -> list[str]:
             return []
 
     monkeypatch.setattr(inference, "Contenders", Few)
+    monkeypatch.setattr(inference, "in_turns", partial(in_turns, turn=0.0))
     monkeypatch.setattr(
         inference, "ceilings", lambda config, kind, images: {Ceiling(kind, "none", 1, 1): str}
     )
@@ -201,6 +204,8 @@ def test_a_quick_bench_writes_a_row_for_each_contender(
 ) -> None:
     """Printed as one line of JSON, the only one on stdout; and put into a table."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(inference, "in_turns", partial(in_turns, turn=0.01))
+    monkeypatch.setattr(best_setting, "TURN", 0.01)
     out = tmp_path / "a.json"
     assert main(["inference", "--quick", "--json", "--out", str(out)]) == 0
     content, (printed,) = read_results(out), capsys.readouterr().out.splitlines()

@@ -31,8 +31,12 @@ def logits(model: torch.nn.Module, images: np.ndarray) -> np.ndarray:
         return model(torch.from_numpy(images).to(dtype)).numpy()
 
 
+ONE_OF_EACH = {shape: name for name, shape in reversed(FILES.items())}
+"""Files that differ in nothing but where they lie have the same arrays here."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ONE_OF_EACH.values())
 def test_files_in_the_published_shapes_give_the_oracles_logits(name, tmp_path):
     shape = FILES[name]
     arrays = published.linen(shape)

@@ -98,7 +98,7 @@ def put(folder: Path, recipes: dict[str, Recipe]) -> None:
         (folder / f"{name}.yaml").write_text(write_yaml(recipe))
 
 
-BY_FOUR = ("muon-ddp-float64", "muon-fsdp-float64", "muon-fsdp-float32", "sgd-fsdp-float64")
+BY_FOUR = ("muon-ddp-float64", "muon-fsdp-float64", "muon-fsdp-float32")
 SHARED = [*((2, name) for name in CASES), *((4, name) for name in BY_FOUR)]
 """(processes, case): all cases by two, and some by four."""
 
