@@ -2,7 +2,7 @@
 runtime that is installed, each with the setting that is fastest for the batch.
 
 Only those of one precision are open at once: each has the weights in an order of its own, often
-twice, which of a large model is more memory than a machine has.
+twice, which of a large model is more memory than many machines have.
 """
 
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from mixerkit.inference.engine import Predictor
 from mixerkit.inference.export import export, weights_of
 from mixerkit.inference.exported import normalised
 from mixerkit.inference.gate import unjudged
+from mixerkit.inference.plan import Plan
 from mixerkit.inference.runtimes import Run, computes_bfloat16, installed
 from mixerkit.model.cost import cost
 from mixerkit.model.mixer import MlpMixer
@@ -57,15 +58,12 @@ class Contender:
 
 @dataclass(frozen=True)
 class Ours:
-    """What our engine is opened on, and the exported file that is deployed."""
+    """What our engine is opened on and how, and the exported file that is deployed."""
 
     kind: Kind
     source: MlpMixer | Path
+    plan: Plan
     file: Path
-
-    def opened(self, again: bool = False) -> Predictor:
-        """How it runs is measured `again`, or known."""
-        return Predictor(self.source, PRECISIONS[self.kind], again=again)
 
 
 class Contenders:
@@ -86,7 +84,7 @@ class Contenders:
             self._add_ours(f"mixerkit {kind}", kind)
 
     def kinds(self) -> list[Kind]:
-        """Those of which anybody takes part."""
+        """Precisions in which anybody takes part."""
         here = {PEERS[name].kind for name in self.peers}
         here |= {ours.kind for ours in self.ours.values()}
         return [kind for kind in KINDS if kind in here]
@@ -168,9 +166,9 @@ class Contenders:
             return self._leave_out(name, "this processor does not multiply in bfloat16")
         with quietly():
             file = _exported(self.model, kind, self.folder)
-            ours = Ours(kind, file if kind == "int8" else self.model, file)
-            ours.opened(again=True)  # in today's conditions
-            self.ours[name] = ours
+            source = file if kind == "int8" else self.model
+            plan = Predictor(source, PRECISIONS[kind], again=True).plan  # in today's conditions
+            self.ours[name] = Ours(kind, source, plan, file)
         self.say(f"ready: {name}")
 
     def _leave_out(self, name: str, why: str) -> None:
@@ -194,8 +192,9 @@ class Contenders:
 
 def _ready(name: str, ours: Ours, images: np.ndarray) -> Contender:
     """Our engine, opened as it found to be the fastest for so many images."""
-    predictor, batch = ours.opened(), len(images)
-    choice = predictor.plan.for_batch(batch)
+    batch, choice = len(images), ours.plan.for_batch(len(images))
+    with quietly():
+        predictor = Predictor(ours.source, PRECISIONS[ours.kind], plan=ours.plan)
     at_once = min(choice.slice, batch)
     setting = f"{choice.backend}, {at_once} at once"
     chosen = best_setting([setting], lambda _: predictor.outputs, images)

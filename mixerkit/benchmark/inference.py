@@ -75,7 +75,8 @@ def study(out: Path, say: Say, quick: bool, model: str) -> list[dict[str, Any]]:
                 say(f"batch {batch}, {kind}: the best setting of each, then all in turns …")
                 own, machine = _batch(measured, contenders, batch, kind, quick)
                 rows, found = rows + own, found + machine
-                say(_lines(own))
+                if own:
+                    say(_lines(own))
             if not contenders.kinds():
                 raise RunFailed(f"Nobody is left to measure. {_told(contenders.left_out)}")
         say(f"each in processes of its own, {batches[1]} images:")

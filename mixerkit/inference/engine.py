@@ -17,7 +17,7 @@ from mixerkit.inference.kept_plan import kept_plan
 from mixerkit.inference.mixer_graph import EightBits
 from mixerkit.inference.native import check_computes
 from mixerkit.inference.native_compiler import native_library
-from mixerkit.inference.plan import Choice, sliced
+from mixerkit.inference.plan import Choice, Plan, sliced
 from mixerkit.inference.predictor import (
     BATCH_SIZE,
     Prediction,
@@ -56,7 +56,8 @@ class Predictor:
     `source`: a model, or anything that names one (a run folder, a file of weights, `zoo:NAME`, an
     exported file). `backend` "auto" measures which of our own code and the installed runtimes is
     fastest, with how many threads, for a single image and for many, and remembers it; that takes
-    some seconds, or minutes for a large model. `again` measures anew; `threads` 0 tries several.
+    some seconds, or minutes for a large model. `again` measures anew; a `plan` is that of another
+    predictor of the same model, and nothing is measured; `threads` 0 tries several.
     `watch` is told what is measured and found.
 
     `precision`: "auto" is that of an exported file, else float32. "bfloat16" computes products so,
@@ -80,6 +81,7 @@ class Predictor:
         image_size: Size | None = None,
         images: np.ndarray | None = None,
         again: bool = False,
+        plan: Plan | None = None,
         watch: Watch = lambda line: None,
     ) -> None:
         is_file = isinstance(source, str | Path) and is_exported(str(source))
@@ -110,7 +112,7 @@ class Predictor:
         if backend == "compiled":
             watch("PyTorch compiles for 1, 8 and 32 images at once, which may take minutes …")
         about |= {"model": to_dict(self.config), "precision": precision, "threads": threads}
-        self.plan = kept_plan(about, ways, self._noise, watch=watch, again=again)
+        self.plan = plan or kept_plan(about, ways, self._noise, watch=watch, again=again)
         self._runs = _opened(ways, (self.plan.one, self.plan.many))
 
     def __repr__(self) -> str:
@@ -199,6 +201,12 @@ def _check_pixels(pixels: Any, config: MixerConfig) -> None:
 
 
 def _opened(ways: Ways, choices: Sequence[Choice]) -> dict[str, Run]:
+    for choice in choices:
+        if choice.backend not in ways:
+            raise UserError(
+                f"The plan's way to compute, {choice.backend!r}, is none of this model's: "
+                f"{', '.join(ways)}. Leave the plan out."
+            )
     return {name: ways[name]() for name in dict.fromkeys(one.backend for one in choices)}
 
 

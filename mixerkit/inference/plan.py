@@ -24,12 +24,14 @@ from mixerkit.timer import Call, interleave
 
 SLICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SECONDS = 0.5
-"""Of one call, beyond which no slices above `FEW` are tried."""
+"""Of one call, beyond which slices grow no further, once they have `FEW` images and each core its
+part of them."""
 FEW, FEW_FOR_EACH, WORTH_A_CALL = 8, 2, 0.01
-"""Images at once by which ways for many are told apart, where that takes no longer, but some for
-each core in any case: weights that were fetched serve them all. Of a small model it is as many as
-take `WORTH_A_CALL` seconds, or what it costs to give each core a part would decide. Slices grow to
-`FEW` and to these seconds in any case. Always a multiple of the cores, which share them."""
+"""Images at once by which ways for many are told apart, where they take no more than `SECONDS`,
+but `FEW_FOR_EACH` core in any case: weights that were fetched serve them all. Of a small model it
+is as many as take `WORTH_A_CALL` seconds, or what it costs to give each core a part would decide.
+Slices grow to as many, to `FEW` and to these seconds in any case. Always a multiple of the cores,
+which share them."""
 ROUNDS, FINALISTS = 5, 2
 """Turns of each way, of which the median counts: what slow moments do to a way is its own, too. A
 stream for each core loses less by them than threads that wait for each other."""
@@ -41,9 +43,12 @@ REST = 0.01
 FINAL, MOST_ROUNDS = 5.0, 25
 """Seconds of the last contest, about, between the best size of each finalist, as all before was
 decided by few turns; and how many it takes at most, which is at least as many as before."""
-HOPELESS, LOOKS, LONG_CALL = 1.5, 2, 1.0
-"""Times the best way's seconds: what takes longer at so many looks gets no further turns. Of calls
-beyond `LONG_CALL` seconds, one look says it."""
+HOPELESS, LOOKS = 1.5, 2
+"""Times the best way's seconds: what takes longer at so many looks gets no further turns."""
+LONG_CALL, FAR, LASTING = 1.0, 8, 0.1
+"""Seconds of a call, above which one look says that it is hopeless, and its first call alone if
+that takes `FAR` times the best's, whatever it prepares. Calls above `LASTING` seconds are not made
+once more before their turns."""
 LONG = 20.0
 """Seconds that it may take without saying how long it will."""
 LEAST_LOOK = 0.01
@@ -112,11 +117,12 @@ def fastest(
         except UserError as error:
             if str(error) not in map(str, failed):  # with any number of threads
                 watch(f"{name} is left out: {error}")
-            failed.append(error)
+            failed.append(error.with_traceback(None))  # its frames hold what could not be opened
             continue
         few = few or _few(entrant.run, images)
         alone = _contest(alone, entrant, images(1))[:1]
         together = _contest(together, entrant, images(few))[:FINALISTS]
+        del entrant  # which may have won nothing, and is not to be open beside the next
         if number == 2:
             expected = (time.monotonic() - start) / number * len(candidates)
             if expected > LONG:
@@ -124,6 +130,7 @@ def fastest(
     if not alone:
         raise failed[0]
     one = Choice(alone[0].name, 1, alone[0].seconds)
+    del alone  # it need not be open any longer
     return Plan(one, _best_slice(together, images, few))
 
 
@@ -146,7 +153,7 @@ def _contest(
     all_of_them = {one.name: one for one in (*known, entrant)}
     calls: dict[str, Call] = {name: partial(one.run, images_B) for name, one in all_of_them.items()}
     rounds = _rounds(look + sum(one.seconds for one in known))
-    seconds = _turns(calls, rounds)
+    seconds = _turns(calls, rounds, min(look, best))
     measured = [replace(one, seconds=median(seconds[name])) for name, one in all_of_them.items()]
     return sorted(measured, key=lambda one: one.seconds)
 
@@ -156,17 +163,19 @@ def _rounds(seconds: float) -> int:
     return min(ROUNDS, max(FEWEST_ROUNDS, int(CONTEST / seconds)))
 
 
-def _turns(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every call, by turns. Where those are fewer than usual, calls take long and have
-    just been made, so that none is made in vain."""
-    warmup = 1 if rounds >= ROUNDS else 0
+def _turns(calls: Mapping[str, Call], rounds: int, shortest: float) -> dict[str, list[float]]:
+    """Seconds of every call, by turns; the `shortest` takes about so long."""
+    warmup = 0 if shortest > LASTING else 1
     return interleave(calls, rounds=rounds, warmup=warmup, least_turn=LEAST_LOOK, rest=REST)
 
 
 def _look(call: Call, best: float) -> float:
-    """Seconds of its fastest call; another look where that seems hopeless beside the `best`, unless
-    it took so long that no slow moment can be why."""
-    seconds = _seconds(call)
+    """Seconds of its fastest call, after one that may have to prepare things; another look where
+    that seems hopeless beside the `best`, unless it took so long that no slow moment can be why."""
+    first = _once(call)
+    if first > max(LONG_CALL, FAR * best):
+        return first
+    seconds = _least(call)
     for _ in range(LOOKS - 1):
         if HOPELESS * best < seconds < LONG_CALL:
             seconds = min(seconds, _seconds(call))
@@ -187,8 +196,9 @@ def _best_slice(
 
 
 def _best_size(one: _Entrant, images: Callable[[int], np.ndarray], few: int) -> Choice:
-    """Sizes grow while that gains anything, and to `few` and `FEW` in any case: of less, some cores
-    would get nothing. The best of them in turns."""
+    """Sizes grow while that gains anything, and in any case to `few`, as of less some cores would
+    get nothing, and to `FEW`, as weights would be fetched for few images. The best of them in
+    turns."""
     tried: list[Choice] = []
     for size in SLICES:
         taken = _seconds(partial(one.run, images(size)))
@@ -213,7 +223,8 @@ def _in_slices(
         f"{choice.backend}:{choice.slice}": partial(runs[choice.backend], images(choice.slice))
         for choice in choices
     }
-    turns = _turns(calls, rounds)
+    shortest = min(choice.seconds * choice.slice for choice in choices)
+    turns = _turns(calls, rounds, shortest)
     return [
         replace(choice, seconds=median(turns[f"{choice.backend}:{choice.slice}"]) / choice.slice)
         for choice in choices
@@ -227,7 +238,17 @@ def _gained_nothing(each: Sequence[float]) -> bool:
 def _seconds(call: Call) -> float:
     """Of the fastest of some calls, after one that may have to prepare things."""
     call()
+    return _least(call)
+
+
+def _least(call: Call) -> float:
+    """Seconds of the fastest of some calls: one slow moment must not decide."""
     taken: list[float] = []
     while sum(taken) < LEAST_LOOK:
-        taken += interleave({"": call}, rounds=1, warmup=0, least_turn=0)[""]
+        taken.append(_once(call))
     return min(taken)
+
+
+def _once(call: Call) -> float:
+    (seconds,) = interleave({"": call}, rounds=1, warmup=0, least_turn=0)[""]
+    return seconds

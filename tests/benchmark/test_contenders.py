@@ -4,11 +4,12 @@ that fails.
 
 import weakref
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from mixerkit.benchmark import contenders as module
+from mixerkit.benchmark import best_setting, contenders as module
 from mixerkit.benchmark.contenders import Contenders
 from mixerkit.benchmark.inference import prepared
 from mixerkit.inference.plan import Choice, Plan
@@ -47,34 +48,45 @@ def test_one_that_fails_has_no_row_and_the_others_have(monkeypatch: pytest.Monke
     assert said[0] == "  a: A contender failed: no memory"
 
 
+class Engine:
+    """As our engine, but it computes nothing and counts who is open."""
+
+    measured = Plan(Choice("native", 1, 1.0), Choice("native", 2, 1.0))
+    open_now: ClassVar[weakref.WeakSet] = weakref.WeakSet()
+    plans: ClassVar[list[Plan | None]] = []
+
+    def __init__(
+        self, source: object, precision: str, again: bool = False, plan: Plan | None = None
+    ) -> None:
+        self.open_now.add(self)
+        self.plans.append(plan)
+        self.plan = plan or self.measured
+
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        return images
+
+    logits = outputs
+
+
 def test_only_one_kind_is_open_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How each runs is measured in the beginning, and known in its turns."""
-    alive: weakref.WeakSet = weakref.WeakSet()
-    asked: list[bool] = []
-
-    class Engine:
-        plan = Plan(Choice("native", 1, 1.0), Choice("native", 2, 1.0))
-
-        def __init__(self, source: object, precision: str, again: bool) -> None:
-            alive.add(self)
-            asked.append(again)
-
-        def outputs(self, images: np.ndarray) -> np.ndarray:
-            return images
-
-        logits = outputs
-
-    monkeypatch.setattr(module, "PEERS", {})
+    """How ours run is measured once, in the beginning, however busy the machine is."""
+    few = ("timm eager", "timm eager bfloat16", "timm openvino nncf int8")
+    monkeypatch.setattr(module, "PEERS", {name: module.PEERS[name] for name in few})
     monkeypatch.setattr(module, "Predictor", Engine)
+    monkeypatch.setattr(best_setting, "TURN", 1e-3)
+    monkeypatch.setattr(module, "open_peer", lambda *_: Engine(None, "").outputs)
+    monkeypatch.setattr(module, "peer_file", lambda *_: Path("model"))
     monkeypatch.setattr(module, "absent", lambda *_: [])
     monkeypatch.setattr(module, "computes_bfloat16", lambda: True)
     monkeypatch.setattr(module, "_exported", lambda *_: Path("model.onnx"))
     found = Contenders(prepared("zoo:fashion-demo"), Path(), lambda line: None)
-    assert found.kinds() == ["float32", "bfloat16", "int8"] and asked == [True] * 3
-    for kind in found.kinds():
-        assert not alive
-        (ready,) = found.at(np.zeros((3, 1, 28, 28), np.uint8), kind)
-        assert (ready.name, ready.kind, ready.slice) == (f"mixerkit {kind}", kind, 2)
-        assert ready.setting == "native, 2 at once" and len(alive) == 1
-        del ready
-    assert asked[3:] == [False] * 3
+    assert found.kinds() == ["float32", "bfloat16", "int8"]
+    for kind, peer in zip(found.kinds(), few, strict=True):
+        assert not Engine.open_now
+        Engine.plans.clear()
+        theirs, ours = found.at(np.zeros((3, 1, 28, 28), np.uint8), kind)
+        assert (theirs.name, theirs.kind, theirs.slice) == (peer, kind, 3)
+        assert (ours.name, ours.kind, ours.slice) == (f"mixerkit {kind}", kind, 2)
+        assert ours.setting == "native, 2 at once" and len(Engine.open_now) == 2
+        assert Engine.plans[-1] is Engine.measured
+        del theirs, ours

@@ -282,6 +282,31 @@ def test_the_second_predictor_measures_nothing(
     assert Predictor(model).plan == first
 
 
+def test_with_a_plan_nothing_is_measured(model: MlpMixer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "kept_plan", lambda *given, **more: pytest.fail("measured"))
+    one, many = Choice("onnxruntime, 1 thread", 1, 1.0), Choice("openvino, 1 thread", 2, 1.0)
+    given = Predictor(model, plan=Plan(one, many))
+    assert given.plan == Plan(one, many) and "onnxruntime" in repr(given)
+    assert np.abs(given.logits(pixels()) - eager_logits(model, pixels())).max() < 1e-4
+    with pytest.raises(UserError, match=r"'abacus', is none of this model's: .*onnxruntime"):
+        Predictor(model, plan=Plan(one, replace(many, backend="abacus")))
+
+
+def test_a_graph_is_written_once_for_the_ways_that_read_it(
+    model: MlpMixer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Form] = []
+
+    def counted(config: MixerConfig, weights: Any, preprocess: None, form: Form, *more: Any) -> Any:
+        written.append(form)
+        return mixer_graph(config, weights, preprocess, form, *more)
+
+    monkeypatch.setattr(ways_module, "mixer_graph", counted)
+    for way in ways_of_model(model, "float32", "auto", 1).values():
+        way()
+    assert len(written) == len(set(written)) == 2
+
+
 def test_files_of_one_model_have_plans_of_their_own(model: MlpMixer, tmp_path: Path) -> None:
     """Pixels or normalised images, float or not: one is no measure of the other."""
     told: list[str] = []

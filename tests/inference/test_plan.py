@@ -13,8 +13,9 @@ from mixerkit.inference.runtimes import Run
 
 
 @pytest.fixture(autouse=True)
-def hasty() -> None:
-    """Not here."""
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not here, but for the last contest, which is only long."""
+    monkeypatch.setattr(module, "FINAL", 0.5)
 
 
 def images(count: int) -> np.ndarray:
@@ -103,14 +104,15 @@ def test_each_core_gets_an_image_of_a_large_model(monkeypatch: pytest.MonkeyPatc
 
 
 def test_few_ways_are_open_at_once() -> None:
-    """A large model in a dozen ways would not fit into memory."""
+    """A large model in a dozen ways would not fit into memory: the best for one image, the best two
+    for many and one more."""
     kept: list[weakref.ref[Run]] = []
     most = 0
 
     def make(seconds: float) -> Callable[[], Run]:
         def opening() -> Run:
             nonlocal most
-            run = sleeping(lambda n: seconds)
+            run = sleeping(lambda n: seconds if n > 1 else 0.013 - seconds)
             kept.append(weakref.ref(run))
             most = max(most, sum(one() is not None for one in kept))
             return run
@@ -119,7 +121,7 @@ def test_few_ways_are_open_at_once() -> None:
 
     order = np.random.default_rng(0).permutation(12)
     found = fastest({f"{i}": make(0.001 + 0.001 * i) for i in order.tolist()}, images)
-    assert found.one.backend == found.many.backend == "0"
+    assert (found.one.backend, found.many.backend) == ("11", "0")
     assert len(kept) == 12 and most <= 4
 
 
@@ -157,13 +159,16 @@ def test_slices_grow_while_that_is_faster() -> None:
     assert found.many.slice >= 128
 
 
-def test_slices_of_a_small_model_grow_in_any_case() -> None:
+def test_slices_of_a_small_model_grow_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two doublings that gain nothing say little of calls that take no time."""
+    monkeypatch.setattr(module, "_few", lambda *_: 1)
+    monkeypatch.setattr(module, "FEW", 1)
     run = sleeping(lambda n: {1: 0.0005, 2: 0.0012, 4: 0.0024}.get(n, 0.0003 * n))
     assert fastest(opened(only=run), images).many.slice >= 8
 
 
 def test_slow_models_are_not_tried_with_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "usable_cores", lambda: 2)
     monkeypatch.setattr(module, "SECONDS", 0.01)
     sizes = set()
 
@@ -187,20 +192,53 @@ def test_what_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(told) == 1 and told[0].startswith("that takes about ")
 
 
-@pytest.mark.parametrize(("seconds", "rounds"), [(1.0, 5), (0.095, 4), (0.001, 3)])
-def test_a_large_model_gets_fewer_turns(
-    seconds: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.1, 5), (2.4, 4), (60.0, 3)])
+def test_a_large_model_gets_fewer_turns(seconds: float, rounds: int) -> None:
+    assert module._rounds(seconds) == rounds
+
+
+def times_asked(
+    seconds: float, beside: float, monkeypatch: pytest.MonkeyPatch, **changed: float
+) -> list[int]:
+    """How often each of two ways is called in a contest: the one that is known, and another."""
+    for name, value in {"LEAST_LOOK": 1e-4, **changed}.items():
+        monkeypatch.setattr(module, name, value)
+    calls = [0, 0]
+
+    def way(number: int, takes: float) -> Run:
+        def run(images_B: np.ndarray) -> np.ndarray:
+            calls[number] += 1
+            time.sleep(takes)
+            return images_B
+
+        return run
+
+    known = (module._Entrant("known", way(0, beside), beside),)
+    module._contest(known, module._Entrant("other", way(1, seconds)), images(1))
+    return calls
+
+
+def test_no_long_call_is_made_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the other are its look; turns follow at once if calls take long."""
+    assert times_asked(0.01, 0.02, monkeypatch, LASTING=9) == [6, 8]
+    assert times_asked(0.01, 0.02, monkeypatch, LASTING=0) == [5, 7]
+
+
+def test_what_is_hopeless_for_long_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not even prepared for a second call where it is far from the best."""
+    assert times_asked(0.03, 0.01, monkeypatch, LONG_CALL=9) == [0, 4]
+    assert times_asked(0.03, 0.01, monkeypatch, LONG_CALL=0.001, FAR=99) == [0, 2]
+    assert times_asked(0.03, 0.01, monkeypatch, LONG_CALL=0.001, FAR=2) == [0, 1]
+
+
+def test_ways_for_many_are_told_apart_by_two_images_for_each_core(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of two ways that take 20 ms together; never less than three, and no more than five."""
-    monkeypatch.setattr(module, "CONTEST", seconds)
-    asked: list[int] = []
-    plain = module.interleave
-
-    def counted(calls, rounds, **options):
-        asked.extend([rounds] * (len(calls) > 1))
-        return plain(calls, rounds=rounds, **options)
-
-    monkeypatch.setattr(module, "interleave", counted)
-    known = module._contest((), module._Entrant("a", sleeping(lambda n: 0.01)), images(1))
-    module._contest(known, module._Entrant("b", sleeping(lambda n: 0.0095)), images(1))
-    assert asked == [rounds]
+    """Of a model so slow that two images take longer than a call should: of one for each core, the
+    best of them would be thrown out."""
+    monkeypatch.setattr(module, "usable_cores", lambda: 2)
+    monkeypatch.setattr(module, "SECONDS", 0.001)
+    pairs = sleeping(lambda n: 0.024 * -(-n // 4))
+    alone = sleeping(lambda n: 0.007 * n)
+    found = fastest(opened(alone=alone, other=alone, pairs=pairs), images)
+    assert found.one.backend != "pairs" and found.many.backend == "pairs"
