@@ -98,7 +98,7 @@ def put(folder: Path, recipes: dict[str, Recipe]) -> None:
         (folder / f"{name}.yaml").write_text(write_yaml(recipe))
 
 
-BY_FOUR = ("muon-ddp-float64", "muon-fsdp-float64", "sgd-fsdp-float64")
+BY_FOUR = ("muon-ddp-float64", "muon-fsdp-float64", "muon-fsdp-float32", "sgd-fsdp-float64")
 SHARED = [*((2, name) for name in CASES), *((4, name) for name in BY_FOUR)]
 """(processes, case): all cases by two, and some by four."""
 
@@ -191,7 +191,7 @@ def test_another_number_of_processes_goes_on(
 
 
 def test_a_sharded_checkpoint_is_a_model_and_is_verified(runs: dict[int, Path]) -> None:
-    run = runs[4] / "muon-fsdp-float64"
+    run = runs[4] / "muon-fsdp-float32"
     one = load(run)
     best = load(f"{run}@newest")
     for name, tensor in one.state_dict().items():
