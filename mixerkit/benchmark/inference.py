@@ -10,6 +10,7 @@ Letters: B batch, I image channels, H W image height and width.
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -71,9 +72,10 @@ def study(out: Path, say: Say, quick: bool, model: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as temporary:
         contenders = Contenders(measured, Path(temporary), say, quick)
         for batch in batches:
+            given = _given(measured, batch)
             for kind in contenders.kinds():
                 say(f"batch {batch}, {kind}: the best setting of each, then all in turns …")
-                own, machine = _batch(measured, contenders, batch, kind, quick)
+                own, machine = _batch(measured, contenders, given, kind, quick)
                 rows, found = rows + own, found + machine
                 if own:
                     say(_lines(own))
@@ -145,22 +147,37 @@ class Kept:
         self.result = self.run(self.images)
 
 
-def _batch(
-    model: MlpMixer, contenders: Contenders, batch: int, kind: Kind, quick: bool
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of all contenders of that kind and of all ceilings, on so many images, in turns. What
-    turns out to give other outputs than the model is dismissed."""
+@dataclass(frozen=True)
+class Given:
+    """A batch of images [B, I, H, W] as decoders give them, and as the model takes them; `wanted`:
+    its outputs for them, and for more if they are few."""
+
+    pixels: np.ndarray
+    images: np.ndarray
+    wanted: np.ndarray
+
+
+def _given(model: MlpMixer, batch: int) -> Given:
+    """Noise, the same every time."""
     assert model.preprocess
     shape = (max(batch, REFERENCE), model.config.in_channels, *model.config.image_hw)
     pixels = np.random.default_rng(SEED).integers(0, 256, shape, np.uint8)
     images = normalised(pixels, model.preprocess)
     with torch.inference_mode():
         wanted = model(torch.from_numpy(images)).numpy()
-    pixels, images = pixels[:batch], images[:batch]
-    ready = contenders.at(pixels, kind)
-    calls = {(one.name, ALONE): Kept(one.run, images) for one in ready}
+    return Given(pixels[:batch], images[:batch], wanted)
+
+
+def _batch(
+    model: MlpMixer, contenders: Contenders, given: Given, kind: Kind, quick: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of all contenders of that kind and of all ceilings, on these images, in turns. What
+    turns out to give other outputs than the model is dismissed."""
+    batch, wanted = len(given.images), given.wanted
+    ready = contenders.at(given.pixels, kind)
+    calls = {(one.name, ALONE): Kept(one.run, given.images) for one in ready}
     if is_small(model):
-        calls |= {(one.name, PREPARED): Kept(one.from_pixels, pixels) for one in ready}
+        calls |= {(one.name, PREPARED): Kept(one.from_pixels, given.pixels) for one in ready}
     products = ceilings(model.config, kind, [batch, *(one.slice for one in ready)])
     rounds = QUICK_ROUNDS if quick else _rounds(ready, is_small(model), len(products))
     seconds = in_turns({**calls, **products}, rounds)
