@@ -93,7 +93,7 @@ class Native:
         number = ctypes.c_int64
         bytes_there = _typed(code.shape_bytes, number)()
         assert bytes_there == ctypes.sizeof(Shape), "mixer.cpp and native.py differ in Shape"
-        counts = (code.lanes, code.panel_columns, code.panel_columns_in_8_bits)
+        counts = (code.lanes, code.tile_rows, code.panel_columns, code.panel_columns_in_8_bits)
         widths = Widths(*(_typed(one, number)() for one in counts))
         self._forward = _typed(code.forward, None, "pppnnnnpp")
         self._shape = shape_of(config, bool(model.ranges))

@@ -56,9 +56,11 @@ def ready(
 
 @dataclass(frozen=True)
 class Widths:
-    """Of the library: numbers in a vector, and columns of a panel in float and in 8 bits."""
+    """Of the library: numbers in a vector, rows of a tile, and columns of a panel in float and in
+    8 bits."""
 
     lanes: int
+    tile: int
     panel: int
     panel8: int
 
@@ -158,10 +160,10 @@ class _Parts:
         return np.asarray(tensor, np.float32).reshape(shape)
 
     def _along(self, name: str, outputs: int, inputs: int) -> Iterator[np.ndarray]:
-        """A matrix on the left of its product."""
+        """A matrix on the left of its product, in tiles of rows."""
         matrix_OI, bias_O = self._layer(name, outputs, inputs)
         if name not in self.ranges:
-            yield matrix_OI
+            yield _in_tiles(matrix_OI, self.widths.tile, self.widths.lanes)
             yield bias_O
             return
         steps_OI, *others = self._rounded(name, matrix_OI, bias_O)
@@ -214,6 +216,14 @@ def _filled(array_MN: np.ndarray, axis: int, unit: int) -> np.ndarray:
     missing = [(0, 0), (0, 0)]
     missing[axis] = (0, -array_MN.shape[axis] % unit)
     return np.pad(array_MN, missing)
+
+
+def _in_tiles(matrix_MN: np.ndarray, rows: int, lanes: int) -> np.ndarray:
+    """Tiles of so many rows, one after the other, filled up with zeros: of all its rows the first
+    vectors, then the second ones."""
+    filled_MN = _filled(_filled(matrix_MN, 0, rows), 1, lanes)
+    tiles_TRVL = filled_MN.reshape(len(filled_MN) // rows, rows, -1, lanes)
+    return tiles_TRVL.transpose(0, 2, 1, 3)
 
 
 def _in_panels(matrix_MN: np.ndarray, panel: int) -> np.ndarray:

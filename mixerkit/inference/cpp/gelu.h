@@ -11,13 +11,14 @@ struct Polynomial {
     float limit;
     float powers[DEGREE + 1];
 
-    // Of `WIDE` vectors in memory, side by side: none waits for the other.
+    // Of `WIDE` vectors in memory, so many floats apart; computed side by side, as none waits for
+    // the other.
     template <int WIDE>
-    inline void over(float* at) const {
+    inline void over(float* at, long apart = LANES) const {
         Vector x[WIDE], u[WIDE], p[WIDE];
 #pragma GCC unroll 8
         for (int j = 0; j < WIDE; j++) {
-            x[j] = load(at + j * LANES);
+            x[j] = load(at + j * apart);
             u[j] = x[j] * x[j] * all(2 / (limit * limit)) - 1.0f;
             p[j] = all(powers[0]);
         }
@@ -29,7 +30,7 @@ struct Polynomial {
         for (int j = 0; j < WIDE; j++) {
             const Vector half = x[j] * 0.5f, inside = half + half * (x[j] * p[j]);
             const Vector not_high = x[j] > limit ? x[j] : inside;
-            store(at + j * LANES, x[j] < -limit ? Vector{} : not_high);
+            store(at + j * apart, x[j] < -limit ? Vector{} : not_high);
         }
     }
 };

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "matrix.h"
 #include "product.h"
 #include "product8.h"
 #include "rows.h"
@@ -29,6 +30,8 @@ struct Mixer {
     const long plane = shape.height * shape.width;
     const long pixels = shape.channels * shape.patch_height * shape.patch_width;
     const long most_rows = std::max({all_tokens, T, tokens});  // of a product in 8 bits
+    const long wide = shape.eight_bits ? PANEL8 : PANEL;       // panels along the tokens
+    const Span own = own_rows();
     Constants constants = {nullptr};
     float *x = nullptr, *y = nullptr, *h = nullptr;
     uint8_t *steps = nullptr, *hidden_steps = nullptr;  // of what goes into products
@@ -42,9 +45,10 @@ struct Mixer {
             bytes += aligned(count * long(sizeof(*array)));
         };
         take(x, all_tokens * row);
-        take(y, std::max(all_tokens, LANE * member.of) * row);
-        take(h, std::max({all_tokens * whole(pixels), T * row, all_tokens * whole(D),
-                          member.of * images * row}));
+        const long in_tiles = all_tokens + ROWS * member.of;
+        take(y, in_tiles * row + member.of * whole(pixels));
+        take(h, std::max({in_tiles * whole(pixels), T * row, in_tiles * whole(D),
+                          member.of * whole_tiles(images) * row}));
         if (shape.eight_bits) {
             take(steps, std::max(all_tokens * whole(pixels), parts * panels_of(tokens)));
             take(hidden_steps, std::max({panels_of(T), all_tokens * whole(D),
@@ -67,21 +71,44 @@ struct Mixer {
         return {first(own.begin), first(own.end)};
     }
 
-    // y = LayerNorm(x) of this member's rows, or `steps` of that: in rows or, for a product along
-    // the tokens, in panels.
-    void norm(Rounding rounding, bool along_tokens) {
+    // Of an array in tiles, those of this member's rows: its own begin where a tile does.
+    Matrix own_tiles(float* array, long columns) const {
+        const long row = whole(columns);
+        return {array + (own.begin + ROWS * member.index) * row, row, true};
+    }
+
+    enum class For { TOKEN_MIXING, CHANNEL_MIXING, MEAN };
+
+    // LayerNorm(x) of this member's rows in y, or its steps in `steps`: for what is next in panels,
+    // tiles or rows; steps in panels or rows.
+    void norm(Rounding rounding, For next) {
         const float* weight = shape.has_norms ? constants.take(C) : nullptr;
         const float* bias = shape.has_norms ? constants.take(C) : nullptr;
-        const Span own = own_rows();
-        if (!rounding)
-            return layer_norm(own.size(), C, shape.epsilon, weight, bias, x + own.begin * row,
-                              y + own.begin * row);
+        const LayerNorm layer = {weight, bias, C, shape.epsilon};
+        if (rounding) return norm_steps(layer, rounding, next);
+        const Matrix tiles = own_tiles(y, C);
+        for (long r = own.begin; r < own.end; r++) {
+            const Normed normed(layer, x + r * row);
+            if (next == For::TOKEN_MIXING) {
+                const Panels panels = {y + r / tokens * tokens * row, tokens, C, wide};
+                for (long n = 0; n < row; n += wide)
+                    normed.put({n, std::min(n + wide, row)}, panels.from(n).at(r % tokens, n));
+            } else if (next == For::CHANNEL_MIXING) {
+                normed.put({0, row}, tiles.at(r - own.begin, 0), TILE);
+            } else {
+                normed.put({0, row}, y + r * row);
+            }
+        }
+    }
+
+    void norm_steps(const LayerNorm& layer, Rounding rounding, For next) const {
         float* some = y + LANE * member.index * row;
         for (long r = own.begin, count; r < own.end; r += count) {
             const long part = r / tokens, token = r % tokens;
             count = std::min(LANE, tokens - token);
-            layer_norm(count, C, shape.epsilon, weight, bias, x + r * row, some);
-            if (along_tokens)
+            for (long i = 0; i < count; i++)
+                Normed(layer, x + (r + i) * row).put({0, row}, some + i * row);
+            if (next == For::TOKEN_MIXING)
                 to_panels(rounding, count, C, {0, C}, some, row, token / LANE, lanes_of(tokens),
                           steps + part * panels_of(tokens));
             else
@@ -104,15 +131,15 @@ struct Mixer {
             map.weight = constants.take<uint8_t>(outputs * LANE * lanes_of(inputs));
             map.scale = constants.take(outputs);
         } else {
-            map.weight = constants.take(outputs * inputs);
+            map.weight = constants.tiles(outputs, inputs);
         }
         map.bias = constants.take(outputs);
         return map;
     }
 
-    // These columns of the map, of `in` or of `steps_in`: written to or added to `out`, or their
-    // GELU as `next` wants it, in `out` or rounded in `hidden_steps`.
-    void along(const Along& map, Span columns, const float* in, const uint8_t* steps_in, float* out,
+    // These columns of the map, of a panel of `in` or of `steps_in`: written to or added to `out`,
+    // or their GELU as `next` wants it, in `out` or rounded in `hidden_steps`.
+    void along(const Along& map, Span columns, const float* in, const uint8_t* steps_in, Matrix out,
                bool added, const Rounding* next = nullptr) const {
         const bool rounds = next && *next;
         if (map.rounding) {
@@ -123,46 +150,52 @@ struct Mixer {
                                 .left_apart = LANE * lanes, .right = steps_in,
                                 .scale = map.scale, .bias = map.bias,
                                 .gelu = next ? &shape.coarse_gelu : nullptr,
-                                .result = rounds ? nullptr : out, .apart = row, .added = added,
+                                .result = rounds ? Matrix{nullptr, 0} : out, .added = added,
                                 .steps = hidden_steps, .rounding = rounds ? *next : Rounding{},
                                 .steps_apart = IN_PANELS, .partial = own_partial()};
             return product.compute(columns);
         }
-        compute({.rows = map.outputs, .columns = C, .depth = map.inputs,
-                 .left = {static_cast<const float*>(map.weight), map.inputs}, .right = {in, row},
-                 .bias = map.bias, .bias_of_rows = true, .result = out, .apart = row,
-                 .added = added, .gelu = next ? &shape.gelu : nullptr}, columns);
+        Product product = {.rows = map.outputs, .columns = C, .depth = map.inputs,
+                           .left = static_cast<const float*>(map.weight), .right = in,
+                           .bias = map.bias, .bias_of_rows = true, .result = out, .added = added,
+                           .gelu = next ? &shape.gelu : nullptr, .panel = wide};
+        product.compute(columns);
         if (rounds)
             for (long r = 0; r < map.outputs; r += LANE)
-                to_panels(*next, std::min(LANE, map.outputs - r), C, columns, out + r * row, row,
+                to_panels(*next, std::min(LANE, map.outputs - r), C, columns, out.at(r, 0), out.row,
                           r / LANE, lanes_of(map.outputs), hidden_steps);
     }
 
     int32_t* own_partial() const { return partial + member.index * most_rows * PANEL8; }
 
-    // x [parts · S, C] += the mixing of y's tokens in each part; of this member's columns.
+    // x [parts · S, C] += the mixing of y's tokens in each part; of this member's columns, a panel
+    // after the other.
     void mix_tokens(Rounding rounding, Rounding hidden) {
         const Along first = take_along(rounding, T ? T : tokens, tokens);
         const Along second = T ? take_along(hidden, tokens, T) : Along{};
-        const Span columns = member.part(row, shape.eight_bits ? PANEL8 : PANEL);
+        const Span columns = member.part(row, wide);
         for (long part = 0; part < parts; part++) {
             const float* in = y + part * tokens * row;
             const uint8_t* steps_in = steps + part * panels_of(tokens);
-            float* out = x + part * tokens * row;
-            if (T) {
-                along(first, columns, in, steps_in, h, false, &hidden);
-                along(second, columns, h, hidden_steps, out, true);
-            } else {
-                along(first, columns, in, steps_in, out, true);
+            const Matrix out = {x + part * tokens * row, row};
+            for (long n = columns.begin; n < columns.end; n += wide) {
+                const Span panel = {n, std::min(n + wide, columns.end)};
+                if (T) {
+                    const Matrix between = Panels{h, T, C, wide}.from(n);
+                    along(first, panel, in, steps_in, between, false, &hidden);
+                    along(second, panel, h, hidden_steps, out, true);
+                } else {
+                    along(first, panel, in, steps_in, out, true);
+                }
             }
         }
     }
 
-    // A linear map of each of this member's rows, taken from the constants; otherwise as `along`.
+    // A linear map of each of this member's rows, in tiles or as steps, taken from the constants;
+    // otherwise as `along`.
     void each_row(Rounding rounding, long inputs, long outputs, const float* in,
-                  const uint8_t* steps_in, float* out, bool added,
+                  const uint8_t* steps_in, Matrix out, bool added,
                   const Rounding* next = nullptr) {
-        const Span own = own_rows();
         const long row_in = whole(inputs), row_out = whole(outputs);
         const bool rounds = next && *next;
         if (rounding) {
@@ -175,45 +208,52 @@ struct Mixer {
                                 .right = weight, .scale = scale,
                                 .bias = constants.take(outputs),
                                 .gelu = next ? &shape.coarse_gelu : nullptr,
-                                .result = rounds ? nullptr : out + own.begin * row_out,
-                                .apart = row_out, .added = added,
+                                .result = rounds ? Matrix{nullptr, 0} : out, .added = added,
                                 .steps = hidden_steps + own.begin * row_out,
                                 .rounding = rounds ? *next : Rounding{}, .steps_apart = row_out,
                                 .partial = own_partial()};
             return product.compute({0, outputs});
         }
-        const Rows weight = constants.panels(inputs, outputs);
-        compute({.rows = own.size(), .columns = outputs, .depth = inputs,
-                 .left = {in + own.begin * row_in, row_in}, .right = weight,
-                 .bias = constants.take(outputs), .result = out + own.begin * row_out,
-                 .apart = row_out, .added = added, .gelu = next ? &shape.gelu : nullptr});
+        const float* weight = constants.panels(inputs, outputs);
+        Product product = {.rows = own.size(), .columns = outputs, .depth = inputs,
+                           .left = in, .right = weight, .bias = constants.take(outputs),
+                           .result = out, .added = added, .gelu = next ? &shape.gelu : nullptr};
+        product.compute();
         if (rounds)
             for (long r = own.begin; r < own.end; r++)
-                to_row(*next, outputs, out + r * row_out, hidden_steps + r * row_out);
+                to_row(*next, outputs, out.at(r - own.begin, 0), hidden_steps + r * row_out,
+                       out.vectors_apart());
     }
 
     // x [rows, C] += the mixing of each row of y; of this member's rows.
     void mix_channels(Rounding rounding, Rounding hidden) {
-        if (!D) return each_row(rounding, C, C, y, steps, x, true);
-        each_row(rounding, C, D, y, steps, h, false, &hidden);
-        each_row(hidden, D, C, h, hidden_steps, x, true);
+        const float* in = own_tiles(y, C).data;
+        const Matrix between = own_tiles(h, D), out = {x + own.begin * row, row};
+        if (!D) return each_row(rounding, C, C, in, steps, out, true);
+        each_row(rounding, C, D, in, steps, between, false, &hidden);
+        each_row(hidden, D, C, between.data, hidden_steps, out, true);
     }
 
     // x [rows, C] = the patch embedding; of this member's rows. Pixels become steps in
     // `hidden_steps`, a channel of the image after the other, before they are cut.
     void embed(const float* image) {
-        const Span own = own_rows();
         const Rounding* of_channel = constants.take<Rounding>(shape.channels);
         const Rounding rounding = *constants.take<Rounding>(1);
         const long of_one = tiles * tokens;
+        const Matrix patches = own_tiles(h, pixels);
+        float* patch = y + member.index * whole(pixels);
         for (long i = 0; i < images; i++, image += shape.channels * plane) {
             const Span some = {std::clamp(own.begin - i * of_one, 0L, of_one),
                                std::clamp(own.end - i * of_one, 0L, of_one)};
-            const long at = (i * of_one + some.begin) * whole(pixels);
             if (!rounding) {
-                cut(shape, image, some, h + at, whole(pixels));
+                for (long t = some.begin; t < some.end; t++) {
+                    cut(shape, image, {t, t + 1}, patch, 0);
+                    for (long c = 0; c < pixels; c += LANES)
+                        store(patches.at(i * of_one + t - own.begin, c), load(patch + c));
+                }
                 continue;
             }
+            const long at = (i * of_one + some.begin) * whole(pixels);
             const Span channels = member.part(shape.channels);
             for (long c = channels.begin; c < channels.end; c++)
                 to_steps(of_channel[c], plane, image + c * plane, hidden_steps + c * plane);
@@ -221,7 +261,7 @@ struct Mixer {
             cut(shape, static_cast<const uint8_t*>(hidden_steps), some, steps + at, whole(pixels));
             member.meet();
         }
-        each_row(rounding, pixels, C, h, steps, x, false);
+        each_row(rounding, pixels, C, patches.data, steps, {x + own.begin * row, row}, false);
     }
 
     // So many images → logits [B, K], or features [B, C] where there is no head; their rows are
@@ -232,27 +272,30 @@ struct Mixer {
         member.meet();
         for (long block = 0; block < shape.depth; block++) {
             const BlockRounding rounding = *constants.take<BlockRounding>(1);
-            norm(rounding.tokens, true);
+            norm(rounding.tokens, For::TOKEN_MIXING);
             member.meet();
             mix_tokens(rounding.tokens, rounding.hidden_tokens);
             member.meet();
-            norm(rounding.channels, false);
+            norm(rounding.channels, For::CHANNEL_MIXING);
             mix_channels(rounding.channels, rounding.hidden_channels);
             member.meet();
         }
-        norm({}, false);
+        norm({}, For::MEAN);
         member.meet();
         if (!shape.classes && member.index) return;
-        float* features = shape.classes ? h + member.index * images * row : out;
+        const long in_tiles = whole_tiles(images) * row;
+        const Matrix features = shape.classes ? Matrix{h + member.index * in_tiles, row, true}
+                                              : Matrix{out, row};
         for (long i = 0; i < images; i++)
-            mean_of_rows(tiles * tokens, C, y + i * tiles * tokens * row, features + i * row);
+            mean_of_rows(tiles * tokens, C, y + i * tiles * tokens * row, features.at(i, 0),
+                         features.vectors_apart());
         if (shape.classes) {
-            const Rows weight = constants.panels(C, shape.classes);
-            compute({.rows = images, .columns = shape.classes, .depth = C,
-                     .left = {features, row}, .right = weight,
-                     .bias = constants.take(shape.classes),
-                     .result = out, .apart = whole(shape.classes)},
-                    member.part(shape.classes, PANEL));
+            const float* weight = constants.panels(C, shape.classes);
+            Product head = {.rows = images, .columns = shape.classes, .depth = C,
+                            .left = features.data, .right = weight,
+                            .bias = constants.take(shape.classes),
+                            .result = {out, whole(shape.classes)}};
+            head.compute(member.part(shape.classes, PANEL));
         }
     }
 };
@@ -263,6 +306,7 @@ extern "C" {
 
 int64_t shape_bytes() { return sizeof(Shape); }
 int64_t lanes() { return LANES; }
+int64_t tile_rows() { return ROWS; }
 int64_t panel_columns() { return PANEL; }
 int64_t panel_columns_in_8_bits() { return PANEL8; }
 int64_t has_dots() { return DOTS; }

@@ -5,106 +5,117 @@
 #include <algorithm>
 
 #include "gelu.h"
+#include "matrix.h"
 #include "vectors.h"
 
-#if defined(__AVX512F__)
-constexpr long ROWS = 6, VECTORS = 4;  // 24 of 32 registers are sums
-#elif defined(__AVX__)
-constexpr long ROWS = 6, VECTORS = 2;  // 12 of 16
-#elif defined(__aarch64__)
-constexpr long ROWS = 6, VECTORS = 4;  // 24 of 32
-#else
-constexpr long ROWS = 6, VECTORS = 2;
-#endif
-constexpr long PANEL = LANES * VECTORS;  // columns of a product that are computed together
+constexpr long AHEAD = 8;  // rows of a panel: so early they are asked for
 
-// Rows of numbers, so many floats apart.
-struct Rows {
-    const float* data;
-    long apart;
+// A part of what is needed soon; asked for in time, it is near by then.
+struct Share {
+    const float* from;
+    long lines;  // at a time
+
+    void ask() {
+        for (long i = 0; i < lines; i++, from += LINE / sizeof(float)) __builtin_prefetch(from, 0, 2);
+    }
 };
 
 // result [rows, columns] = left [rows, depth] · right [depth, columns] + bias.
 struct Product {
     long rows, columns, depth;
-    Rows left, right;
+    const float* left;   // in tiles
+    const float* right;  // in panels
     const float* bias;
     bool bias_of_rows = false;  // a number for each row of the result, else for each column
-    float* result;
-    long apart;
+    Matrix result;
     bool added = false;          // to what the result holds
     const Gelu* gelu = nullptr;  // of the result
-};
+    long panel = PANEL;          // columns of one
 
-// A part of the result that fits into registers, [HIGH, WIDE vectors].
-template <int HIGH, int WIDE>
-inline void tile(const Product& p) {
-    float* const result = p.result;
-    const long apart = p.apart;
-    Vector sums[HIGH][WIDE];
-#pragma GCC unroll 8
-    for (int i = 0; i < HIGH; i++)
-#pragma GCC unroll 8
-        for (int j = 0; j < WIDE; j++)
-            sums[i][j] = p.bias_of_rows ? all(p.bias[i]) : load(p.bias + j * LANES);
-    if (p.added)
+    // A part of the result that fits into registers, [HIGH, WIDE vectors].
+    template <int HIGH, int WIDE>
+    inline void tile(long row, long column) const {
+        float* const at = result.at(row, column);
+        const long apart = result.rows_apart(), next = result.vectors_apart();
+        Vector sums[HIGH][WIDE];
 #pragma GCC unroll 8
         for (int i = 0; i < HIGH; i++)
 #pragma GCC unroll 8
-            for (int j = 0; j < WIDE; j++) sums[i][j] += load(result + i * apart + j * LANES);
-    const float* right = p.right.data;
-    for (long k = 0; k < p.depth; k++, right += p.right.apart) {
-        Vector columns[WIDE];
+            for (int j = 0; j < WIDE; j++)
+                sums[i][j] = bias_of_rows ? all(bias[row + i]) : load(bias + column + j * LANES);
+        if (added)
 #pragma GCC unroll 8
-        for (int j = 0; j < WIDE; j++) columns[j] = load(right + j * LANES);
+            for (int i = 0; i < HIGH; i++)
 #pragma GCC unroll 8
-        for (int i = 0; i < HIGH; i++) {
-            const Vector x = all(p.left.data[i * p.left.apart + k]);
+                for (int j = 0; j < WIDE; j++) sums[i][j] += load(at + i * apart + j * next);
+        const float* x = left + row * whole(depth);
+        const float* y = right + column * depth;
+        const auto multiply = [&](long count) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+            for (long k = 0; k < count; k++, y += WIDE * LANES) {
+                Vector columns[WIDE];
 #pragma GCC unroll 8
-            for (int j = 0; j < WIDE; j++) sums[i][j] += x * columns[j];
+                for (int j = 0; j < WIDE; j++) columns[j] = load(y + j * LANES);
+#pragma GCC unroll 8
+                for (int line = 0; line < WIDE * LANES; line += LINE / long(sizeof(float)))
+                    __builtin_prefetch(y + AHEAD * WIDE * LANES + line);
+#pragma GCC unroll 8
+                for (int i = 0; i < HIGH; i++) {
+                    const Vector same = all(x[i * LANES + k]);
+#pragma GCC unroll 8
+                    for (int j = 0; j < WIDE; j++) sums[i][j] += same * columns[j];
+                }
+            }
+            x += TILE;
+        };
+        const long floats = WIDE * LANES * depth;  // of a panel
+        Share of_next = share_of(right + column * depth + floats, floats, row);
+        for (long k = 0; k + LANES <= depth; k += LANES) {
+            of_next.ask();
+            multiply(LANES);
+        }
+        multiply(depth % LANES);
+#pragma GCC unroll 8
+        for (int i = 0; i < HIGH; i++)
+#pragma GCC unroll 8
+            for (int j = 0; j < WIDE; j++) store(at + i * apart + j * next, sums[i][j]);
+        if (gelu)
+            for (int i = 0; i < HIGH; i++) gelu->over<WIDE>(at + i * apart, next);
+    }
+
+    // What the tile at this row asks for of the next panel, so many floats, each time that it has
+    // multiplied a vector of its rows: all tiles together ask for all of it.
+    Share share_of(const float* next, long floats, long row) const {
+        const long lines = floats * long(sizeof(float)) / LINE;
+        const long times = std::max(depth / LANES, 1L), tiles = whole_tiles(rows) / ROWS;
+        const long each = (lines + tiles * times - 1) / (tiles * times);
+        const long before = row / ROWS * times * each;
+        return {next + before * LINE / long(sizeof(float)), before < lines ? each : 0};
+    }
+
+    template <int WIDE>
+    void columns_from(long column) const {
+        long row = 0;
+        for (; row + ROWS <= rows; row += ROWS) tile<ROWS, WIDE>(row, column);
+        switch (rows - row) {
+            case 5: return tile<5, WIDE>(row, column);
+            case 4: return tile<4, WIDE>(row, column);
+            case 3: return tile<3, WIDE>(row, column);
+            case 2: return tile<2, WIDE>(row, column);
+            case 1: return tile<1, WIDE>(row, column);
         }
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < HIGH; i++)
-#pragma GCC unroll 8
-        for (int j = 0; j < WIDE; j++) store(result + i * apart + j * LANES, sums[i][j]);
-}
 
-// Columns of the result that are as many vectors wide.
-template <int WIDE>
-void panel(Product p) {
-    const auto next = [&p](long high) {
-        if (p.gelu)
-            for (long i = 0; i < high; i++) p.gelu->over<WIDE>(p.result + i * p.apart);
-        p.left.data += high * p.left.apart;
-        p.result += high * p.apart;
-        p.bias += p.bias_of_rows ? high : 0;
-        p.rows -= high;
-    };
-    while (p.rows >= ROWS) tile<ROWS, WIDE>(p), next(ROWS);
-    while (p.rows >= 4) tile<4, WIDE>(p), next(4);
-    while (p.rows >= 2) tile<2, WIDE>(p), next(2);
-    while (p.rows >= 1) tile<1, WIDE>(p), next(1);
-}
-
-// These columns of a product; they begin where a vector does and, of panels, where one does.
-inline void compute(const Product& task, Span columns) {
-    for (long n = columns.begin; n < columns.end; n += PANEL) {
-        Product p = task;
-        p.columns = std::min(whole(columns.end - n), PANEL);
-        if (p.right.apart == IN_PANELS)
-            p.right = {p.right.data + n * p.depth, p.columns};
-        else
-            p.right.data += n;
-        p.bias += p.bias_of_rows ? 0 : n;
-        p.result += n;
-        switch (p.columns / LANES) {
-            case 1: panel<1>(p); break;
-            case 2: panel<2>(p); break;
-            case 3: panel<std::min(3L, VECTORS)>(p); break;
-            default: panel<VECTORS>(p);
+    // These columns, from where a panel begins.
+    void compute(Span span) const {
+        for (long n = span.begin; n < span.end; n += panel) {
+            switch (std::min(whole(span.end - n), panel) / LANES) {
+                case 1: columns_from<1>(n); break;
+                case 2: columns_from<2>(n); break;
+                case 3: columns_from<std::min(3L, VECTORS)>(n); break;
+                default: columns_from<VECTORS>(n);
+            }
         }
     }
-}
-
-inline void compute(const Product& task) { compute(task, {0, task.columns}); }
+    void compute() const { compute({0, columns}); }
+};

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "gelu.h"
+#include "matrix.h"
 #include "vectors.h"
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
@@ -25,7 +26,7 @@ constexpr long ROWS8 = 4, VECTORS8 = 2;  // 8 of 16
 constexpr long PANEL8 = LANES * VECTORS8;  // columns of a product that are computed together
 constexpr long LANE = 4;                   // bytes, which are multiplied and added up in one go
 constexpr long DEPTH8 = 128;               // lanes of a product in one go: a panel stays near
-constexpr long LINE = 64;                  // bytes that come from memory together
+constexpr long IN_PANELS = 0;              // in the place of how far rows are apart
 
 // So many numbers in 8 bits take as many lanes.
 inline long lanes_of(long numbers) { return (numbers + LANE - 1) / LANE; }
@@ -76,11 +77,12 @@ struct Rounding {
     }
 };
 
-// A row of steps; whole vectors of it are written.
-inline void to_row(Rounding rounding, long columns, const float* from, uint8_t* row) {
-    for (long c = 0; c < columns; c += LANES)
+// A row of steps, of vectors so many floats apart; whole vectors of it are written.
+inline void to_row(Rounding rounding, long columns, const float* from, uint8_t* row,
+                   long apart = LANES) {
+    for (long c = 0; c < columns; c += LANES, from += apart)
         *reinterpret_cast<BytesInMemory*>(row + c) =
-            __builtin_convertvector(rounding.steps(load(from + c)), Bytes);
+            __builtin_convertvector(rounding.steps(load(from)), Bytes);
 }
 
 // Just so many steps: nothing beyond them is read or written.
@@ -128,9 +130,8 @@ struct Product8 {
     const float *scale, *bias;   // of each output of the weights
     const CoarseGelu* gelu = nullptr;
 
-    // Either the result is rows of floats, or the steps of that are wanted instead.
-    float* result = nullptr;
-    long apart;
+    // Either the result is floats, or the steps of that are wanted instead.
+    Matrix result = {nullptr, 0};
     bool added = false;  // to what the result holds
     uint8_t* steps = nullptr;
     Rounding rounding;
@@ -191,10 +192,10 @@ struct Product8 {
     template <int HIGH, int WIDE>
     inline void deliver(long row, long column, Vector (&numbers)[HIGH][WIDE]) const {
         const float* first = reinterpret_cast<const float*>(numbers);
-        if (result) {
+        if (result.data) {
             for (int i = 0; i < HIGH; i++)
                 for (int j = 0; j < WIDE; j++) {
-                    float* at = result + (row + i) * apart + column + j * LANES;
+                    float* at = result.at(row + i, column + j * LANES);
                     store(at, added ? load(at) + numbers[i][j] : numbers[i][j]);
                 }
         } else if (steps_apart != IN_PANELS) {

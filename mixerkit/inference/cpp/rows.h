@@ -8,34 +8,50 @@
 #include "shape.h"
 #include "vectors.h"
 
-// LayerNorm of each row; without weights the row itself.
-inline void layer_norm(long rows, long columns, float epsilon, const float* weight,
-                       const float* bias, const float* x, float* y) {
-    const long row = whole(columns);
-    for (; rows > 0; rows--, x += row, y += row) {
-        if (!weight) {
-            for (long c = 0; c < columns; c += LANES) store(y + c, load(x + c));
-            continue;
-        }
+// LayerNorm; without weights the row itself.
+struct LayerNorm {
+    const float *weight, *bias;
+    long columns;
+    float epsilon;
+};
+
+// A row that is to be normalised: its statistics are known.
+struct Normed {
+    const LayerNorm& norm;
+    const float* x;
+    Vector mean = {}, scale = {};
+
+    Normed(const LayerNorm& norm, const float* x) : norm(norm), x(x) {
+        if (!norm.weight) return;
         Vector total = {}, squares = {};
-        for (long c = 0; c < columns; c += LANES) total += cut_off(load(x + c), columns - c);
-        const Vector mean = all(sum(total) / columns);
-        for (long c = 0; c < columns; c += LANES) {
-            const Vector from_mean = cut_off(load(x + c) - mean, columns - c);
+        for (long c = 0; c < norm.columns; c += LANES)
+            total += cut_off(load(x + c), norm.columns - c);
+        mean = all(sum(total) / norm.columns);
+        for (long c = 0; c < norm.columns; c += LANES) {
+            const Vector from_mean = cut_off(load(x + c) - mean, norm.columns - c);
             squares += from_mean * from_mean;
         }
-        const Vector scale = all(1 / std::sqrt(sum(squares) / columns + epsilon));
-        for (long c = 0; c < columns; c += LANES)
-            store(y + c, (load(x + c) - mean) * scale * load(weight + c) + load(bias + c));
+        scale = all(1 / std::sqrt(sum(squares) / norm.columns + norm.epsilon));
     }
-}
 
-inline void mean_of_rows(long rows, long columns, const float* x, float* mean) {
+    // These columns, written in vectors so many floats apart.
+    void put(Span columns, float* to, long apart = LANES) const {
+        for (long c = columns.begin; c < columns.end; c += LANES, to += apart) {
+            const Vector row = load(x + c);
+            if (norm.weight)
+                store(to, (row - mean) * scale * load(norm.weight + c) + load(norm.bias + c));
+            else
+                store(to, row);
+        }
+    }
+};
+
+inline void mean_of_rows(long rows, long columns, const float* x, float* mean, long apart) {
     const long row = whole(columns);
-    for (long c = 0; c < columns; c += LANES) {
+    for (long c = 0; c < columns; c += LANES, mean += apart) {
         Vector total = {};
         for (long i = 0; i < rows; i++) total += load(x + i * row + c);
-        store(mean + c, total / all(rows));
+        store(mean, total / all(rows));
     }
 }
 

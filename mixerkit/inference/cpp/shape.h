@@ -3,7 +3,7 @@
 #pragma once
 
 #include "gelu.h"
-#include "product.h"
+#include "matrix.h"
 #include "product8.h"
 #include "vectors.h"
 
@@ -43,5 +43,6 @@ struct Constants {
         next += aligned(count * long(sizeof(Number)));
         return reinterpret_cast<const Number*>(taken);
     }
-    Rows panels(long depth, long columns) { return {take(depth * whole(columns)), IN_PANELS}; }
+    const float* panels(long depth, long columns) { return take(depth * whole(columns)); }
+    const float* tiles(long rows, long depth) { return take(whole_tiles(rows) * whole(depth)); }
 };

@@ -38,10 +38,6 @@ inline Vector cut_off(Vector x, long count) {
     return x;
 }
 
-// In the place of how far rows are apart: the matrix is in panels of columns, one after the other, as
-// native_constants.py packs them.
-constexpr long IN_PANELS = 0;
-
 // From `begin` up to, not including, `end`.
 struct Span {
     long begin, end;
