@@ -156,6 +156,14 @@ def test_several_threads_may_ask_at_once() -> None:
         np.testing.assert_array_equal(np.concatenate(parts), wanted)
 
 
+def test_there_may_be_more_threads_than_tokens() -> None:
+    """Of matrices so large that what comes next is asked for."""
+    model = moved(MixerConfig(image_size=4, patch_size=4, width=300, depth=1, token_width=8))
+    run, images = Native(ready(model.config, weights_of(model))), images_for(model.config, 1)
+    np.testing.assert_array_equal(run.by(3)(images), run(images))
+    np.testing.assert_array_equal(run.by(3, True)(images), run(images))
+
+
 def test_a_process_that_is_forked_off_has_threads_of_its_own() -> None:
     """Those of the other process are not there: waiting for them would never end."""
     in_a_new_process("""

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <algorithm>
+
 #include "vectors.h"
 
 // x/2 · (1 + x·P(x²)) inside ±limit, where P is given by native_gelu.py for either flavour of GELU as a
@@ -11,26 +13,37 @@ struct Polynomial {
     float limit;
     float powers[DEGREE + 1];
 
-    // Of `WIDE` vectors in memory, so many floats apart; computed side by side, as none waits for
-    // the other.
-    template <int WIDE>
-    inline void over(float* at, long apart = LANES) const {
-        Vector x[WIDE], u[WIDE], p[WIDE];
-#pragma GCC unroll 8
-        for (int j = 0; j < WIDE; j++) {
-            x[j] = load(at + j * apart);
-            u[j] = x[j] * x[j] * all(2 / (limit * limit)) - 1.0f;
+    // Of `HIGH` rows of `WIDE` vectors in memory: rows are so many floats `apart`, the next vector
+    // of a row is as many `on`.
+    template <int HIGH, int WIDE>
+    inline void over(float* at, long apart, long on) const {
+        constexpr int FEW = std::max(1L, REGISTERS / 4 / WIDE);  // side by side: none waits
+        int i = 0;
+        for (; i + FEW <= HIGH; i += FEW) rows<FEW, WIDE>(at + i * apart, apart, on);
+        if constexpr (HIGH % FEW) rows<HIGH % FEW, WIDE>(at + i * apart, apart, on);
+    }
+
+  private:
+    template <int HIGH, int WIDE>
+    inline void rows(float* at, long apart, long on) const {
+        constexpr int ALL = HIGH * WIDE;
+        const Vector to_1 = all(2 / (limit * limit)), high = all(limit);
+        Vector x[ALL], u[ALL], p[ALL];
+#pragma GCC unroll 16
+        for (int j = 0; j < ALL; j++) {
+            x[j] = load(at + j / WIDE * apart + j % WIDE * on);
+            u[j] = x[j] * x[j] * to_1 - 1.0f;
             p[j] = all(powers[0]);
         }
 #pragma GCC unroll 32
         for (int i = 1; i <= DEGREE; i++)
-#pragma GCC unroll 8
-            for (int j = 0; j < WIDE; j++) p[j] = p[j] * u[j] + powers[i];
-#pragma GCC unroll 8
-        for (int j = 0; j < WIDE; j++) {
+#pragma GCC unroll 16
+            for (int j = 0; j < ALL; j++) p[j] = p[j] * u[j] + powers[i];
+#pragma GCC unroll 16
+        for (int j = 0; j < ALL; j++) {
             const Vector half = x[j] * 0.5f, inside = half + half * (x[j] * p[j]);
-            const Vector not_high = x[j] > limit ? x[j] : inside;
-            store(at + j * apart, x[j] < -limit ? Vector{} : not_high);
+            const Vector not_high = x[j] > high ? x[j] : inside;
+            store(at + j / WIDE * apart + j % WIDE * on, x[j] < -high ? Vector{} : not_high);
         }
     }
 };

@@ -7,14 +7,9 @@
 
 #include "vectors.h"
 
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr long ROWS = 6, VECTORS = 4;  // 24 of 32 registers are sums
-#else
-constexpr long ROWS = 6, VECTORS = 2;  // 12 of 16
-#endif
-constexpr long TILE = LANES * ROWS;     // of so many rows a vector of each
+constexpr long ROWS = 6, VECTORS = REGISTERS == 32 ? 4 : 2;  // 24 or 12 registers are sums
+constexpr long TILE = LANES * ROWS;      // of so many rows a vector of each
 constexpr long PANEL = LANES * VECTORS;  // columns of a product that are computed together
-constexpr long LINE = 64;                // bytes that come from memory together
 
 // Whole vectors of rows: row after row, or in tiles, where of so many ROWS the first vectors stand
 // together, then the second ones, and so on.

@@ -4,21 +4,10 @@
 
 #include <algorithm>
 
+#include "ahead.h"
 #include "gelu.h"
 #include "matrix.h"
 #include "vectors.h"
-
-constexpr long AHEAD = 8;  // rows of a panel: so early they are asked for
-
-// A part of what is needed soon; asked for in time, it is near by then.
-struct Share {
-    const float* from;
-    long lines;  // at a time
-
-    void ask() {
-        for (long i = 0; i < lines; i++, from += LINE / sizeof(float)) __builtin_prefetch(from, 0, 2);
-    }
-};
 
 // result [rows, columns] = left [rows, depth] · right [depth, columns] + bias.
 struct Product {
@@ -34,9 +23,9 @@ struct Product {
 
     // A part of the result that fits into registers, [HIGH, WIDE vectors].
     template <int HIGH, int WIDE>
-    inline void tile(long row, long column) const {
+    inline void tile(long row, long column, Share next) const {
         float* const at = result.at(row, column);
-        const long apart = result.rows_apart(), next = result.vectors_apart();
+        const long apart = result.rows_apart(), on = result.vectors_apart();
         Vector sums[HIGH][WIDE];
 #pragma GCC unroll 8
         for (int i = 0; i < HIGH; i++)
@@ -47,7 +36,7 @@ struct Product {
 #pragma GCC unroll 8
             for (int i = 0; i < HIGH; i++)
 #pragma GCC unroll 8
-                for (int j = 0; j < WIDE; j++) sums[i][j] += load(at + i * apart + j * next);
+                for (int j = 0; j < WIDE; j++) sums[i][j] += load(at + i * apart + j * on);
         const float* x = left + row * whole(depth);
         const float* y = right + column * depth;
         const auto multiply = [&](long count) __attribute__((always_inline)) {
@@ -56,9 +45,7 @@ struct Product {
                 Vector columns[WIDE];
 #pragma GCC unroll 8
                 for (int j = 0; j < WIDE; j++) columns[j] = load(y + j * LANES);
-#pragma GCC unroll 8
-                for (int line = 0; line < WIDE * LANES; line += LINE / long(sizeof(float)))
-                    __builtin_prefetch(y + AHEAD * WIDE * LANES + line);
+                ask_for(y + AHEAD * WIDE * LANES, sizeof(columns));
 #pragma GCC unroll 8
                 for (int i = 0; i < HIGH; i++) {
                     const Vector same = all(x[i * LANES + k]);
@@ -68,41 +55,34 @@ struct Product {
             }
             x += TILE;
         };
-        const long floats = WIDE * LANES * depth;  // of a panel
-        Share of_next = share_of(right + column * depth + floats, floats, row);
         for (long k = 0; k + LANES <= depth; k += LANES) {
-            of_next.ask();
+            next.ask();
             multiply(LANES);
         }
         multiply(depth % LANES);
 #pragma GCC unroll 8
         for (int i = 0; i < HIGH; i++)
 #pragma GCC unroll 8
-            for (int j = 0; j < WIDE; j++) store(at + i * apart + j * next, sums[i][j]);
-        if (gelu)
-            for (int i = 0; i < HIGH; i++) gelu->over<WIDE>(at + i * apart, next);
-    }
-
-    // What the tile at this row asks for of the next panel, so many floats, each time that it has
-    // multiplied a vector of its rows: all tiles together ask for all of it.
-    Share share_of(const float* next, long floats, long row) const {
-        const long lines = floats * long(sizeof(float)) / LINE;
-        const long times = std::max(depth / LANES, 1L), tiles = whole_tiles(rows) / ROWS;
-        const long each = (lines + tiles * times - 1) / (tiles * times);
-        const long before = row / ROWS * times * each;
-        return {next + before * LINE / long(sizeof(float)), before < lines ? each : 0};
+            for (int j = 0; j < WIDE; j++) store(at + i * apart + j * on, sums[i][j]);
+        if (gelu) gelu->over<HIGH, WIDE>(at, apart, on);
     }
 
     template <int WIDE>
     void columns_from(long column) const {
+        const long bytes = depth * WIDE * sizeof(Vector);  // of a panel
+        const Next next(right + (column + WIDE * LANES) * depth, bytes,
+                        depth * columns * long(sizeof(float)), whole_tiles(rows) / ROWS,
+                        depth / LANES);
         long row = 0;
-        for (; row + ROWS <= rows; row += ROWS) tile<ROWS, WIDE>(row, column);
+        for (; row + ROWS <= rows; row += ROWS)
+            tile<ROWS, WIDE>(row, column, next.of_tile(row / ROWS));
+        const Share last = next.of_tile(row / ROWS);
         switch (rows - row) {
-            case 5: return tile<5, WIDE>(row, column);
-            case 4: return tile<4, WIDE>(row, column);
-            case 3: return tile<3, WIDE>(row, column);
-            case 2: return tile<2, WIDE>(row, column);
-            case 1: return tile<1, WIDE>(row, column);
+            case 5: return tile<5, WIDE>(row, column, last);
+            case 4: return tile<4, WIDE>(row, column, last);
+            case 3: return tile<3, WIDE>(row, column, last);
+            case 2: return tile<2, WIDE>(row, column, last);
+            case 1: return tile<1, WIDE>(row, column, last);
         }
     }
 

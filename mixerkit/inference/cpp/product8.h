@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ahead.h"
 #include "gelu.h"
 #include "matrix.h"
 #include "vectors.h"
@@ -18,11 +19,8 @@
 #include <arm_neon.h>
 #endif
 
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr long ROWS8 = 8, VECTORS8 = 3;  // 24 of 32 registers are sums
-#else
-constexpr long ROWS8 = 4, VECTORS8 = 2;  // 8 of 16
-#endif
+constexpr long ROWS8 = REGISTERS == 32 ? 8 : 4;
+constexpr long VECTORS8 = REGISTERS == 32 ? 3 : 2;  // 24 or 8 registers are sums
 constexpr long PANEL8 = LANES * VECTORS8;  // columns of a product that are computed together
 constexpr long LANE = 4;                   // bytes, which are multiplied and added up in one go
 constexpr long DEPTH8 = 128;               // lanes of a product in one go: a panel stays near
@@ -140,7 +138,7 @@ struct Product8 {
     int32_t* partial;  // memory for sums over the depth so far, [rows, PANEL8]
 
     template <bool STEPS_ON_LEFT, int HIGH, int WIDE>
-    inline void tile(long row, long column, Span part) const {
+    inline void tile(long row, long column, Span part, Share next) const {
         Whole sums[HIGH][WIDE] = {};
         WholeInMemory(*so_far)[VECTORS8] =
             reinterpret_cast<WholeInMemory(*)[VECTORS8]>(partial + row * PANEL8);
@@ -152,10 +150,12 @@ struct Product8 {
         const uint8_t* x = left + row * left_apart + part.begin * LANE;
         const uint8_t* y = right + LANE * (column * depth + part.begin * LANES * WIDE);
         for (long k = part.size(); k > 0; k--, x += LANE, y += LANE * LANES * WIDE) {
+            if (k % AHEAD == 0) next.ask();
             Whole columns[WIDE];
 #pragma GCC unroll 8
             for (int j = 0; j < WIDE; j++)
                 columns[j] = *reinterpret_cast<const WholeInMemory*>(y + j * LANE * LANES);
+            ask_for(y + AHEAD * sizeof(columns), sizeof(columns));
 #pragma GCC unroll 8
             for (int i = 0; i < HIGH; i++) {
                 int32_t lane;
@@ -184,8 +184,9 @@ struct Product8 {
                 numbers[i][j] = STEPS_ON_LEFT ? sum * load(scale + c) + load(bias + c)
                                               : sum * all(scale[row + i]) + bias[row + i];
             }
-            if (gelu) gelu->over<WIDE>(reinterpret_cast<float*>(numbers[i]));
         }
+        if (gelu)
+            gelu->over<HIGH, WIDE>(reinterpret_cast<float*>(numbers), WIDE * LANES, LANES);
         deliver<HIGH, WIDE>(row, column, numbers);
     }
 
@@ -193,9 +194,10 @@ struct Product8 {
     inline void deliver(long row, long column, Vector (&numbers)[HIGH][WIDE]) const {
         const float* first = reinterpret_cast<const float*>(numbers);
         if (result.data) {
+            const long on = result.vectors_apart();
             for (int i = 0; i < HIGH; i++)
                 for (int j = 0; j < WIDE; j++) {
-                    float* at = result.at(row + i, column + j * LANES);
+                    float* at = result.at(row + i, column) + j * on;
                     store(at, added ? load(at) + numbers[i][j] : numbers[i][j]);
                 }
         } else if (steps_apart != IN_PANELS) {
@@ -212,30 +214,25 @@ struct Product8 {
         }
     }
 
-    // Asks for a share of the weights after these, so that all of them are near by then.
-    template <int WIDE>
-    void fetch_next(long row, long column, Span part) const {
-        const long lanes = LANE * WIDE * LANES, lines = part.size() * lanes / LINE;
-        const uint8_t* next = right + LANE * column * depth + part.end * lanes;
-        const long end = lines * (row + ROWS8) / rows;
-        for (long i = lines * row / rows; i < end; i++) __builtin_prefetch(next + i * LINE, 0, 2);
-    }
-
     template <bool STEPS_ON_LEFT, int WIDE>
     void panel(long column) const {
         for (Span part = {0, 0}; part.end < depth;) {
             part = {part.end, std::min(part.end + DEPTH8, depth)};
+            const long bytes = part.size() * WIDE * sizeof(Whole);  // of a part of a panel
+            const Next next(right + LANE * column * depth + part.end * WIDE * sizeof(Whole), bytes,
+                            STEPS_ON_LEFT ? LANE * depth * columns : 0,
+                            (rows + ROWS8 - 1) / ROWS8, part.size() / AHEAD);
             long row = 0;
-            for (; row + ROWS8 <= rows; row += ROWS8) {
-                if (STEPS_ON_LEFT) fetch_next<WIDE>(row, column, part);
-                tile<STEPS_ON_LEFT, ROWS8, WIDE>(row, column, part);
-            }
+            for (; row + ROWS8 <= rows; row += ROWS8)
+                tile<STEPS_ON_LEFT, ROWS8, WIDE>(row, column, part, next.of_tile(row / ROWS8));
+            const Share last = next.of_tile(row / ROWS8);
             if (ROWS8 > 4)
-                for (; row + 4 <= rows; row += 4) tile<STEPS_ON_LEFT, 4, WIDE>(row, column, part);
+                for (; row + 4 <= rows; row += 4)
+                    tile<STEPS_ON_LEFT, 4, WIDE>(row, column, part, last);
             switch (rows - row) {
-                case 1: tile<STEPS_ON_LEFT, 1, WIDE>(row, column, part); break;
-                case 2: tile<STEPS_ON_LEFT, 2, WIDE>(row, column, part); break;
-                case 3: tile<STEPS_ON_LEFT, 3, WIDE>(row, column, part);
+                case 1: tile<STEPS_ON_LEFT, 1, WIDE>(row, column, part, last); break;
+                case 2: tile<STEPS_ON_LEFT, 2, WIDE>(row, column, part, last); break;
+                case 3: tile<STEPS_ON_LEFT, 3, WIDE>(row, column, part, last);
             }
         }
     }

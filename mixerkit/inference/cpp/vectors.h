@@ -15,6 +15,11 @@ constexpr long LANES = 8;
 #else
 constexpr long LANES = 4;
 #endif
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr long REGISTERS = 32;  // each for a vector
+#else
+constexpr long REGISTERS = 16;
+#endif
 static_assert(sizeof(long) == sizeof(int64_t));
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
