@@ -65,10 +65,11 @@ class Widths:
     panel8: int
 
 
-def packed(model: Ready, widths: Widths) -> np.ndarray:
-    """All constants, each filled up with zeros to whole vectors; uint8. `UserError`: a tensor is
-    not there, or has another shape than the configuration says, or there is one too many."""
-    order = _Parts(model, widths)
+def packed(model: Ready, widths: Widths, by_quarters: bool = False) -> np.ndarray:
+    """All constants, each filled up with zeros to whole vectors; uint8. `by_quarters`: for products
+    of channel mixing that are computed so. `UserError`: a tensor is not there, or has another shape
+    than the configuration says, or there is one too many."""
+    order = _Parts(model, widths, by_quarters)
     parts = [np.ascontiguousarray(part) for part in order.all()]
     if more := sorted(set(model.weights) - order.taken):
         raise UserError(
@@ -87,8 +88,9 @@ def packed(model: Ready, widths: Widths) -> np.ndarray:
 class _Parts:
     """The constants, one after the other."""
 
-    def __init__(self, model: Ready, widths: Widths) -> None:
+    def __init__(self, model: Ready, widths: Widths, by_quarters: bool) -> None:
         self.model, self.config, self.widths = model, model.config, widths
+        self.by_quarters = by_quarters
         self.ranges = model.ranges
         self.taken: set[str] = set()
 
@@ -112,7 +114,10 @@ class _Parts:
                 yield from self._along(layer, *shape)
             yield from self._norm(f"{block}.channel_norm")
             for layer, *shape in _chain(over, width, config.channel_width):
-                yield from self._each_row(layer, *shape)
+                if self.by_quarters:
+                    yield from self._sevens(layer, *shape)
+                else:
+                    yield from self._each_row(layer, *shape)
         yield from self._norm("norm")
         if config.num_classes:
             yield from self._each_row("head", config.num_classes, width)
@@ -182,6 +187,23 @@ class _Parts:
         lanes_NO4 = filled_OI.reshape(len(filled_OI), -1, LANE).transpose(1, 0, 2)
         yield _in_panels(lanes_NO4, self.widths.panel8)
         yield from others
+
+    def _sevens(self, name: str, outputs: int, inputs: int) -> Iterator[np.ndarray]:
+        """A matrix on the right of its product, as the sums of its quarters that seven products
+        take (`cpp/quarters.h`): of each panel all seven, one after the other."""
+        matrix_OI, bias_O = self._layer(name, outputs, inputs)
+        (upper_left, upper_right), (lower_left, lower_right) = (
+            np.split(half, 2, axis=1) for half in np.split(matrix_OI.T, 2)
+        )
+        sums = [
+            *(upper_left + lower_right, upper_left, upper_right - lower_right),
+            *(lower_left - upper_left, lower_right, upper_left + upper_right),
+            lower_left + lower_right,
+        ]
+        firsts = range(0, outputs // 2, self.widths.panel)
+        panels = (one[:, first : first + self.widths.panel] for first in firsts for one in sums)
+        yield np.concatenate([panel.ravel() for panel in panels])
+        yield bias_O
 
     def _rounded(
         self, name: str, matrix_OI: np.ndarray, bias_O: np.ndarray

@@ -50,9 +50,9 @@ class NativeGraph:
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
 
-    def run(self, threads: int, streams: bool) -> Run:
-        """As `runtimes.open_graph` has it."""
-        run: Run = self._native.by(threads or usable_cores(), streams)
+    def run(self, threads: int, streams: bool, by_quarters: bool = False) -> Run:
+        """As `runtimes.open_graph` and `Native.by` have it."""
+        run: Run = self._native.by(threads or usable_cores(), streams, by_quarters)
         if self._takes == "pixels":
             assert self._preprocess
             run = partial(_of_pixels, run, self._preprocess)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mixerkit.errors import UserError
 from mixerkit.inference.exported import Exported, open_exported
 from mixerkit.inference.mixer_graph import EightBits, Form, mixer_graph
-from mixerkit.inference.native import Native, check_computes
+from mixerkit.inference.native import Native, check_computes, pays_by_quarters
 from mixerkit.inference.native_compiler import native_library
 from mixerkit.inference.native_constants import ready
 from mixerkit.inference.native_graph import NativeGraph
@@ -28,6 +28,7 @@ from mixerkit.inference.runtimes import (
     open_graph,
 )
 from mixerkit.results import usable_cores
+from mixerkit.spec.mixer import MixerConfig
 
 if TYPE_CHECKING:
     from mixerkit.model.mixer import MlpMixer
@@ -71,19 +72,21 @@ def ways_of_file(
         raise UserError(f"Nothing that is installed runs {path}: install {or_runtimes()}.")
     shared = cache(lambda: NativeGraph(path))
 
-    def opened(runtime: Runtime, count: int, streams: bool) -> Run:
-        if runtime == NATIVE:
-            return shared().run(count, streams)
-        return open_exported(path, runtime, count, kind, streams).run
+    def opened(how: Setting) -> Run:
+        if how.runtime == NATIVE:
+            return shared().run(how.threads, how.streams, how.by_quarters)
+        return open_exported(path, how.runtime, how.threads, kind, how.streams).run
 
     settings = _settings(readers, threads)
-    first, (runtime, count, _) = next(iter(settings.items()))
-    exported = open_exported(path, runtime, count, kind)
+    first, how = next(iter(settings.items()))
+    exported = open_exported(path, how.runtime, how.threads, kind)
     check_precision(exported, precision)
     rounded = bool(exported.about.get("eight_bits"))
     if backend == "auto" and may_be_ours and native_runs(exported.config, rounded, watch):
         settings |= _settings([NATIVE], threads)
-    ways: Ways = {name: partial(opened, *how) for name, how in settings.items()}
+    if any(one.runtime == NATIVE for one in settings.values()):
+        settings |= _by_quarters(exported.config, rounded, threads)
+    ways: Ways = {name: partial(opened, how) for name, how in settings.items()}
     ways[first] = lambda: exported.run  # it is open already
     return ways, exported
 
@@ -135,13 +138,13 @@ def ways_of_model(
     def graph(form: Form) -> bytes:
         return mixer_graph(model.config, weights, None, form, eight_bits).SerializeToString()
 
-    def opened(form: Form, runtime: Runtime, count: int, streams: bool) -> Run:
-        return open_graph(graph(form), runtime, "", count, kind, streams).run
+    def opened(form: Form, how: Setting) -> Run:
+        return open_graph(graph(form), how.runtime, "", how.threads, kind, how.streams).run
 
     return {
-        f"{how}{which}": partial(opened, form, *setting)
+        f"{name}{which}": partial(opened, form, how)
         for which, form in forms.items()
-        for how, setting in _settings(runtimes, threads).items()
+        for name, how in _settings(runtimes, threads).items()
     } | ours
 
 
@@ -175,10 +178,12 @@ def _in_native(
     weights = weights_of(model)
     shared = cache(lambda: Native(ready(model.config, weights, eight_bits)))
 
-    def opened(_: Runtime, count: int, streams: bool) -> Run:
-        return shared().by(count or usable_cores(), streams)
+    def opened(how: Setting) -> Run:
+        return shared().by(how.threads or usable_cores(), how.streams, how.by_quarters)
 
-    return {name: partial(opened, *how) for name, how in _settings([NATIVE], threads).items()}
+    settings = _settings([NATIVE], threads)
+    settings |= _by_quarters(model.config, bool(eight_bits), threads)
+    return {name: partial(opened, how) for name, how in settings.items()}
 
 
 def _in_pytorch(model: "MlpMixer", kind: InFloat, backend: Backend, threads: int) -> Ways:
@@ -204,16 +209,34 @@ def _runtimes(backend: Backend, kind: InFloat) -> list[Runtime]:
     ]
 
 
-def _settings(runtimes: Sequence[Runtime], threads: int) -> dict[str, tuple[Runtime, int, bool]]:
+class Setting(NamedTuple):
+    """`threads`: 0 for as many as there are cores. `streams`: each has images of its own.
+    `by_quarters`: as `Native.by` has it."""
+
+    runtime: Runtime
+    threads: int
+    streams: bool = False
+    by_quarters: bool = False
+
+
+def _settings(runtimes: Sequence[Runtime], threads: int) -> dict[str, Setting]:
     """Each runtime with numbers of threads, and with a part of the images for each core. Our own
     code is tried with one thread in any case: of a small image, a second costs more than it
     does."""
     cores = usable_cores()
     counts = [threads] if threads else sorted({1, max(1, cores // 2), cores}, reverse=True)
-    found: dict[str, tuple[Runtime, int, bool]] = {}
+    found: dict[str, Setting] = {}
     for runtime in runtimes:
         for count in sorted({1, *counts}, reverse=True) if runtime == NATIVE else counts:
-            found[f"{runtime}, {count} thread{'s' if count > 1 else ''}"] = runtime, count, False
+            found[f"{runtime}, {count} thread{'s' if count > 1 else ''}"] = Setting(runtime, count)
         if counts[0] > 1:
-            found[f"{runtime}, images for each core"] = runtime, threads, True
+            found[f"{runtime}, images for each core"] = Setting(runtime, threads, True)
     return found
+
+
+def _by_quarters(config: MixerConfig, rounded: bool, threads: int) -> dict[str, Setting]:
+    """Our own code with Strassen's products, where that may pay."""
+    if rounded or not pays_by_quarters(config):
+        return {}
+    how = "images for each core" if (threads or usable_cores()) > 1 else "1 thread"
+    return {f"{NATIVE}, {how}, Strassen": Setting(NATIVE, threads, True, by_quarters=True)}

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ import mixerkit.inference.native_compiler as compiler_module
 from mixerkit.compiler import cxx_compiler
 from mixerkit.errors import UserError
 from mixerkit.inference.export import weights_of
-from mixerkit.inference.native import Native, computes
+from mixerkit.inference.native import Native, computes, pays_by_quarters
 from mixerkit.inference.native_compiler import compile_native, native_library
 from mixerkit.inference.native_constants import ready
 from mixerkit.inference.native_gelu import FINE, gelu_powers
@@ -69,8 +70,14 @@ def exact(model: MlpMixer, images: np.ndarray) -> np.ndarray:
     return result
 
 
-def assert_same(model: MlpMixer, images: np.ndarray, code: ctypes.CDLL | None = None) -> None:
-    found = Native(ready(model.config, weights_of(model)), code)(images)
+def assert_same(
+    model: MlpMixer,
+    images: np.ndarray,
+    code: ctypes.CDLL | None = None,
+    by_quarters: bool = False,
+) -> None:
+    native = Native(ready(model.config, weights_of(model)), code)
+    found = (native.by(2, True, True) if by_quarters else native)(images)
     wanted = exact(model, images)
     assert found.shape == wanted.shape and found.dtype == np.float32
     assert np.abs(found - wanted).max() <= 3e-6 * max(1, np.abs(wanted).max())
@@ -123,6 +130,63 @@ def test_sizes_need_not_be_whole_vectors(config: MixerConfig, count: int, at_onc
         assert_same(moved(config), images_for(config, count))
 
 
+@st.composite
+def even_configs(draw: st.DrawFn) -> MixerConfig:
+    """What can be computed by quarters."""
+    config = draw(configs().filter(lambda one: _tokens(one) % 2 == 0))
+    width, channel_width = (32 * draw(st.integers(1, 5)) for _ in range(2))
+    return replace(config, width=width, channel_width=channel_width, channel_mixer="mlp")
+
+
+def _tokens(config: MixerConfig) -> int:
+    return config.tiles_hw[0] * config.tiles_hw[1] * config.tile_patches
+
+
+@settings(max_examples=60, deadline=None)
+@given(config=even_configs(), count=st.integers(1, 9), at_once=st.integers(1, 2**18))
+def test_seven_products_of_quarters_give_what_one_gives(
+    config: MixerConfig, count: int, at_once: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native_module, "AT_ONCE", at_once)
+        assert_same(moved(config), images_for(config, count), by_quarters=True)
+
+
+BY_QUARTERS = MixerConfig(
+    image_size=24, patch_size=4, width=288, depth=2, token_width=20, channel_width=416
+)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_quarters_on_every_processor(target: str, folder: Path) -> None:
+    assert pays_by_quarters(BY_QUARTERS)
+    code = library(target, folder)
+    assert_same(moved(BY_QUARTERS), images_for(BY_QUARTERS, 5), code, by_quarters=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_size": 20},  # of 25 tokens one is left over
+        {"width": 272},
+        {"channel_width": 128},
+        {"channel_mixer": "linear"},
+    ],
+    ids=str,
+)
+def test_quarters_must_be_whole_and_large(change: dict[str, Any]) -> None:
+    assert not pays_by_quarters(replace(BY_QUARTERS, **change))
+
+
+def test_quarters_are_a_way_in_float() -> None:
+    model = moved(BY_QUARTERS)
+    ways = ways_of_model(model, "float32", "native", 0)
+    (way,) = [name for name in ways if "Strassen" in name]
+    images = images_for(BY_QUARTERS, 3)
+    np.testing.assert_allclose(ways[way]()(images), exact(model, images), atol=1e-5)
+    assert not any("Strassen" in name for name in ways_of_model(moved(SMALL), "auto", "native", 0))
+
+
 def test_no_images_give_no_rows() -> None:
     model = moved(SMALL)
     found = Native(ready(SMALL, weights_of(model)))(images_for(SMALL, 0))
@@ -139,12 +203,14 @@ def test_images_may_be_laid_out_in_any_way_but_not_have_another_size() -> None:
 
 
 def test_what_is_not_a_number_stays_with_its_image() -> None:
-    run, images = Native(ready(SMALL, weights_of(moved(SMALL)))), images_for(SMALL, 5)
-    wanted = run(images)
-    images[2, 0, 3, 3] = np.nan
-    found = run(images)
-    assert np.isnan(found[2]).all()
-    np.testing.assert_array_equal(found[[0, 1, 3, 4]], wanted[[0, 1, 3, 4]])
+    for config, how in ((SMALL, (1,)), (BY_QUARTERS, (1, True, True))):
+        native = Native(ready(config, weights_of(moved(config))))
+        run, images = native.by(*how), images_for(config, 5)
+        wanted = run(images)
+        images[2, 0, 3, 3] = np.nan
+        found = run(images)
+        assert np.isnan(found[2]).all()
+        np.testing.assert_array_equal(found[[0, 1, 3, 4]], wanted[[0, 1, 3, 4]])
 
 
 def test_several_threads_may_ask_at_once() -> None:

@@ -9,7 +9,7 @@ constexpr long AHEAD = 8;       // rows of a panel: so early they are asked for 
 constexpr long NEAR = 1 << 18;  // bytes of a matrix that stay in a core's own cache
 
 // The bytes that are to come next into a core's cache, in lines.
-inline void ask_for(const void* from, long bytes) {
+__attribute__((always_inline)) inline void ask_for(const void* from, long bytes) {
 #pragma GCC unroll 8
     for (long at = 0; at < bytes; at += LINE)
         __builtin_prefetch(static_cast<const char*>(from) + at);

@@ -10,6 +10,7 @@
 #include "matrix.h"
 #include "product.h"
 #include "product8.h"
+#include "quarters.h"
 #include "rows.h"
 #include "shape.h"
 #include "team.h"
@@ -33,7 +34,7 @@ struct Mixer {
     const long wide = shape.eight_bits ? PANEL8 : PANEL;       // panels along the tokens
     const Span own = own_rows();
     Constants constants = {nullptr};
-    float *x = nullptr, *y = nullptr, *h = nullptr;
+    float *x = nullptr, *y = nullptr, *h = nullptr, *quarters = nullptr;
     uint8_t *steps = nullptr, *hidden_steps = nullptr;  // of what goes into products
     int32_t* partial = nullptr;                         // sums, of each member its own
 
@@ -46,9 +47,17 @@ struct Mixer {
         };
         take(x, all_tokens * row);
         const long in_tiles = all_tokens + ROWS * member.of;
-        take(y, in_tiles * row + member.of * whole(pixels));
-        take(h, std::max({in_tiles * whole(pixels), T * row, in_tiles * whole(D),
-                          member.of * whole_tiles(images) * row}));
+        const long for_y = in_tiles * row + member.of * whole(pixels);
+        const long for_h = std::max({in_tiles * whole(pixels), T * row, in_tiles * whole(D),
+                                     member.of * whole_tiles(images) * row});
+        if (shape.by_quarters) {
+            take(y, std::max(for_y, Sevens::floats(all_tokens / 2, C / 2)));
+            take(h, std::max(for_h, Sevens::floats(all_tokens / 2, D / 2)));
+            take(quarters, 4 * whole_tiles(all_tokens / 2) * PANEL);
+        } else {
+            take(y, for_y);
+            take(h, for_h);
+        }
         if (shape.eight_bits) {
             take(steps, std::max(all_tokens * whole(pixels), parts * panels_of(tokens)));
             take(hidden_steps, std::max({panels_of(T), all_tokens * whole(D),
@@ -86,6 +95,7 @@ struct Mixer {
         const float* bias = shape.has_norms ? constants.take(C) : nullptr;
         const LayerNorm layer = {weight, bias, C, shape.epsilon};
         if (rounding) return norm_steps(layer, rounding, next);
+        if (shape.by_quarters && next == For::CHANNEL_MIXING) return norm_sevens(layer);
         const Matrix tiles = own_tiles(y, C);
         for (long r = own.begin; r < own.end; r++) {
             const Normed normed(layer, x + r * row);
@@ -98,6 +108,18 @@ struct Mixer {
             } else {
                 normed.put({0, row}, y + r * row);
             }
+        }
+    }
+
+    // LayerNorm(x) of all rows, as products by quarters take it.
+    void norm_sevens(const LayerNorm& layer) const {
+        const Sevens sevens = {y, all_tokens / 2, C / 2};
+        const Matrix tiles = {nullptr, C / 2, true};
+        for (long r = 0; r < all_tokens / 2; r++) {
+            const Normed upper(layer, x + 2 * r * row), lower(layer, x + (2 * r + 1) * row);
+            for (long c = 0; c < C / 2; c += LANES)
+                sevens.put(tiles.at(r, c) - tiles.data, upper.at(c), upper.at(c + C / 2),
+                           lower.at(c), lower.at(c + C / 2));
         }
     }
 
@@ -157,7 +179,7 @@ struct Mixer {
         }
         Product product = {.rows = map.outputs, .columns = C, .depth = map.inputs,
                            .left = static_cast<const float*>(map.weight), .right = in,
-                           .bias = map.bias, .bias_of_rows = true, .result = out, .added = added,
+                           .into = {out, map.bias, added}, .bias_of_rows = true,
                            .gelu = next ? &shape.gelu : nullptr, .panel = wide};
         product.compute(columns);
         if (rounds)
@@ -216,8 +238,9 @@ struct Mixer {
         }
         const float* weight = constants.panels(inputs, outputs);
         Product product = {.rows = own.size(), .columns = outputs, .depth = inputs,
-                           .left = in, .right = weight, .bias = constants.take(outputs),
-                           .result = out, .added = added, .gelu = next ? &shape.gelu : nullptr};
+                           .left = in, .right = weight,
+                           .into = {out, constants.take(outputs), added},
+                           .gelu = next ? &shape.gelu : nullptr};
         product.compute();
         if (rounds)
             for (long r = own.begin; r < own.end; r++)
@@ -225,8 +248,49 @@ struct Mixer {
                        out.vectors_apart());
     }
 
+    // The same of all rows, by quarters of the matrices: a member alone has images of its own.
+    void mix_channels_by_quarters() {
+        const long half_C = C / 2, half_D = D / 2, pairs = all_tokens / 2;
+        const Sevens in = {y, pairs, half_C}, between = {h, pairs, half_D};
+        const float* weight = constants.sevens(C, D);
+        const float* bias = constants.take(D);
+        for (long n = 0; n < half_D; n += PANEL) {
+            const Span span = {n, std::min(n + PANEL, half_D)};
+            Quarters result = {.left_bias = bias + n, .right_bias = bias + half_D + n};
+            const long floats = whole_tiles(pairs) * span.size();
+            for (int q = 0; q < 4; q++)
+                result.quarter[q] = {quarters + q * floats, span.size(), true};
+            compute(in, weight, half_D, span, result);
+            activate(result, span, between);
+        }
+        weight = constants.sevens(D, C);
+        bias = constants.take(C);
+        for (long n = 0; n < half_C; n += PANEL) {
+            Quarters result = {.left_bias = bias + n, .right_bias = bias + half_C + n, .added = true};
+            for (int q = 0; q < 4; q++)
+                result.quarter[q] = {x + q / 2 * row + q % 2 * half_C + n, 2 * row};
+            compute(between, weight, half_C, {n, std::min(n + PANEL, half_C)}, result);
+        }
+    }
+
+    // GELU of the quarters of these columns, as the next product takes it.
+    void activate(const Quarters& from, Span span, const Sevens& to) const {
+        for (long row = 0; row < to.rows; row += ROWS) {
+            float* at[4];
+            for (int q = 0; q < 4; q++) at[q] = from.quarter[q].data + row * span.size();
+            const long place = row * to.columns + span.begin * ROWS;
+            for (long i = 0; i < span.size() * ROWS; i += TILE) {
+                for (int q = 0; q < 4; q++) shape.gelu.over<ROWS, 1>(at[q] + i, LANES, 0);
+                for (long k = i; k < i + TILE; k += LANES)
+                    to.put(place + k, load(at[0] + k), load(at[1] + k), load(at[2] + k),
+                           load(at[3] + k));
+            }
+        }
+    }
+
     // x [rows, C] += the mixing of each row of y; of this member's rows.
     void mix_channels(Rounding rounding, Rounding hidden) {
+        if (shape.by_quarters) return mix_channels_by_quarters();
         const float* in = own_tiles(y, C).data;
         const Matrix between = own_tiles(h, D), out = {x + own.begin * row, row};
         if (!D) return each_row(rounding, C, C, in, steps, out, true);
@@ -293,8 +357,7 @@ struct Mixer {
             const float* weight = constants.panels(C, shape.classes);
             Product head = {.rows = images, .columns = shape.classes, .depth = C,
                             .left = features.data, .right = weight,
-                            .bias = constants.take(shape.classes),
-                            .result = {out, whole(shape.classes)}};
+                            .into = {{out, whole(shape.classes)}, constants.take(shape.classes)}};
             head.compute(member.part(shape.classes, PANEL));
         }
     }

@@ -9,34 +9,31 @@
 #include "matrix.h"
 #include "vectors.h"
 
-// result [rows, columns] = left [rows, depth] · right [depth, columns] + bias.
+constexpr float NOTHING[PANEL] = {};
+
+// What becomes of a product: it, or `sign` times it, is written, or added to what is there.
+struct Into {
+    Matrix result;
+    const float* bias = NOTHING;  // is added, too
+    bool added = false;
+    float sign = 1;
+};
+
+// left [rows, depth] · right [depth, columns].
 struct Product {
     long rows, columns, depth;
     const float* left;   // in tiles
     const float* right;  // in panels
-    const float* bias;
-    bool bias_of_rows = false;  // a number for each row of the result, else for each column
-    Matrix result;
-    bool added = false;          // to what the result holds
+    Into into, also = {{nullptr, 0}};
+    bool bias_of_rows = false;   // a number for each row of the result, else for each column
     const Gelu* gelu = nullptr;  // of the result
     long panel = PANEL;          // columns of one
+    long first = 0;              // column, which is the first one of the result
 
     // A part of the result that fits into registers, [HIGH, WIDE vectors].
     template <int HIGH, int WIDE>
     inline void tile(long row, long column, Share next) const {
-        float* const at = result.at(row, column);
-        const long apart = result.rows_apart(), on = result.vectors_apart();
-        Vector sums[HIGH][WIDE];
-#pragma GCC unroll 8
-        for (int i = 0; i < HIGH; i++)
-#pragma GCC unroll 8
-            for (int j = 0; j < WIDE; j++)
-                sums[i][j] = bias_of_rows ? all(bias[row + i]) : load(bias + column + j * LANES);
-        if (added)
-#pragma GCC unroll 8
-            for (int i = 0; i < HIGH; i++)
-#pragma GCC unroll 8
-                for (int j = 0; j < WIDE; j++) sums[i][j] += load(at + i * apart + j * on);
+        Vector sums[HIGH][WIDE] = {};
         const float* x = left + row * whole(depth);
         const float* y = right + column * depth;
         const auto multiply = [&](long count) __attribute__((always_inline)) {
@@ -60,11 +57,37 @@ struct Product {
             multiply(LANES);
         }
         multiply(depth % LANES);
+        put(sums, into, row, column - first);
+        if (also.result.data) put(sums, also, row, column - first);
+        if (gelu)
+            gelu->over<HIGH, WIDE>(into.result.at(row, column - first), into.result.rows_apart(),
+                                   into.result.vectors_apart());
+    }
+
+    template <int HIGH, int WIDE>
+    inline void put(const Vector (&sums)[HIGH][WIDE], const Into& into, long row,
+                    long column) const {
+        float* const at = into.result.at(row, column);
+        const long apart = into.result.rows_apart(), on = into.result.vectors_apart();
+        const float* bias = into.bias + (bias_of_rows ? row : column);
+        const auto on_top_of = [&](const auto& before) __attribute__((always_inline)) {
 #pragma GCC unroll 8
-        for (int i = 0; i < HIGH; i++)
+            for (int i = 0; i < HIGH; i++)
 #pragma GCC unroll 8
-            for (int j = 0; j < WIDE; j++) store(at + i * apart + j * on, sums[i][j]);
-        if (gelu) gelu->over<HIGH, WIDE>(at, apart, on);
+                for (int j = 0; j < WIDE; j++)
+                    store(at + i * apart + j * on, before(i, j) + sums[i][j] * into.sign);
+        };
+        const auto there = [&](int i, int j) { return load(at + i * apart + j * on); };
+        const auto of_row = [&](int i, int j) { return all(bias[i]); };
+        const auto of_column = [&](int i, int j) { return load(bias + j * LANES); };
+        if (bias_of_rows && into.added)
+            on_top_of([&](int i, int j) { return there(i, j) + of_row(i, j); });
+        else if (bias_of_rows)
+            on_top_of(of_row);
+        else if (into.added)
+            on_top_of([&](int i, int j) { return there(i, j) + of_column(i, j); });
+        else
+            on_top_of(of_column);
     }
 
     template <int WIDE>

@@ -34,15 +34,15 @@ struct Normed {
         scale = all(1 / std::sqrt(sum(squares) / norm.columns + norm.epsilon));
     }
 
+    // The vector from this column on.
+    Vector at(long c) const {
+        if (!norm.weight) return load(x + c);
+        return (load(x + c) - mean) * scale * load(norm.weight + c) + load(norm.bias + c);
+    }
+
     // These columns, written in vectors so many floats apart.
     void put(Span columns, float* to, long apart = LANES) const {
-        for (long c = columns.begin; c < columns.end; c += LANES, to += apart) {
-            const Vector row = load(x + c);
-            if (norm.weight)
-                store(to, (row - mean) * scale * load(norm.weight + c) + load(norm.bias + c));
-            else
-                store(to, row);
-        }
+        for (long c = columns.begin; c < columns.end; c += LANES, to += apart) store(to, at(c));
     }
 };
 

@@ -5,6 +5,7 @@
 #include "gelu.h"
 #include "matrix.h"
 #include "product8.h"
+#include "quarters.h"
 #include "vectors.h"
 
 // As `Shape` of native.py has it.
@@ -18,6 +19,7 @@ struct Shape {
     int64_t token_width, channel_width;  // T and D; 0: one linear map
     int64_t has_norms, classes;          // whether there are; 0: no head
     int64_t eight_bits;                  // whether any product is computed so
+    int64_t by_quarters;                 // whether those of channel mixing are
     float epsilon;
     Gelu gelu;
     CoarseGelu coarse_gelu;
@@ -44,5 +46,6 @@ struct Constants {
         return reinterpret_cast<const Number*>(taken);
     }
     const float* panels(long depth, long columns) { return take(depth * whole(columns)); }
+    const float* sevens(long depth, long columns) { return take(SEVEN * depth * columns / 4); }
     const float* tiles(long rows, long depth) { return take(whole_tiles(rows) * whole(depth)); }
 };
