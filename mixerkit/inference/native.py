@@ -1,9 +1,9 @@
 """A Mixer computed by our own code (`cpp/mixer.cpp`), compiled for this processor, in float32 or in
 8 bits.
 
-In float32 it pays for small models: on an image of 28 pixels a library's products wait for its
-operations, and here there are none between them. In 8 bits it pays for large ones, too, as what
-goes into a product is rounded while it is written.
+Of small models it saves what a library does between products: on an image of 28 pixels that is
+most of the time. Of large ones it saves waiting for memory: each operation writes what the next one
+reads in the order in which it is read, and in 8 bits already rounded.
 
 Letters: B batch, I image channels, H W image height and width, K classes.
 """

@@ -18,9 +18,10 @@ struct Matrix {
     long row;  // floats that it takes
     bool in_tiles = false;
 
-    float* at(long r, long column) const {
-        if (!in_tiles) return data + r * row + column;
-        return data + r / ROWS * ROWS * row + column * ROWS + r % ROWS * LANES;
+    float* at(long r, long column) const { return data + place(r, column); }
+    long place(long r, long column) const {
+        if (!in_tiles) return r * row + column;
+        return r / ROWS * ROWS * row + column * ROWS + r % ROWS * LANES;
     }
     long rows_apart() const { return in_tiles ? LANES : row; }
     long vectors_apart() const { return in_tiles ? TILE : LANES; }

@@ -118,8 +118,8 @@ struct Mixer {
         for (long r = 0; r < all_tokens / 2; r++) {
             const Normed upper(layer, x + 2 * r * row), lower(layer, x + (2 * r + 1) * row);
             for (long c = 0; c < C / 2; c += LANES)
-                sevens.put(tiles.at(r, c) - tiles.data, upper.at(c), upper.at(c + C / 2),
-                           lower.at(c), lower.at(c + C / 2));
+                sevens.put(tiles.place(r, c), upper.at(c), upper.at(c + C / 2), lower.at(c),
+                           lower.at(c + C / 2));
         }
     }
 

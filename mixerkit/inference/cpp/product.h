@@ -64,6 +64,7 @@ struct Product {
                                    into.result.vectors_apart());
     }
 
+    // A tile's sums, where they are to go.
     template <int HIGH, int WIDE>
     inline void put(const Vector (&sums)[HIGH][WIDE], const Into& into, long row,
                     long column) const {
@@ -90,6 +91,7 @@ struct Product {
             on_top_of(of_column);
     }
 
+    // All rows of one panel's columns.
     template <int WIDE>
     void columns_from(long column) const {
         const long bytes = depth * WIDE * sizeof(Vector);  // of a panel
