@@ -73,18 +73,23 @@ def check_computes(config: MixerConfig) -> None:
         )
 
 
-def pays_by_quarters(config: MixerConfig) -> bool:
-    """Whether products of channel mixing in float32 can be computed by quarters of the matrices,
-    and are so large that it may be faster: an eighth of the multiplications is saved, at the cost
-    of additions and of 7/4 of the memory for the weights."""
-    widths = (config.width, config.channel_width)
+def can_be_quartered(config: MixerConfig) -> bool:
+    """Whether products of channel mixing can be computed by quarters of the matrices: halves of
+    them must be whole vectors, and tokens even in number, as pairs of them are of one image."""
     tokens = config.tiles_hw[0] * config.tiles_hw[1] * config.tile_patches
+    halves = config.width, config.channel_width
     return (
         config.channel_mixer == "mlp"
-        and tokens % 2 == 0  # pairs of them are of the same image
-        and min(widths) >= LEAST_BY_QUARTERS
-        and all(width % (2 * LONGEST_VECTOR) == 0 for width in widths)
+        and tokens % 2 == 0
+        and all(width % (2 * LONGEST_VECTOR) == 0 for width in halves)
     )
+
+
+def pays_by_quarters(config: MixerConfig) -> bool:
+    """Whether they can, and are so large that it may be faster: an eighth of the multiplications is
+    saved, at the cost of additions, and of 7/4 of the weights' memory. What is rounded is as small
+    as beside the largest number in a quarter, not beside the result."""
+    return can_be_quartered(config) and min(config.width, config.channel_width) >= LEAST_BY_QUARTERS
 
 
 def multiplies_eight_bits() -> bool:
@@ -97,14 +102,19 @@ class Native:
     """A model that is ready to run: normalised images [B, I, H, W] → [B, K], or features [B, C]
     where there is no head, on the thread that calls; several may call at once.
 
-    `library`: our code, compiled already. `UserError`: there is no compiler, a tensor is missing or
+    `library`: our code, compiled already. `by_quarters`: channel mixing by seven products of
+    quarters in place of eight (`cpp/quarters.h`); only of a model in float32 that
+    `can_be_quartered`, by threads that have images of their own. `UserError`: there is no compiler, a tensor is missing or
     has another shape than the configuration says, or images have. The configuration must be one
     that our code `computes`. In 8 bits what is not a number becomes a small one.
     """
 
-    def __init__(self, model: Ready, library: ctypes.CDLL | None = None) -> None:
+    def __init__(
+        self, model: Ready, library: ctypes.CDLL | None = None, by_quarters: bool = False
+    ) -> None:
         config = model.config
         assert computes(config), config.token_mixer
+        assert not by_quarters or (can_be_quartered(config) and not model.ranges)
         code = library or native_library()
         number = ctypes.c_int64
         bytes_there = _typed(code.shape_bytes, number)()
@@ -112,31 +122,22 @@ class Native:
         counts = (code.lanes, code.tile_rows, code.panel_columns, code.panel_columns_in_8_bits)
         widths = Widths(*(_typed(one, number)() for one in counts))
         self._forward = _typed(code.forward, None, "pppnnnnpp")
+        self._shape = shape_of(config, bool(model.ranges), by_quarters)
+        self._about = ctypes.addressof(self._shape)
+        self._constants = packed(model, widths, by_quarters)
+        self._place = self._constants.ctypes.data
         self._scratch = _typed(code.scratch_bytes, number, "pnn")
-        self._model, self._widths = model, widths
-        self._pack()
+        self._at_once = max(LEAST, AT_ONCE // self._scratch(self._about, 1, 1))
         self._image = (config.in_channels, *config.image_hw)
         self._results = config.num_classes or config.width
         self._row = -(-self._results // widths.lanes) * widths.lanes
-        self._share(1, False)
+        self._share(1, by_quarters)
 
-    def _pack(self, by_quarters: bool = False) -> None:
-        self._shape = shape_of(self._model.config, bool(self._model.ranges), by_quarters)
-        self._about = ctypes.addressof(self._shape)
-        self._constants = packed(self._model, self._widths, by_quarters)
-        self._place = self._constants.ctypes.data
-        self._at_once = max(LEAST, AT_ONCE // self._scratch(self._about, 1, 1))
-
-    def by(
-        self, threads: int, images_of_its_own: bool = False, by_quarters: bool = False
-    ) -> "Native":
+    def by(self, threads: int, images_of_its_own: bool = False) -> "Native":
         """The same by so many threads, which compute each image together, or each of them a part of
-        the images. `by_quarters`: with fewer multiplications in channel mixing, by threads that
-        have images of their own (`cpp/quarters.h`); only where it `pays_by_quarters`."""
+        the images; by quarters only that."""
+        assert images_of_its_own or not self._shape.by_quarters
         other = copy(self)
-        if by_quarters:
-            assert images_of_its_own and not self._model.ranges
-            other._pack(by_quarters)
         other._share(threads, images_of_its_own)
         return other
 

@@ -26,11 +26,11 @@ from mixerkit.spec.strict import from_dict
 
 
 class NativeGraph:
-    """A graph in memory or in a file. `metadata`: the texts in it. `UserError`: it cannot be read
-    or is none of ours, our code does not compute such a model or cannot be compiled, or the package
-    onnx is missing."""
+    """A graph in memory or in a file. `by_quarters`: as `Native` has it. `metadata`: the texts in
+    it. `UserError`: it cannot be read or is none of ours, our code does not compute such a model or
+    cannot be compiled, or the package onnx is missing."""
 
-    def __init__(self, graph: bytes | Path) -> None:
+    def __init__(self, graph: bytes | Path, by_quarters: bool = False) -> None:
         onnx = onnx_module()
         try:
             content = graph if isinstance(graph, bytes) else graph.read_bytes()
@@ -46,13 +46,14 @@ class NativeGraph:
             config = from_dict(MixerConfig, about["model"])
             check_computes(config)
             self._preprocess = from_dict(Preprocess, given) if given else None
-            self._native = Native(_Read(model).ready(config, self._preprocess, self._takes))
+            read = _Read(model).ready(config, self._preprocess, self._takes)
+            self._native = Native(read, by_quarters=by_quarters)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
 
-    def run(self, threads: int, streams: bool, by_quarters: bool = False) -> Run:
-        """As `runtimes.open_graph` and `Native.by` have it."""
-        run: Run = self._native.by(threads or usable_cores(), streams, by_quarters)
+    def run(self, threads: int, streams: bool) -> Run:
+        """As `runtimes.open_graph` has it."""
+        run: Run = self._native.by(threads or usable_cores(), streams)
         if self._takes == "pixels":
             assert self._preprocess
             run = partial(_of_pixels, run, self._preprocess)

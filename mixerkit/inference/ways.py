@@ -74,7 +74,8 @@ def ways_of_file(
 
     def opened(how: Setting) -> Run:
         if how.runtime == NATIVE:
-            return shared().run(how.threads, how.streams, how.by_quarters)
+            graph = NativeGraph(path, by_quarters=True) if how.by_quarters else shared()
+            return graph.run(how.threads, how.streams)
         return open_exported(path, how.runtime, how.threads, kind, how.streams).run
 
     settings = _settings(readers, threads)
@@ -176,10 +177,15 @@ def _in_native(
     elif not native_runs(model.config, bool(eight_bits), watch):
         return {}
     weights = weights_of(model)
-    shared = cache(lambda: Native(ready(model.config, weights, eight_bits)))
+
+    def native(by_quarters: bool = False) -> Native:
+        return Native(ready(model.config, weights, eight_bits), by_quarters=by_quarters)
+
+    shared = cache(native)
 
     def opened(how: Setting) -> Run:
-        return shared().by(how.threads or usable_cores(), how.streams, how.by_quarters)
+        one = native(by_quarters=True) if how.by_quarters else shared()
+        return one.by(how.threads or usable_cores(), how.streams)
 
     settings = _settings([NATIVE], threads)
     settings |= _by_quarters(model.config, bool(eight_bits), threads)
@@ -211,7 +217,7 @@ def _runtimes(backend: Backend, kind: InFloat) -> list[Runtime]:
 
 class Setting(NamedTuple):
     """`threads`: 0 for as many as there are cores. `streams`: each has images of its own.
-    `by_quarters`: as `Native.by` has it."""
+    `by_quarters`: as `Native` has it."""
 
     runtime: Runtime
     threads: int

@@ -23,15 +23,18 @@ import mixerkit.inference.native as native_module
 import mixerkit.inference.native_compiler as compiler_module
 from mixerkit.compiler import cxx_compiler
 from mixerkit.errors import UserError
-from mixerkit.inference.export import weights_of
+from mixerkit.inference.export import export, weights_of
+from mixerkit.inference.graph import Range
+from mixerkit.inference.mixer_graph import EightBits
 from mixerkit.inference.native import Native, computes, pays_by_quarters
 from mixerkit.inference.native_compiler import compile_native, native_library
 from mixerkit.inference.native_constants import ready
 from mixerkit.inference.native_gelu import FINE, gelu_powers
-from mixerkit.inference.ways import ways_of_model
+from mixerkit.inference.ways import ways_of_file, ways_of_model
 from mixerkit.model.mixer import MlpMixer
 from mixerkit.results import usable_cores
 from mixerkit.spec.mixer import MixerConfig, variant
+from mixerkit.spec.preprocess import Preprocess
 from tests.inference.test_mixer_graph import CONFIGS, SMALL, moved
 
 pytestmark = pytest.mark.usefixtures("cache_of_these_tests")
@@ -76,8 +79,8 @@ def assert_same(
     code: ctypes.CDLL | None = None,
     by_quarters: bool = False,
 ) -> None:
-    native = Native(ready(model.config, weights_of(model)), code)
-    found = (native.by(2, True, True) if by_quarters else native)(images)
+    native = Native(ready(model.config, weights_of(model)), code, by_quarters)
+    found = (native.by(2, True) if by_quarters else native)(images)
     wanted = exact(model, images)
     assert found.shape == wanted.shape and found.dtype == np.float32
     assert np.abs(found - wanted).max() <= 3e-6 * max(1, np.abs(wanted).max())
@@ -142,7 +145,7 @@ def _tokens(config: MixerConfig) -> int:
     return config.tiles_hw[0] * config.tiles_hw[1] * config.tile_patches
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(config=even_configs(), count=st.integers(1, 9), at_once=st.integers(1, 2**18))
 def test_seven_products_of_quarters_give_what_one_gives(
     config: MixerConfig, count: int, at_once: int
@@ -178,13 +181,48 @@ def test_quarters_must_be_whole_and_large(change: dict[str, Any]) -> None:
     assert not pays_by_quarters(replace(BY_QUARTERS, **change))
 
 
-def test_quarters_are_a_way_in_float() -> None:
+def exported(model: MlpMixer, folder: Path) -> Path:
+    config = model.config
+    mean, std = ((0.5,) * config.in_channels,) * 2
+    model.preprocess = Preprocess(config.image_size, config.in_channels, mean=mean, std=std)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (8, config.in_channels, *config.image_hw), np.uint8
+    )
+    (path,) = export(model, folder / "model.onnx", pixels).files
+    return path
+
+
+def test_quarters_are_a_way_in_float(tmp_path: Path) -> None:
+    model, images = moved(BY_QUARTERS), images_for(BY_QUARTERS, 3)
+    path = exported(model, tmp_path)
+    for threads, how in ((0, "images for each core"), (1, "1 thread")):
+        for ways in (
+            ways_of_model(model, "float32", "native", threads),
+            ways_of_file(path, "float32", "native", threads)[0],
+        ):
+            run = ways[f"native, {how if usable_cores() > 1 else '1 thread'}, Strassen"]()
+            np.testing.assert_allclose(run(images), exact(model, images), atol=1e-5)
+
+
+def test_quarters_are_no_way_in_8_bits_or_of_small_models_or_for_runtimes(tmp_path: Path) -> None:
+    products = [f"blocks.{i}.channel_mixing.fc1" for i in range(2)]
+    about = EightBits({name: Range(-2, 3) for name in products})
     model = moved(BY_QUARTERS)
-    ways = ways_of_model(model, "float32", "native", 0)
-    (way,) = [name for name in ways if "Strassen" in name]
-    images = images_for(BY_QUARTERS, 3)
-    np.testing.assert_allclose(ways[way]()(images), exact(model, images), atol=1e-5)
-    assert not any("Strassen" in name for name in ways_of_model(moved(SMALL), "auto", "native", 0))
+    path = exported(model, tmp_path)
+    for ways in (
+        ways_of_model(model, "auto", "native", 0, about),
+        ways_of_model(moved(SMALL), "auto", "native", 0),
+        ways_of_file(path, "float32", "onnxruntime", 0)[0],
+    ):
+        assert not [name for name in ways if "Strassen" in name]
+
+
+def test_what_quarters_round_off_is_small_beside_the_largest_number() -> None:
+    """Numbers of one half are a thousand times those of the other."""
+    model = moved(replace(BY_QUARTERS, depth=1, num_classes=0))
+    with torch.no_grad():
+        model.blocks[0].channel_mixing.fc1.weight[: BY_QUARTERS.channel_width // 2] *= 1000
+    assert_same(model, images_for(model.config, 2), by_quarters=True)
 
 
 def test_no_images_give_no_rows() -> None:
@@ -203,9 +241,9 @@ def test_images_may_be_laid_out_in_any_way_but_not_have_another_size() -> None:
 
 
 def test_what_is_not_a_number_stays_with_its_image() -> None:
-    for config, how in ((SMALL, (1,)), (BY_QUARTERS, (1, True, True))):
-        native = Native(ready(config, weights_of(moved(config))))
-        run, images = native.by(*how), images_for(config, 5)
+    for config, by_quarters in ((SMALL, False), (BY_QUARTERS, True)):
+        run = Native(ready(config, weights_of(moved(config))), by_quarters=by_quarters)
+        images = images_for(config, 5)
         wanted = run(images)
         images[2, 0, 3, 3] = np.nan
         found = run(images)

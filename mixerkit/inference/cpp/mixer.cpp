@@ -47,7 +47,8 @@ struct Mixer {
         };
         take(x, all_tokens * row);
         const long in_tiles = all_tokens + ROWS * member.of;
-        const long for_y = in_tiles * row + member.of * whole(pixels);
+        static_assert(ROWS >= LANE, "norm_steps has LANE rows for each member");
+        const long for_y = std::max(in_tiles * row, member.of * whole(pixels));
         const long for_h = std::max({in_tiles * whole(pixels), T * row, in_tiles * whole(D),
                                      member.of * whole_tiles(images) * row});
         if (shape.by_quarters) {
@@ -248,7 +249,8 @@ struct Mixer {
                        out.vectors_apart());
     }
 
-    // The same of all rows, by quarters of the matrices: a member alone has images of its own.
+    // x [rows, C] += the mixing of each row of y, of all rows, by quarters of the matrices: there is
+    // no other member.
     void mix_channels_by_quarters() {
         const long half_C = C / 2, half_D = D / 2, pairs = all_tokens / 2;
         const Sevens in = {y, pairs, half_C}, between = {h, pairs, half_D};

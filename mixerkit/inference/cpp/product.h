@@ -9,7 +9,7 @@
 #include "matrix.h"
 #include "vectors.h"
 
-constexpr float NOTHING[PANEL] = {};
+constexpr float NOTHING[PANEL] = {};  // the bias of one panel without a bias
 
 // What becomes of a product: it, or `sign` times it, is written, or added to what is there.
 struct Into {

@@ -12,10 +12,15 @@
 #include "product.h"
 #include "vectors.h"
 
+// With A on the left and B on the right, and quarters 11 12 / 21 22, the products are
+//     1. (A11 + A22) (B11 + B22)    5. (A11 + A12) B22
+//     2. (A21 + A22) B11            6. (A21 - A11) (B11 + B12)
+//     3. A11 (B12 - B22)            7. (A12 - A22) (B21 + B22)
+//     4. A22 (B21 - B11)
+// `Sevens::put` makes the sums of A, native_constants.py those of B, both in this order.
 constexpr int SEVEN = 7;
 
-// By which sign each product counts in the result's quarters: upper left and right, lower left and
-// right. What the products are of: `Sevens::put` and native_constants.py.
+// By which sign each product counts in the result's quarters: 11, 12, 21, 22.
 constexpr int SIGNS[SEVEN][4] = {{1, 0, 0, 1}, {0, 0, 1, -1}, {0, 1, 0, 1}, {1, 0, 1, 0},
                                  {-1, 1, 0, 0}, {0, 0, 0, 1}, {1, 0, 0, 0}};
 
