@@ -104,9 +104,10 @@ class Native:
 
     `library`: our code, compiled already. `by_quarters`: channel mixing by seven products of
     quarters in place of eight (`cpp/quarters.h`); only of a model in float32 that
-    `can_be_quartered`, by threads that have images of their own. `UserError`: there is no compiler, a tensor is missing or
-    has another shape than the configuration says, or images have. The configuration must be one
-    that our code `computes`. In 8 bits what is not a number becomes a small one.
+    `can_be_quartered`, by threads that have images of their own. `UserError`: there is no compiler,
+    a tensor is missing or has another shape than the configuration says, or images have. The
+    configuration must be one that our code `computes`. In 8 bits what is not a number becomes a
+    small one.
     """
 
     def __init__(

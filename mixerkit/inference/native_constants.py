@@ -244,8 +244,8 @@ def _in_tiles(matrix_MN: np.ndarray, rows: int, lanes: int) -> np.ndarray:
     """Tiles of so many rows, one after the other, filled up with zeros: of all its rows the first
     vectors, then the second ones."""
     filled_MN = _filled(_filled(matrix_MN, 0, rows), 1, lanes)
-    tiles_TRVL = filled_MN.reshape(len(filled_MN) // rows, rows, -1, lanes)
-    return tiles_TRVL.transpose(0, 2, 1, 3)
+    tiles = filled_MN.reshape(len(filled_MN) // rows, rows, -1, lanes)
+    return tiles.transpose(0, 2, 1, 3)
 
 
 def _in_panels(matrix_MN: np.ndarray, panel: int) -> np.ndarray:

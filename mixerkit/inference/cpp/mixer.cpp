@@ -181,7 +181,8 @@ struct Mixer {
         Product product = {.rows = map.outputs, .columns = C, .depth = map.inputs,
                            .left = static_cast<const float*>(map.weight), .right = in,
                            .into = {out, map.bias, added}, .bias_of_rows = true,
-                           .gelu = next ? &shape.gelu : nullptr, .panel = wide};
+                           .gelu = next ? &shape.gelu : nullptr, .panel = wide,
+                           .written = in != h};
         product.compute(columns);
         if (rounds)
             for (long r = 0; r < map.outputs; r += LANE)

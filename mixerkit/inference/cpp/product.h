@@ -29,6 +29,7 @@ struct Product {
     const Gelu* gelu = nullptr;  // of the result
     long panel = PANEL;          // columns of one
     long first = 0;              // column, which is the first one of the result
+    bool written = true;         // whether the next panel on the right is there already
 
     // A part of the result that fits into registers, [HIGH, WIDE vectors].
     template <int HIGH, int WIDE>
@@ -95,9 +96,9 @@ struct Product {
     template <int WIDE>
     void columns_from(long column) const {
         const long bytes = depth * WIDE * sizeof(Vector);  // of a panel
-        const Next next(right + (column + WIDE * LANES) * depth, bytes,
-                        depth * columns * long(sizeof(float)), whole_tiles(rows) / ROWS,
-                        depth / LANES);
+        const long of = written ? depth * columns * long(sizeof(float)) : 0;
+        const Next next(right + (column + WIDE * LANES) * depth, bytes, of,
+                        whole_tiles(rows) / ROWS, depth / LANES);
         long row = 0;
         for (; row + ROWS <= rows; row += ROWS)
             tile<ROWS, WIDE>(row, column, next.of_tile(row / ROWS));

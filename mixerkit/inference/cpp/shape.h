@@ -35,7 +35,7 @@ constexpr long ALIGNED = 64;  // bytes: no vector is longer
 inline long aligned(long bytes) { return (bytes + ALIGNED - 1) / ALIGNED * ALIGNED; }
 
 // All constants in the order in which the forward pass comes to them. Each begins at a whole
-// vector, and a row of a matrix on the right of a product is filled up with zeros.
+// vector, and the rows of a matrix are filled up with zeros, in tiles whole rows, too.
 struct Constants {
     const char* next;
 
