@@ -78,9 +78,10 @@ def assert_same(
     images: np.ndarray,
     code: ctypes.CDLL | None = None,
     by_quarters: bool = False,
+    threads: int = 1,
 ) -> None:
     native = Native(ready(model.config, weights_of(model)), code, by_quarters)
-    found = (native.by(2, True) if by_quarters else native)(images)
+    found = native.by(threads, by_quarters)(images)
     wanted = exact(model, images)
     assert found.shape == wanted.shape and found.dtype == np.float32
     assert np.abs(found - wanted).max() <= 3e-6 * max(1, np.abs(wanted).max())
@@ -124,13 +125,20 @@ def configs(draw: st.DrawFn) -> MixerConfig:
 
 
 @settings(max_examples=60, deadline=None)
-@given(config=configs(), count=st.integers(1, 9), at_once=st.integers(1, 2**18))
-def test_sizes_need_not_be_whole_vectors(config: MixerConfig, count: int, at_once: int) -> None:
+@given(
+    config=configs(),
+    count=st.integers(1, 9),
+    at_once=st.integers(1, 2**18),
+    threads=st.integers(1, 3),
+)
+def test_sizes_need_not_be_whole_vectors(
+    config: MixerConfig, count: int, at_once: int, threads: int
+) -> None:
     if config.norm and config.width < 4:  # of few channels a LayerNorm may make much of nothing
         config = replace(config, norm_eps=0.1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native_module, "AT_ONCE", at_once)
-        assert_same(moved(config), images_for(config, count))
+        assert_same(moved(config), images_for(config, count), threads=threads)
 
 
 @st.composite
@@ -146,13 +154,18 @@ def _tokens(config: MixerConfig) -> int:
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(config=even_configs(), count=st.integers(1, 9), at_once=st.integers(1, 2**18))
+@given(
+    config=even_configs(),
+    count=st.integers(1, 9),
+    at_once=st.integers(1, 2**18),
+    threads=st.integers(1, 3),
+)
 def test_seven_products_of_quarters_give_what_one_gives(
-    config: MixerConfig, count: int, at_once: int
+    config: MixerConfig, count: int, at_once: int, threads: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native_module, "AT_ONCE", at_once)
-        assert_same(moved(config), images_for(config, count), by_quarters=True)
+        assert_same(moved(config), images_for(config, count), None, True, threads)
 
 
 BY_QUARTERS = MixerConfig(
