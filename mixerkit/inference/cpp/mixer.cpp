@@ -83,8 +83,8 @@ struct Mixer {
 
     // Of an array in tiles, those of this member's rows: its own begin where a tile does.
     Matrix own_tiles(float* array, long columns) const {
-        const long row = whole(columns);
-        return {array + (own.begin + ROWS * member.index) * row, row, true};
+        const long apart = whole(columns);
+        return {array + (own.begin + ROWS * member.index) * apart, apart, true};
     }
 
     enum class For { TOKEN_MIXING, CHANNEL_MIXING, MEAN };
@@ -264,7 +264,7 @@ struct Mixer {
             for (int q = 0; q < 4; q++)
                 result.quarter[q] = {quarters + q * floats, span.size(), true};
             compute(in, weight, half_D, span, result);
-            activate(result, span, between);
+            activate(shape.gelu, result, span, between);
         }
         weight = constants.sevens(D, C);
         bias = constants.take(C);
@@ -273,21 +273,6 @@ struct Mixer {
             for (int q = 0; q < 4; q++)
                 result.quarter[q] = {x + q / 2 * row + q % 2 * half_C + n, 2 * row};
             compute(between, weight, half_C, {n, std::min(n + PANEL, half_C)}, result);
-        }
-    }
-
-    // GELU of the quarters of these columns, as the next product takes it.
-    void activate(const Quarters& from, Span span, const Sevens& to) const {
-        for (long row = 0; row < to.rows; row += ROWS) {
-            float* at[4];
-            for (int q = 0; q < 4; q++) at[q] = from.quarter[q].data + row * span.size();
-            const long place = row * to.columns + span.begin * ROWS;
-            for (long i = 0; i < span.size() * ROWS; i += TILE) {
-                for (int q = 0; q < 4; q++) shape.gelu.over<ROWS, 1>(at[q] + i, LANES, 0);
-                for (long k = i; k < i + TILE; k += LANES)
-                    to.put(place + k, load(at[0] + k), load(at[1] + k), load(at[2] + k),
-                           load(at[3] + k));
-            }
         }
     }
 

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "gelu.h"
 #include "matrix.h"
 #include "product.h"
 #include "vectors.h"
@@ -68,5 +69,21 @@ inline void compute(const Sevens& left, const float* right, long columns, Span s
             into = &product.also;
         }
         product.compute({first, first + span.size()});
+    }
+}
+
+// GELU of a result's quarters in tiles, of these columns of either half, as the next product has it on
+// its left.
+inline void activate(const Gelu& gelu, const Quarters& result, Span span, const Sevens& next) {
+    for (long row = 0; row < next.rows; row += ROWS) {
+        float* at[4];
+        for (int q = 0; q < 4; q++) at[q] = result.quarter[q].data + row * span.size();
+        const long place = row * next.columns + span.begin * ROWS;
+        for (long i = 0; i < span.size() * ROWS; i += TILE) {
+            for (int q = 0; q < 4; q++) gelu.over<ROWS, 1>(at[q] + i, LANES, 0);
+            for (long k = i; k < i + TILE; k += LANES)
+                next.put(place + k, load(at[0] + k), load(at[1] + k), load(at[2] + k),
+                         load(at[3] + k));
+        }
     }
 }
