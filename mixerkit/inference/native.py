@@ -76,11 +76,10 @@ def check_computes(config: MixerConfig) -> None:
 def can_be_quartered(config: MixerConfig) -> bool:
     """Whether products of channel mixing can be computed by quarters of the matrices: halves of
     them must be whole vectors, and tokens even in number, as pairs of them are of one image."""
-    tokens = config.tiles_hw[0] * config.tiles_hw[1] * config.tile_patches
     halves = config.width, config.channel_width
     return (
         config.channel_mixer == "mlp"
-        and tokens % 2 == 0
+        and config.num_patches % 2 == 0
         and all(width % (2 * LONGEST_VECTOR) == 0 for width in halves)
     )
 

@@ -83,10 +83,9 @@ def ways_of_file(
     exported = open_exported(path, how.runtime, how.threads, kind)
     check_precision(exported, precision)
     rounded = bool(exported.about.get("eight_bits"))
-    if backend == "auto" and may_be_ours and native_runs(exported.config, rounded, watch):
-        settings |= _settings([NATIVE], threads)
-    if any(one.runtime == NATIVE for one in settings.values()):
-        settings |= _by_quarters(exported.config, rounded, threads)
+    also_ours = backend == "auto" and may_be_ours
+    if NATIVE in readers or (also_ours and native_runs(exported.config, rounded, watch)):
+        settings |= _native_settings(exported.config, rounded, threads)
     ways: Ways = {name: partial(opened, how) for name, how in settings.items()}
     ways[first] = lambda: exported.run  # it is open already
     return ways, exported
@@ -187,8 +186,7 @@ def _in_native(
         one = native(by_quarters=True) if how.by_quarters else shared()
         return one.by(how.threads or usable_cores(), how.streams)
 
-    settings = _settings([NATIVE], threads)
-    settings |= _by_quarters(model.config, bool(eight_bits), threads)
+    settings = _native_settings(model.config, bool(eight_bits), threads)
     return {name: partial(opened, how) for name, how in settings.items()}
 
 
@@ -240,9 +238,10 @@ def _settings(runtimes: Sequence[Runtime], threads: int) -> dict[str, Setting]:
     return found
 
 
-def _by_quarters(config: MixerConfig, rounded: bool, threads: int) -> dict[str, Setting]:
-    """Our own code with Strassen's products, where that may pay."""
-    if rounded or not pays_by_quarters(config):
-        return {}
-    how = "images for each core" if (threads or usable_cores()) > 1 else "1 thread"
-    return {f"{NATIVE}, {how}, Strassen": Setting(NATIVE, threads, True, by_quarters=True)}
+def _native_settings(config: MixerConfig, rounded: bool, threads: int) -> dict[str, Setting]:
+    """Those of our own code, also with Strassen's products, where they may pay."""
+    found = _settings([NATIVE], threads)
+    if not rounded and pays_by_quarters(config):
+        how = "images for each core" if (threads or usable_cores()) > 1 else "1 thread"
+        found[f"{NATIVE}, {how}, Strassen"] = Setting(NATIVE, threads, True, by_quarters=True)
+    return found

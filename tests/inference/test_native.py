@@ -10,7 +10,7 @@ import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from mixerkit.errors import UserError
 from mixerkit.inference.export import export, weights_of
 from mixerkit.inference.graph import Range
 from mixerkit.inference.mixer_graph import EightBits
-from mixerkit.inference.native import Native, computes, pays_by_quarters
+from mixerkit.inference.native import Native, can_be_quartered, computes, pays_by_quarters
 from mixerkit.inference.native_compiler import compile_native, native_library
 from mixerkit.inference.native_constants import ready
 from mixerkit.inference.native_gelu import FINE, gelu_powers
@@ -63,6 +63,17 @@ def processor() -> str:
 def images_for(config: MixerConfig, count: int) -> np.ndarray:
     shape = (count, config.in_channels, *config.image_hw)
     return np.random.default_rng(1).standard_normal(shape, np.float32)
+
+
+def preprocess_of(config: MixerConfig) -> Preprocess:
+    mean, std = (0.3, 0.5, 0.7, 0.2), (0.4, 0.5, 0.2, 0.3)
+    mean, std = mean[: config.in_channels], std[: config.in_channels]
+    return Preprocess(config.image_size, config.in_channels, mean=mean, std=std)
+
+
+def pixels_for(config: MixerConfig, count: int) -> np.ndarray:
+    shape = (count, config.in_channels, *config.image_hw)
+    return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
 
 
 def exact(model: MlpMixer, images: np.ndarray) -> np.ndarray:
@@ -124,48 +135,42 @@ def configs(draw: st.DrawFn) -> MixerConfig:
     )
 
 
+@st.composite
+def quartered_configs(draw: st.DrawFn) -> MixerConfig:
+    width, channel_width = (32 * draw(st.integers(1, 5)) for _ in range(2))
+    changed = {"width": width, "channel_width": channel_width, "channel_mixer": "mlp"}
+    return draw(configs().map(partial(replace, **changed)).filter(can_be_quartered))
+
+
+IN_SLICES = {
+    "count": st.integers(1, 9),
+    "at_once": st.integers(1, 2**18),
+    "threads": st.integers(1, 3),
+}
+
+
 @settings(max_examples=60, deadline=None)
-@given(
-    config=configs(),
-    count=st.integers(1, 9),
-    at_once=st.integers(1, 2**18),
-    threads=st.integers(1, 3),
-)
-def test_sizes_need_not_be_whole_vectors(
-    config: MixerConfig, count: int, at_once: int, threads: int
-) -> None:
+@given(config=configs(), **IN_SLICES)
+def test_sizes_need_not_be_whole_vectors(config: MixerConfig, **slices: int) -> None:
     if config.norm and config.width < 4:  # of few channels a LayerNorm may make much of nothing
         config = replace(config, norm_eps=0.1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native_module, "AT_ONCE", at_once)
-        assert_same(moved(config), images_for(config, count), threads=threads)
-
-
-@st.composite
-def even_configs(draw: st.DrawFn) -> MixerConfig:
-    """What can be computed by quarters."""
-    config = draw(configs().filter(lambda one: _tokens(one) % 2 == 0))
-    width, channel_width = (32 * draw(st.integers(1, 5)) for _ in range(2))
-    return replace(config, width=width, channel_width=channel_width, channel_mixer="mlp")
-
-
-def _tokens(config: MixerConfig) -> int:
-    return config.tiles_hw[0] * config.tiles_hw[1] * config.tile_patches
+    assert_same_in_slices(config, **slices)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(
-    config=even_configs(),
-    count=st.integers(1, 9),
-    at_once=st.integers(1, 2**18),
-    threads=st.integers(1, 3),
-)
-def test_seven_products_of_quarters_give_what_one_gives(
-    config: MixerConfig, count: int, at_once: int, threads: int
+@given(config=quartered_configs(), **IN_SLICES)
+def test_seven_products_of_quarters_give_what_one_gives(config: MixerConfig, **slices: int) -> None:
+    assert_same_in_slices(config, by_quarters=True, **slices)
+
+
+def assert_same_in_slices(
+    config: MixerConfig, count: int, at_once: int, threads: int, by_quarters: bool = False
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native_module, "AT_ONCE", at_once)
-        assert_same(moved(config), images_for(config, count), None, True, threads)
+        assert_same(
+            moved(config), images_for(config, count), by_quarters=by_quarters, threads=threads
+        )
 
 
 BY_QUARTERS = MixerConfig(
@@ -195,13 +200,8 @@ def test_quarters_must_be_whole_and_large(change: dict[str, Any]) -> None:
 
 
 def exported(model: MlpMixer, folder: Path) -> Path:
-    config = model.config
-    mean, std = ((0.5,) * config.in_channels,) * 2
-    model.preprocess = Preprocess(config.image_size, config.in_channels, mean=mean, std=std)
-    pixels = np.random.default_rng(0).integers(
-        0, 256, (8, config.in_channels, *config.image_hw), np.uint8
-    )
-    (path,) = export(model, folder / "model.onnx", pixels).files
+    model.preprocess = preprocess_of(model.config)
+    (path,) = export(model, folder / "model.onnx", pixels_for(model.config, 8)).files
     return path
 
 

@@ -31,24 +31,20 @@ from mixerkit.model.mixer import MlpMixer
 from mixerkit.spec.mixer import MixerConfig
 from mixerkit.spec.preprocess import Preprocess
 from tests.inference.test_mixer_graph import SMALL, moved, weights_of
-from tests.inference.test_native import OURS, TARGETS, configs, library
+from tests.inference.test_native import (
+    OURS,
+    TARGETS,
+    configs,
+    library,
+    pixels_for,
+    preprocess_of,
+)
 
 pytestmark = pytest.mark.usefixtures("cache_of_these_tests")
 
 COLOURED = replace(SMALL, image_size=(24, 16), in_channels=3, width=33, token_width=13)
 WIDE = replace(SMALL, width=144, token_width=30, channel_width=600, depth=1)
 """Deep enough for a product in several parts, and several panels."""
-
-
-def preprocess_of(config: MixerConfig) -> Preprocess:
-    mean, std = (0.3, 0.5, 0.7, 0.2), (0.4, 0.5, 0.2, 0.3)
-    mean, std = mean[: config.in_channels], std[: config.in_channels]
-    return Preprocess(config.image_size, config.in_channels, mean=mean, std=std)
-
-
-def pixels_for(config: MixerConfig, count: int) -> np.ndarray:
-    shape = (count, config.in_channels, *config.image_hw)
-    return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
 
 
 def images_for(config: MixerConfig, count: int) -> np.ndarray:

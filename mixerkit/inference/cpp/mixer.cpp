@@ -48,17 +48,11 @@ struct Mixer {
         take(x, all_tokens * row);
         const long in_tiles = all_tokens + ROWS * member.of;
         static_assert(ROWS >= LANE, "norm_steps has LANE rows for each member");
-        const long for_y = std::max(in_tiles * row, member.of * whole(pixels));
-        const long for_h = std::max({in_tiles * whole(pixels), T * row, in_tiles * whole(D),
-                                     member.of * whole_tiles(images) * row});
-        if (shape.by_quarters) {
-            take(y, std::max(for_y, Sevens::floats(all_tokens / 2, C / 2)));
-            take(h, std::max(for_h, Sevens::floats(all_tokens / 2, D / 2)));
-            take(quarters, 4 * whole_tiles(all_tokens / 2) * PANEL);
-        } else {
-            take(y, for_y);
-            take(h, for_h);
-        }
+        const long pairs = shape.by_quarters ? all_tokens / 2 : 0;
+        take(y, std::max({in_tiles * row, member.of * whole(pixels), Sevens::floats(pairs, C / 2)}));
+        take(h, std::max({in_tiles * whole(pixels), T * row, in_tiles * whole(D),
+                          member.of * whole_tiles(images) * row, Sevens::floats(pairs, D / 2)}));
+        take(quarters, 4 * whole_tiles(pairs) * PANEL);
         if (shape.eight_bits) {
             take(steps, std::max(all_tokens * whole(pixels), parts * panels_of(tokens)));
             take(hidden_steps, std::max({panels_of(T), all_tokens * whole(D),
